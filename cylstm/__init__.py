@@ -1,0 +1,32 @@
+"""cylstm trains and runs LSTM networks on CPUs.
+
+NumPy in, NumPy out, with PyTorch's names and shapes::
+
+    model = cylstm.Sequential(cylstm.LSTM(1, 32), cylstm.Linear(32, 1))
+    y, state = model(x)  # x (T, B, 1) -> y (T, B, 1)
+"""
+
+from cylstm import datasets, losses, optim
+from cylstm.files import ModelFileError, load, save
+from cylstm.linear import Linear
+from cylstm.recurrent import LSTM
+from cylstm.sequential import Sequential
+from cylstm.threads import get_num_threads, num_threads, set_num_threads
+from cylstm.versions import __version__, show_versions
+
+__all__ = [
+    "LSTM",
+    "Linear",
+    "ModelFileError",
+    "Sequential",
+    "__version__",
+    "datasets",
+    "get_num_threads",
+    "load",
+    "losses",
+    "num_threads",
+    "optim",
+    "save",
+    "set_num_threads",
+    "show_versions",
+]

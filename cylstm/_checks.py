@@ -1,0 +1,73 @@
+"""Checks of arguments, so that every error names the argument, what was expected and what came."""
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+REALS = ("float32", "float64")
+
+
+def positive(name: str, value: Any) -> int:
+    """A positive int."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a positive int, got {value!r}") from None
+    if number < 1:
+        raise ValueError(f"{name}: expected a positive int, got {number}")
+    return number
+
+
+def real_dtype(value: Any) -> np.dtype[Any]:
+    """float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or value is None or dtype.name not in REALS:
+        raise ValueError(f"dtype: expected 'float32' or 'float64', got {value!r}")
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
+
+
+def real_array(name: str, value: Any) -> Array:
+    """An array of real numbers of any precision, not copied if it is one already."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected a rectangular array, got rows of different lengths") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return array
+
+
+def shaped(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """An array of real numbers of just this shape."""
+    array = real_array(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected {shape}, got {array.shape}")
+    return array
+
+
+def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array that results can be written to."""
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
+        got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"{name}: expected an array {shape} {dtype}, got {got}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one; pass a copy")
+    return out
+
+
+def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
+    """A finite number with low <= value < high."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    if not low <= result < high:
+        raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}), got {result:g}")
+    return result

@@ -1,0 +1,18 @@
+# Row-major BLAS for the engine: see _blas.pyx.
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum:  # whether an operand of gemm is transposed
+    NO = 0
+    YES = 1
+
+cdef void gemm(
+    bint trans_a, bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+    const real *a, const real *b, real beta, real *c
+) noexcept nogil
+
+cdef void add_column_sums(Py_ssize_t m, Py_ssize_t n, const real *a, real *out) noexcept nogil
+
+cpdef int require(Py_ssize_t largest) except -1

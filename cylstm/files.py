@@ -1,0 +1,176 @@
+"""Model files: safetensors with the architecture in the metadata.
+
+A file is a safetensors file (https://github.com/huggingface/safetensors) whose tensors are
+the parameters by name, and whose metadata holds one entry `cylstm`, a JSON object::
+
+    {"format": 1, "model": {"type": "Sequential", "layers": [...]}, "extra": {...}}
+
+`model` is the layers' configuration, `extra` what the caller stored with the model. Nothing
+is ever unpickled. A reader builds a model only after the architecture has been found to
+fit the tensors that are really in the file, so a hostile file cannot ask for memory.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cylstm.layer import LAYER_TYPES, Layer, from_config
+
+FORMAT = 1
+DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's and safetensors' names
+
+
+class ModelFileError(ValueError):
+    """A file that is no cylstm model, or a damaged one; the message says what is wrong with it."""
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that at every moment either the old or the whole new one is there.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to; an earlier file is untouched.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # as an ordinary new file; mkstemp's is private
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a model to a safetensors file, atomically.
+
+    Parameters
+    ----------
+    model : Layer
+    path : path
+        An earlier file of this name is replaced when the new one is complete.
+    extra : mapping, optional
+        JSON values to keep with the model; `load_extra` gives them back.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import cylstm
+    >>> path = os.path.join(tempfile.mkdtemp(), "m.safetensors")
+    >>> cylstm.save(cylstm.LSTM(3, 4), path)
+    >>> cylstm.load(path)
+    LSTM(input_size=3, hidden_size=4, num_layers=1, bias=True, batch_first=False, dtype='float32')
+    """
+    import safetensors.numpy
+
+    if not isinstance(model, Layer):
+        raise TypeError(f"model: expected a cylstm layer or Sequential, got {type(model).__name__}")
+    description = {
+        "format": FORMAT,
+        "model": {"type": type(model).__name__, **model.config},
+        "extra": dict(extra or {}),
+    }
+    metadata = {"cylstm": json.dumps(description, allow_nan=False)}
+    write_atomically(path, safetensors.numpy.save(model.state_dict(), metadata))
+
+
+def load(path: str | os.PathLike[str]) -> Layer:
+    """Read a model that `save` wrote; it is in the mode of `eval()`.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged, or is not a cylstm model.
+    OSError
+        If it cannot be read.
+    """
+    return load_with_extra(path)[0]
+
+
+def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]]:
+    """As `load`; also what was stored as `extra`."""
+    import safetensors
+
+    path = Path(path)
+    with path.open("rb"):  # a missing or unreadable file is an OSError that names it
+        pass
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            description = _description(file.metadata())
+            _check_architecture(description["model"], file, path.stat().st_size)
+            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        model = from_config(description["model"])
+        model.load_state_dict(values)
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+        raise ModelFileError(f"{path}: not a readable cylstm model: {reason}") from error
+    return model, description["extra"]
+
+
+def _description(metadata: Any) -> dict[str, Any]:
+    """The JSON object of the metadata, with the parts that a reader needs."""
+    if not metadata or "cylstm" not in metadata:
+        raise ValueError("no cylstm architecture in its metadata")
+    description = json.loads(metadata["cylstm"])
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ValueError(f"expected format {FORMAT}; it may be of a newer cylstm")
+    if not isinstance(description.get("model"), dict) or not isinstance(description.get("extra"), dict):
+        raise ValueError("its architecture is damaged")
+    return description
+
+
+def _check_architecture(config: Any, file: Any, file_size: int) -> None:
+    """Refuse an architecture whose parameters are not exactly the tensors of the file."""
+    dtype = _check_config(config, file_size)
+    names = set(file.keys())
+    for name, shape in LAYER_TYPES[config["type"]].parameter_shapes(config):
+        if name not in names:
+            raise ValueError(f"tensor {name} is missing")
+        names.remove(name)
+        tensor = file.get_slice(name)
+        if tuple(tensor.get_shape()) != shape or tensor.get_dtype() != DTYPES[dtype]:
+            raise ValueError(
+                f"tensor {name}: expected {shape} {DTYPES[dtype]}, "
+                f"got {tensor.get_shape()} {tensor.get_dtype()}"
+            )
+    if names:
+        raise ValueError(f"tensors that the architecture does not have: {sorted(names)}")
+
+
+def _check_config(config: Any, file_size: int) -> str:
+    """The dtype of a configuration of known types and plausible sizes.
+
+    No size can be more than the bytes of the file, for every unit of it has a weight there.
+    """
+    if not isinstance(config, dict) or config.get("type") not in LAYER_TYPES:
+        raise ValueError(f"unknown layer {config.get('type') if isinstance(config, dict) else config!r}")
+    if "layers" in config:
+        if not isinstance(config["layers"], list) or not config["layers"]:
+            raise ValueError("a model of no layers")
+        dtypes = {_check_config(layer, file_size) for layer in config["layers"]}
+        if len(dtypes) != 1:
+            raise ValueError("layers of different dtypes")
+        return dtypes.pop()
+    for key, value in config.items():
+        possible = 0 <= value <= file_size if isinstance(value, int) else isinstance(value, str)
+        if not possible:
+            raise ValueError(f"{key}: impossible value {value!r}")
+    if config.get("dtype") not in DTYPES:
+        raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {config.get('dtype')!r}")
+    return str(config["dtype"])

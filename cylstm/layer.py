@@ -1,0 +1,168 @@
+"""What every layer is: named parameters, a mode, a configuration; and how sequences go through it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import threads
+from cylstm._engine.planning import Shape
+from cylstm.parameters import ParameterStore
+
+Array = NDArray[Any]
+LAYER_TYPES: dict[str, type["Layer"]] = {}  # by name, for files: cylstm.load builds from it
+
+
+class Layer:
+    """Base of all layers: parameters, gradients, mode.
+
+    A subclass gives `config` (its constructor's arguments, JSON values), the shapes
+    of its parameters from such a configuration, and the two passes:
+
+    `_new_workspace(training)`
+        Buffers for one pass at a time; a training one lives from forward to backward.
+    `_forward(workspace, x, state)` -> (y, state)
+        x (T,B,input_size); y (T,B,output_size) may be a view of the workspace.
+    `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
+        Adds to the gradients; dx may be a view of the workspace.
+    """
+
+    input_size: int
+    output_size: int
+    _store: ParameterStore
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the class under its name."""
+        super().__init_subclass__(**kwargs)
+        LAYER_TYPES[cls.__name__] = cls
+
+    def __init__(self) -> None:
+        self.training = False
+        self._spare: list[Any] = []  # inference workspaces not in use; list operations are atomic
+        self._kept: Any = None  # the training workspace
+        self._kept_version = -1  # of the parameters when a training forward filled it
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> "Layer":
+        return cls(**config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        raise NotImplementedError
+
+    @classmethod
+    def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+        """Names and shapes of the parameters of a layer with this configuration."""
+        raise NotImplementedError
+
+    def _new_workspace(self, training: bool) -> Any:
+        raise NotImplementedError
+
+    def _forward(self, workspace: Any, x: Array, state: Any) -> tuple[Array, Any]:
+        raise NotImplementedError
+
+    def _backward(self, workspace: Any, dy: Array, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64, of parameters and results."""
+        return self._store.dtype
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Read-only views by name; write with `load_state_dict` or an optimiser."""
+        return self._store.parameters()
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """Gradients by name; every backward pass adds to them."""
+        return self._store.gradients()
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        self._store.grad[...] = 0
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by name."""
+        return {name: view.copy() for name, view in self.parameters.items()}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Set all parameters, by name.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a name is missing or unknown, or a shape or dtype differs; nothing is changed then.
+        """
+        self._store.load(values)
+
+    def train(self) -> "Layer":
+        """Keep what the backward pass needs from now on."""
+        self.training = True
+        return self
+
+    def eval(self) -> "Layer":
+        """Only compute results from now on: the mode a new layer starts in."""
+        self.training = False
+        self._kept, self._kept_version = None, -1
+        return self
+
+    def _run(self, x: Array, state: Any, result: Any) -> Any:
+        """result(y, state) of a forward pass, taken while the workspace is this caller's own."""
+        if self.training:
+            if self._kept is None:
+                threads.blas_libraries()
+                self._kept = self._new_workspace(True)
+            self._kept_version = -1  # an exception on the way leaves nothing to go back through
+            value = result(*self._forward(self._kept, x, state))
+            self._kept_version = self._store.version
+            return value
+        try:
+            workspace = self._spare.pop()
+        except IndexError:
+            threads.blas_libraries()
+            workspace = self._new_workspace(False)
+        value = result(*self._forward(workspace, x, state))
+        self._spare.append(workspace)
+        return value
+
+    def _workspace_to_go_back(self) -> Any:
+        """The workspace that a training forward filled."""
+        if self._kept_version < 0:
+            raise RuntimeError(
+                "backward: no training forward pass to go back through; call train(), then the layer, "
+                "then backward once"
+            )
+        if self._kept_version != self._store.version:
+            raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")
+        return self._kept
+
+    def _go_back(self, workspace: Any, dy: Array, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+        """The backward pass, after every check of its arguments; uses the workspace up."""
+        self._kept_version = -1
+        return self._backward(workspace, dy, dstate, need_dx)
+
+    def __reduce__(self) -> Any:
+        """Copy and pickle as configuration and parameters."""
+        return _rebuild, (type(self).__name__, self.config, self.state_dict(), self.training)
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.config.items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def _rebuild(name: str, config: dict[str, Any], values: dict[str, Array], training: bool) -> Layer:
+    layer = from_config({"type": name, **config})
+    layer.load_state_dict(values)
+    layer.training = training
+    return layer
+
+
+def from_config(config: Mapping[str, Any]) -> Layer:
+    """A new layer from {"type": name, **config}."""
+    arguments = dict(config)
+    return LAYER_TYPES[arguments.pop("type")]._from_config(arguments)

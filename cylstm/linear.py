@@ -1,0 +1,131 @@
+"""The dense layer."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cylstm import _checks
+from cylstm._engine.planning import Arena, Shape
+from cylstm.layer import Layer
+from cylstm.parameters import ParameterStore
+
+Array = NDArray[Any]
+
+
+class Linear(Layer):
+    """y = x W^T + b on the last axis.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Whether b is there.
+    dtype : {"float32", "float64"}
+    seed : int, optional
+        Of the initial parameters, drawn from U(-1/sqrt(I), 1/sqrt(I)) with I = in_features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = Linear(3, 2, seed=0)
+    >>> layer(np.ones((4, 5, 3))).shape
+    (4, 5, 2)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_size = _checks.positive("in_features", in_features)
+        self.output_size = _checks.positive("out_features", out_features)
+        self.bias = bool(bias)
+        self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
+        bound = self.input_size**-0.5
+        with self._store.writing() as flat:
+            flat[...] = np.random.default_rng(seed).uniform(-bound, bound, flat.size)
+
+    def _sizes(self) -> dict[str, Any]:
+        return {"in_features": self.input_size, "out_features": self.output_size, "bias": self.bias}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        return {**self._sizes(), "dtype": self.dtype.name}
+
+    @classmethod
+    def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+        """`weight` (out_features, in_features) and `bias` (out_features)."""
+        yield "weight", (config["out_features"], config["in_features"])
+        if config["bias"]:
+            yield "bias", (config["out_features"],)
+
+    def __call__(self, x: Any) -> Array:
+        """(..., out_features) from x (..., in_features), converted to the layer's dtype."""
+        array = _checks.real_array("x", x)
+        if array.ndim < 1 or array.shape[-1] != self.input_size:
+            raise ValueError(f"x: expected (..., {self.input_size}), got {array.shape}")
+
+        def result(y: Array, _: None) -> Array:
+            return y.copy().reshape(*array.shape[:-1], self.output_size)
+
+        value: Array = self._run(array.reshape(1, -1, self.input_size), None, result)
+        return value
+
+    def backward(self, dy: Any) -> Array:
+        """dL/dx from dL/dy of the last training forward pass; adds to the gradients."""
+        workspace = self._workspace_to_go_back()
+        array = _checks.real_array("dy", dy)
+        rows = workspace.x.shape[0]
+        if array.ndim < 1 or array.shape[-1] != self.output_size or array.size != rows * self.output_size:
+            raise ValueError(f"dy: expected (..., {self.output_size}) with {rows} rows, got {array.shape}")
+        dx, _ = self._go_back(workspace, array.reshape(1, -1, self.output_size), None, True)
+        assert dx is not None
+        return dx.copy().reshape(*array.shape[:-1], self.input_size)
+
+    def _new_workspace(self, training: bool) -> "_Workspace":
+        return _Workspace(training)
+
+    def _forward(self, workspace: "_Workspace", x: Array, state: None) -> tuple[Array, None]:
+        from cylstm._engine import _dense  # brings in SciPy's BLAS, so only now
+
+        T, B, _ = x.shape
+        workspace.prepare(T * B, self)
+        workspace.x.reshape(x.shape)[...] = x
+        parameters = self.parameters
+        _dense.forward(workspace.y, workspace.x, parameters["weight"], parameters.get("bias", workspace.none))
+        return workspace.y.reshape(T, B, self.output_size), None
+
+    def _backward(
+        self, workspace: "_Workspace", dy: Array, dstate: None, need_dx: bool
+    ) -> tuple[Array | None, None]:
+        from cylstm._engine import _dense
+
+        workspace.y.reshape(dy.shape)[...] = dy
+        gradients = self.gradients
+        dx = workspace.x if need_dx else workspace.x[:0]
+        _dense.backward(
+            gradients["weight"],
+            gradients.get("bias", workspace.none),
+            dx, workspace.y, workspace.x, self.parameters["weight"],
+        )  # fmt: skip
+        return (dx.reshape(*dy.shape[:2], self.input_size) if need_dx else None), None
+
+
+class _Workspace:
+    """x and y of N rows; in the backward pass dy takes the place of y, and then dx that of x."""
+
+    def __init__(self, training: bool) -> None:
+        self.arena = Arena()
+        self.x: Array = np.empty((0, 0))
+        self.y: Array = self.x
+
+    def prepare(self, N: int, layer: Linear) -> None:
+        views = self.arena.cut({"x": (N, layer.input_size), "y": (N, layer.output_size)}, layer.dtype)
+        self.x, self.y, self.none = views["x"], views["y"], np.empty(0, layer.dtype)

@@ -1,0 +1,126 @@
+"""A model's parameters: one flat vector, one flat gradient vector, and named views of both."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm._engine.planning import Shape, aligned_bytes
+
+Array = NDArray[Any]
+
+
+class ParameterStore:
+    """Flat storage of named arrays and their gradients.
+
+    Parameters
+    ----------
+    shapes : mapping of str to shape
+        Names and shapes in the order in which they lie in the vector.
+    dtype : numpy dtype
+
+    Notes
+    -----
+    A store is its own root until `join` makes it a part of a larger one; then its
+    vectors are slices of the root's. All writing to parameters goes through
+    `writing`, which counts the root's `version` up, so that whoever keeps a
+    transformed copy of the weights can tell that it is stale.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], dtype: np.dtype[Any]) -> None:
+        self.shapes = dict(shapes)
+        self.dtype = dtype
+        self.size = sum(_count(shape) for shape in self.shapes.values())
+        self.data = _zeros(self.size, dtype)
+        self.grad = _zeros(self.size, dtype)
+        self.root = self
+        self._version = 0
+        self._parts: list[ParameterStore] = []
+
+    @property
+    def version(self) -> int:
+        """Number of times that parameters of the whole model were written."""
+        return self.root._version
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Array]:
+        """The flat parameter vector, to be written inside the `with` block."""
+        try:
+            yield self.data
+        finally:
+            self.root._version += 1
+
+    def parameters(self) -> dict[str, Array]:
+        """Read-only views by name."""
+        views = self._views(self.data)
+        for view in views.values():
+            view.flags.writeable = False
+        return views
+
+    def gradients(self) -> dict[str, Array]:
+        """Views by name."""
+        return self._views(self.grad)
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Copy arrays in by name; nothing is changed unless all of them fit."""
+        missing = [name for name in self.shapes if name not in values]
+        unknown = [name for name in values if name not in self.shapes]
+        if missing or unknown:
+            raise ValueError(f"state: missing {missing}, not in this model {unknown}")
+        arrays = {name: np.asarray(values[name]) for name in self.shapes}
+        for name, array in arrays.items():
+            if array.shape != self.shapes[name]:
+                raise ValueError(f"{name}: expected shape {self.shapes[name]}, got {array.shape}")
+            if array.dtype.kind not in "fiu":
+                raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+        with self.writing() as flat:
+            for name, view in self._views(flat).items():
+                view[...] = arrays[name]
+
+    @classmethod
+    def join(cls, parts: Mapping[str, "ParameterStore"]) -> "ParameterStore":
+        """One store of several, names prefixed with `<key>.`; the parts become its slices."""
+        dtypes = {part.dtype for part in parts.values()}
+        if len(dtypes) != 1:
+            raise ValueError(f"layers: expected one dtype, got {sorted(map(str, dtypes))}")
+        stores = list(parts.values())
+        for position, (key, part) in enumerate(parts.items()):
+            if part.root is not part or part in stores[:position]:
+                raise ValueError(
+                    f"layer {key}: already part of a model; build a layer of its own for this one"
+                )
+        shapes = {
+            f"{key}.{name}": shape for key, part in parts.items() for name, shape in part.shapes.items()
+        }
+        joined = cls(shapes, dtypes.pop())
+        joined._parts = list(parts.values())
+        joined.data[...] = np.concatenate([part.data for part in joined._parts])
+        joined.grad[...] = np.concatenate([part.grad for part in joined._parts])
+        joined._attach(joined, joined.data, joined.grad)
+        return joined
+
+    def _attach(self, root: "ParameterStore", data: Array, grad: Array) -> None:
+        self.root, self.data, self.grad = root, data, grad
+        start = 0
+        for part in self._parts:
+            part._attach(root, data[start : start + part.size], grad[start : start + part.size])
+            start += part.size
+
+    def _views(self, flat: Array) -> dict[str, Array]:
+        views, start = {}, 0
+        for name, shape in self.shapes.items():
+            views[name] = flat[start : start + _count(shape)].reshape(shape)
+            start += _count(shape)
+        return views
+
+
+def _count(shape: Shape) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _zeros(size: int, dtype: np.dtype[Any]) -> Array:
+    flat: Array = aligned_bytes(size * dtype.itemsize).view(dtype)
+    flat[...] = 0
+    return flat

@@ -1,0 +1,127 @@
+"""Layers one after the other, with one flat vector of parameters."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cylstm._engine.planning import Shape
+from cylstm.layer import LAYER_TYPES, Layer, from_config
+from cylstm.parameters import ParameterStore
+from cylstm.sequence_layer import SequenceLayer
+
+Array = NDArray[Any]
+
+
+class Sequential(SequenceLayer):
+    """A model of layers, each reading the output of the one before.
+
+    Called like a recurrent layer: `y, state = model(x, state)`. The state is a tuple with one
+    entry a layer, None for those without one. Parameters are named
+    `<position>.<name>`, as PyTorch names them.
+
+    Parameters
+    ----------
+    *layers : Layer
+        At least one; sizes have to fit, dtypes and `batch_first` to agree. A layer belongs to one model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> model = cylstm.Sequential(cylstm.LSTM(3, 8, seed=0), cylstm.Linear(8, 2, seed=1))
+    >>> y, state = model(np.zeros((10, 4, 3)))
+    >>> y.shape, list(model.parameters)[-2:]
+    ((10, 4, 2), ['1.weight', '1.bias'])
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("layers: expected at least one layer, got none")
+        for position, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layer {position}: expected a cylstm layer, got {type(layer).__name__}")
+            if position and layer.input_size != layers[position - 1].output_size:
+                raise ValueError(
+                    f"layer {position}: expected to read the {layers[position - 1].output_size} outputs "
+                    f"of layer {position - 1}, got input size {layer.input_size}"
+                )
+        layouts = {layer.batch_first for layer in layers if isinstance(layer, SequenceLayer)}
+        if len(layouts) > 1:
+            raise ValueError("layers: expected the same batch_first in all of them")
+        self.batch_first = layouts.pop() if layouts else False
+        self.layers = layers
+        self.input_size, self.output_size = layers[0].input_size, layers[-1].output_size
+        self._store = ParameterStore.join({str(i): layer._store for i, layer in enumerate(layers)})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The layers' configurations, as JSON values."""
+        return {"layers": [{"type": type(layer).__name__, **layer.config} for layer in self.layers]}
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> "Sequential":
+        return cls(*map(from_config, config["layers"]))
+
+    @classmethod
+    def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+        """Those of the layers, as `<position>.<name>`."""
+        for position, layer in enumerate(config["layers"]):
+            for name, shape in LAYER_TYPES[layer["type"]].parameter_shapes(layer):
+                yield f"{position}.{name}", shape
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
+        if state is None:
+            return (None,) * len(self.layers)
+        if not isinstance(state, (tuple, list)) or len(state) != len(self.layers):
+            raise TypeError(
+                f"{name}: expected a tuple of {len(self.layers)} states, one a layer, "
+                f"got {type(state).__name__}"
+            )
+        return tuple(
+            layer._checked_state(f"{name}[{i}]", part, B) if isinstance(layer, SequenceLayer) else None
+            for i, (layer, part) in enumerate(zip(self.layers, state, strict=True))
+        )
+
+    def _without_batch(self, state: Any) -> Any:
+        return tuple(
+            layer._without_batch(part) if isinstance(layer, SequenceLayer) else None
+            for layer, part in zip(self.layers, state, strict=True)
+        )
+
+    def _new_workspace(self, training: bool) -> "_Workspace":
+        return _Workspace([layer._new_workspace(training) for layer in self.layers])
+
+    def _forward(self, workspace: "_Workspace", x: Array, state: Any) -> tuple[Array, Any]:
+        workspace.batch_shape = x.shape[:2]
+        final = []
+        for layer, part, before in zip(self.layers, workspace.parts, state, strict=True):
+            x, after = layer._forward(part, x, before)
+            final.append(after)
+        return x, tuple(final)
+
+    def _backward(
+        self, workspace: "_Workspace", dy: Array, dstate: Any, need_dx: bool
+    ) -> tuple[Array | None, Any]:
+        initial = []
+        gradient: Array | None = dy
+        for position in reversed(range(len(self.layers))):
+            assert gradient is not None
+            gradient, before = self.layers[position]._backward(
+                workspace.parts[position], gradient, dstate[position], need_dx or position > 0
+            )
+            initial.append(before)
+        return gradient, tuple(reversed(initial))
+
+
+class _Workspace:
+    """One workspace a layer."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
+        self.batch_shape: tuple[int, ...] = (0, 0)

@@ -1,0 +1,54 @@
+"""What runs here: versions, CPU, compute path, BLAS, threads."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+
+__version__ = importlib.metadata.version("cylstm")
+
+PACKAGES = ("numpy", "scipy", "safetensors", "threadpoolctl", "tqdm", "matplotlib")
+
+
+def describe() -> dict[str, str]:
+    """Facts by name, for `cylstm info` and for reports of problems."""
+    from cylstm import threads
+    from cylstm._engine import _blas, isa
+
+    facts = {"cylstm": __version__, "python": f"{platform.python_version()} ({sys.implementation.name})"}
+    facts |= {name: _version(name) for name in PACKAGES}
+    facts["platform"] = platform.platform()
+    facts["cpu"] = _cpu_name()
+    facts["cpu instruction sets"] = ", ".join(isa.available())
+    facts["compute path"] = f"BLAS, pointwise kernels {isa.NAMES[isa.selected()]}"
+    facts["blas integers"] = f"{_blas.integer_bits()} bits"
+    for library in threads.blas_libraries():
+        facts["blas"] = (
+            f"{library.internal_api} {library.version} ({library.architecture}), {library.filepath}"
+        )
+    facts["threads"] = f"{threads.get_num_threads()} of {os.cpu_count()} CPUs"
+    return facts
+
+
+def show_versions() -> None:
+    """Print versions, CPU, compute path, BLAS and threads, a line each."""
+    facts = describe()
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

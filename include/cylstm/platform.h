@@ -1,0 +1,67 @@
+/* What differs between compilers and processors, in one place.
+ *
+ * CYL_INLINE        a function inlined into every kernel, so that it takes on
+ *                   that kernel's instruction set.
+ * CYL_IVDEP         before a loop whose iterations are independent.
+ * CYL_X86_DISPATCH  1 where one translation unit can hold kernels for several
+ *                   x86 instruction sets (GCC and clang).
+ * cyl_isa           the instruction sets; a larger value needs a newer CPU.
+ */
+#ifndef CYLSTM_PLATFORM_H
+#define CYLSTM_PLATFORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define CYL_INLINE static inline __attribute__((always_inline))
+#define CYL_UNUSED __attribute__((unused))
+#else
+#define CYL_INLINE static inline
+#define CYL_UNUSED
+#endif
+
+#if defined(__clang__)
+#define CYL_IVDEP _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define CYL_IVDEP _Pragma("GCC ivdep")
+#else
+#define CYL_IVDEP
+#endif
+
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#define CYL_X86_DISPATCH 1
+#else
+#define CYL_X86_DISPATCH 0
+#endif
+
+/* Names within the bodies that instantiate.h builds: cyl_exp -> cyl_exp_f32, cyl_exp_f32_avx2. */
+#define CYL_PASTE2(a, b) a##_##b
+#define CYL_PASTE(a, b) CYL_PASTE2(a, b)
+#define CYL_TYPED(name) CYL_PASTE(name, CYL_SUFFIX)
+#define CYL_KERNEL(name) CYL_PASTE(CYL_TYPED(name), CYL_ISA_SUFFIX)
+
+typedef enum { CYL_SCALAR = 0, CYL_AVX2 = 1, CYL_AVX512 = 2, CYL_ISA_COUNT = 3 } cyl_isa;
+
+/* {name_f32_scalar, name_f32_avx2, ...}: one function for every instruction set. */
+#if CYL_X86_DISPATCH
+#define CYL_ISA_ROW(name, type) {name##_##type##_scalar, name##_##type##_avx2, name##_##type##_avx512}
+#else
+#define CYL_ISA_ROW(name, type) {name##_##type##_scalar, name##_##type##_scalar, name##_##type##_scalar}
+#endif
+
+/* The best instruction set that this build has kernels for and this CPU runs.
+ * CYL_SCALAR is the compiler's baseline: SSE2 on x86-64, NEON on aarch64. */
+static inline int cyl_detect_isa(void) {
+#if CYL_X86_DISPATCH
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+        return CYL_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return CYL_AVX2;
+#endif
+    return CYL_SCALAR;
+}
+
+#endif

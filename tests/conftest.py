@@ -1,0 +1,21 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tolerances, differences
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers of each test's own, the same in every run."""
+    return np.random.default_rng(list(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def torch():
+    """PyTorch on one thread, as an oracle; where it is not installed the test is skipped."""
+    module = pytest.importorskip("torch", reason="PyTorch is not installed; it is an oracle for this test")
+    module.set_num_threads(1)
+    return module

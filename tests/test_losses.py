@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import tolerances
+from differences import gradient
+
+import cylstm
+from cylstm import reference
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 3), (4, 1)])
+def test_mse_of_all_steps_agrees_with_reference_and_differences(rng, shape):
+    y, target = rng.standard_normal((2, *shape))
+    loss = cylstm.losses.MSE()
+    value, dy = loss(y, target)
+    expected, dy_expected = reference.mse(y, target)
+    np.testing.assert_allclose(value, expected, **tolerances.FLOAT64)
+    np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
+    np.testing.assert_allclose(dy.copy(), gradient(lambda: loss(y, target)[0], y), **tolerances.DIFFERENCES)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_mse_of_the_last_step_has_no_gradient_elsewhere(rng, batch_first):
+    y, target = rng.standard_normal((5, 2, 3)), rng.standard_normal((2, 3))
+    expected, last = reference.mse(y[-1], target)
+    dy_expected = np.zeros_like(y)
+    dy_expected[-1] = last
+    if batch_first:
+        y, dy_expected = y.swapaxes(0, 1), dy_expected.swapaxes(0, 1)
+    value, dy = cylstm.losses.MSE("last", batch_first)(y, target)
+    np.testing.assert_allclose(value, expected, **tolerances.FLOAT64)
+    np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
+
+
+def test_mse_agrees_with_torch(rng, torch):
+    y, target = rng.standard_normal((2, 6, 3, 2))
+    theirs = torch.tensor(y, requires_grad=True)
+    value = torch.nn.functional.mse_loss(theirs, torch.tensor(target))
+    value.backward()
+    ours, dy = cylstm.losses.MSE()(y, target)
+    np.testing.assert_allclose(ours, value.item(), **tolerances.TORCH)
+    np.testing.assert_allclose(dy, theirs.grad.numpy(), **tolerances.TORCH)
+
+
+def test_mse_keeps_the_dtype_and_reuses_its_buffer(rng):
+    loss = cylstm.losses.MSE()
+    y = rng.standard_normal((5, 2, 3)).astype(np.float32)
+    _, dy = loss(y, np.zeros((5, 2, 3)))
+    assert dy.dtype == np.float32
+    assert loss(y, y)[1] is dy
+
+
+def test_mse_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="steps: expected 'all' or 'last', got 'first'"):
+        cylstm.losses.MSE("first")
+    with pytest.raises(ValueError, match=r"target: expected \(5, 2, 3\), got \(2, 3\)"):
+        cylstm.losses.MSE()(np.zeros((5, 2, 3)), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"y: expected .* got \(0, 2, 3\)"):
+        cylstm.losses.MSE()(np.zeros((0, 2, 3)), np.zeros((0, 2, 3)))

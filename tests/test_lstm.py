@@ -1,0 +1,361 @@
+"""LSTM against the reference, finite differences and PyTorch."""
+
+import numpy as np
+import pytest
+import tolerances
+from differences import gradient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cylstm
+from cylstm import reference
+from cylstm._engine import isa
+
+# T, B, I, H all different, and sizes around the widths of vectors.
+SIZES = [(7, 3, 5, 4), (1, 2, 3, 4), (5, 1, 2, 3), (4, 3, 1, 2), (3, 4, 2, 1), (1, 1, 1, 1)]
+WIDTHS = [(3, 2, 4, H) for H in (5, 7, 8, 9, 15, 16, 17, 31, 32, 33)]
+
+
+def problem(rng, layer, T, B):
+    """Inputs and upstream gradients for a layer, in its dtype."""
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(layer.dtype)
+
+    L, H = layer.num_layers, layer.hidden_size
+    states = [(draw(L, B, H), draw(L, B, H)) for _ in range(2)]
+    return draw(T, B, layer.input_size), states[0], draw(T, B, H), states[1]
+
+
+def run_reference(layer, x, state, dy, dstate):
+    """y, final state, dx, dstate_0 and gradients by name, all by the float64 reference."""
+    parameters = {name: value.astype(float) for name, value in layer.parameters.items()}
+    x, dy, state, dstate = (np.asarray(part, float) for part in (x, dy, state, dstate))
+    none = np.zeros(4 * layer.hidden_size)
+    saved, final = [], np.empty_like(state)
+    for l in range(layer.num_layers):
+        w = [
+            parameters.get(f"{kind}_l{l}", none) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
+        x, final[0, l], final[1, l], kept = reference.lstm_forward(x, state[0, l], state[1, l], *w)
+        saved.append(kept)
+    y, gradients, initial = x, {}, np.empty_like(dstate)
+    for l in reversed(range(layer.num_layers)):
+        back = reference.lstm_backward(dy, dstate[0, l], dstate[1, l], saved[l])
+        dy, initial[0, l], initial[1, l] = back["dx"], back["dh_0"], back["dc_0"]
+        for ours, name in (
+            ("dw_ih", "weight_ih"),
+            ("dw_hh", "weight_hh"),
+            ("db_ih", "bias_ih"),
+            ("db_hh", "bias_hh"),
+        ):
+            gradients[f"{name}_l{l}"] = back[ours]
+    if not layer.bias:
+        gradients = {name: value for name, value in gradients.items() if "bias" not in name}
+    return y, final, dy, initial, gradients
+
+
+def assert_agrees_with_reference(layer, x, state, dy, dstate):
+    y, final = layer.train()(x, state)
+    layer.zero_grad()
+    dx, initial = layer.backward(dy, dstate)
+    expected = run_reference(layer, x, state, dy, dstate)
+    pairs = {"y": (y, expected[0], False), "final": (np.array(final), expected[1], False)}
+    pairs |= {"dx": (dx, expected[2], True), "initial": (np.array(initial), expected[3], True)}
+    pairs |= {name: (layer.gradients[name], value, True) for name, value in expected[4].items()}
+    assert set(expected[4]) == set(layer.gradients)
+    for name, (ours, theirs, backward) in pairs.items():
+        assert ours.dtype == layer.dtype
+        limits = tolerances.FLOAT64
+        if layer.dtype == np.float32:
+            scale = np.abs(theirs).max(initial=0)
+            limits = tolerances.float32(layer.input_size + layer.hidden_size, max(1, len(x)), scale, backward)
+        np.testing.assert_allclose(ours, theirs, **limits, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("num_layers, bias", [(1, True), (1, False), (2, True), (3, False)])
+@pytest.mark.parametrize("T, B, I, H", SIZES + WIDTHS)
+def test_agrees_with_reference(rng, T, B, I, H, num_layers, bias, dtype):
+    layer = cylstm.LSTM(I, H, num_layers, bias, dtype=dtype, seed=1)
+    assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
+
+
+@given(
+    T=st.integers(0, 12), B=st.integers(0, 9), I=st.integers(1, 20), H=st.integers(1, 40),
+    L=st.integers(1, 3), bias=st.booleans(), dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 2**32),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_agrees_with_reference_for_any_sizes(T, B, I, H, L, bias, dtype, seed):
+    layer = cylstm.LSTM(I, H, L, bias, dtype=dtype, seed=seed)
+    assert_agrees_with_reference(layer, *problem(np.random.default_rng(seed), layer, T, B))
+
+
+@pytest.mark.parametrize("instruction_set", isa.available())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_instruction_set_agrees_with_reference(rng, monkeypatch, instruction_set, dtype):
+    monkeypatch.setattr(isa, "selected", lambda: isa.NAMES.index(instruction_set))
+    for H in (1, 3, 16, 37):
+        layer = cylstm.LSTM(3, H, 2, dtype=dtype, seed=1)
+        assert_agrees_with_reference(layer, *problem(rng, layer, 5, 4))
+
+
+@pytest.mark.parametrize("T, B, I, H", [(4, 3, 2, 5), (1, 2, 3, 4), (3, 1, 1, 1)])
+def test_gradients_agree_with_finite_differences(rng, T, B, I, H):
+    layer = cylstm.LSTM(I, H, 2, dtype="float64", seed=1)
+    x, state, dy, dstate = problem(rng, layer, T, B)
+    flat = layer._store.data
+
+    def loss():
+        y, final = layer(x, state)
+        return np.vdot(dy, y) + np.vdot(dstate[0], final[0]) + np.vdot(dstate[1], final[1])
+
+    layer.train()
+    loss()
+    dx, (dh_0, dc_0) = layer.backward(dy, dstate)
+    layer.eval()
+    assert np.abs(layer._store.grad).min() > 0
+    for ours, array in ((layer._store.grad, flat), (dx, x), (dh_0, state[0]), (dc_0, state[1])):
+        np.testing.assert_allclose(ours, gradient(loss, array), **tolerances.DIFFERENCES)
+
+
+@pytest.mark.parametrize(
+    "num_layers, bias, batch_first", [(1, True, False), (3, True, True), (2, False, False)]
+)
+def test_agrees_with_torch(rng, torch, num_layers, bias, batch_first):
+    T, B, I, H = 6, 4, 3, 5
+    theirs = torch.nn.LSTM(I, H, num_layers, bias, batch_first, dtype=torch.float64)
+    ours = cylstm.LSTM(I, H, num_layers, bias, batch_first, dtype="float64").train()
+    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
+    x, state, dy, dstate = problem(rng, ours, T, B)
+    if batch_first:
+        x, dy = x.swapaxes(0, 1).copy(), dy.swapaxes(0, 1).copy()
+    inputs = [torch.tensor(a, requires_grad=True) for a in (x, *state)]
+    outputs, final = theirs(inputs[0], tuple(inputs[1:]))
+    torch.autograd.backward([outputs, *final], [torch.tensor(a) for a in (dy, *dstate)])
+
+    y, final_ours = ours(x, state)
+    dx, initial = ours.backward(dy, dstate)
+    for a, b in zip((y, *final_ours), (outputs, *final), strict=True):
+        np.testing.assert_allclose(a, b.detach().numpy(), **tolerances.TORCH)
+    for a, b in zip((dx, *initial), inputs, strict=True):
+        np.testing.assert_allclose(a, b.grad.numpy(), **tolerances.TORCH)
+    for name, parameter in theirs.named_parameters():
+        np.testing.assert_allclose(
+            ours.gradients[name], parameter.grad.numpy(), **tolerances.TORCH, err_msg=name
+        )
+
+
+def test_layouts_are_the_same_numbers(rng):
+    layer = cylstm.LSTM(3, 5, 2, dtype="float64", seed=0)
+    twin = cylstm.LSTM(3, 5, 2, batch_first=True, dtype="float64", seed=0)
+    x, state, dy, dstate = problem(rng, layer, 6, 4)
+    y, final = layer.train()(x, state)
+    y_twin, final_twin = twin.train()(x.swapaxes(0, 1), state)
+    np.testing.assert_array_equal(y, y_twin.swapaxes(0, 1))
+    np.testing.assert_array_equal(final, final_twin)
+    np.testing.assert_array_equal(
+        layer.backward(dy, dstate)[0], twin.backward(dy.swapaxes(0, 1), dstate)[0].swapaxes(0, 1)
+    )
+
+    one = (state[0][:, 1], state[1][:, 1])
+    y_one, final_one = layer(x[:, 1], one)
+    assert y_one.shape == (6, 5)
+    assert final_one[0].shape == (2, 5)
+    np.testing.assert_allclose(y_one, y[:, 1], **tolerances.FLOAT64)
+    dx, initial = layer.backward(dy[:, 1])
+    assert dx.shape == (6, 3)
+    assert initial[1].shape == (2, 5)
+
+
+@pytest.mark.parametrize("T, B", [(0, 3), (3, 0), (0, 0)])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_empty_batches_give_empty_results(rng, T, B, mode):
+    layer = cylstm.LSTM(2, 4, 2, seed=0)
+    getattr(layer, mode)()
+    x, state, dy, dstate = problem(rng, layer, T, B)
+    y, final = layer(x, state)
+    assert y.shape == (T, B, 4)
+    np.testing.assert_array_equal(final, state)
+    if mode == "train":
+        dx, initial = layer.backward(dy, dstate)
+        assert dx.shape == (T, B, 2)
+        np.testing.assert_array_equal(initial, dstate)
+        assert not layer._store.grad.any()
+
+
+def test_training_and_inference_modes_compute_the_same(rng):
+    layer = cylstm.LSTM(3, 6, 3, seed=0)
+    x, state, *_ = problem(rng, layer, 9, 2)
+    y, final = layer(x, state)
+    y_train, final_train = layer.train()(x, state)
+    np.testing.assert_array_equal(y, y_train)
+    np.testing.assert_array_equal(final, final_train)
+
+
+def test_a_sequence_in_pieces_with_carried_state_is_the_whole(rng):
+    layer = cylstm.LSTM(3, 6, 2, dtype="float64", seed=0)
+    x, state, *_ = problem(rng, layer, 9, 2)
+    y, final = layer(x, state)
+    pieces = []
+    for piece in (x[:4], x[4:5], x[5:5], x[5:]):
+        out, state = layer(piece, state)
+        pieces.append(out)
+    np.testing.assert_allclose(np.concatenate(pieces), y, **tolerances.FLOAT64)
+    np.testing.assert_allclose(state, final, **tolerances.FLOAT64)
+
+
+def test_state_defaults_to_zeros(rng):
+    layer = cylstm.LSTM(3, 4, 2, seed=0)
+    x = rng.standard_normal((5, 2, 3))
+    layer(np.ones((5, 2, 3)))  # leaves something in the buffers
+    np.testing.assert_array_equal(layer(x)[0], layer(x, (np.zeros((2, 2, 4)), np.zeros((2, 2, 4))))[0])
+
+
+def test_gradients_accumulate_until_they_are_set_to_zero(rng):
+    layer = cylstm.LSTM(3, 4, seed=0, dtype="float64").train()
+    x, _, dy, _ = problem(rng, layer, 5, 2)
+    layer(x)
+    layer.backward(dy)
+    once = layer._store.grad.copy()
+    layer(x)
+    layer.backward(dy)
+    np.testing.assert_allclose(layer._store.grad, 2 * once, **tolerances.FLOAT64)
+    layer.zero_grad()
+    assert not layer._store.grad.any()
+
+
+def test_dx_is_optional_and_changes_nothing_else(rng):
+    layer = cylstm.LSTM(3, 4, 2, seed=0).train()
+    x, _, dy, _ = problem(rng, layer, 5, 2)
+    layer(x)
+    layer.backward(dy)
+    with_dx = layer._store.grad.copy()
+    layer.zero_grad()
+    layer(x)
+    assert layer.backward(dy, need_dx=False)[0] is None
+    np.testing.assert_array_equal(layer._store.grad, with_dx)
+
+
+def test_results_belong_to_the_caller(rng):
+    layer = cylstm.LSTM(3, 4, seed=0).train()
+    x, state, dy, _ = problem(rng, layer, 5, 2)
+    y, final = layer(x, state)
+    dx, initial = layer.backward(dy)
+    kept = [a.copy() for a in (y, *final, dx, *initial, x, *state, dy)]
+    layer(x * 2)
+    layer.backward(dy * 2)
+    for before, after in zip(kept, (y, *final, dx, *initial, x, *state, dy), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_inputs_of_any_real_kind_and_layout_are_taken(rng):
+    layer = cylstm.LSTM(3, 4, seed=0)
+    x = rng.integers(-3, 4, (5, 2, 3))
+    expected = layer(x.astype(np.float32))[0]
+    read_only = x.astype(np.float32)
+    read_only.flags.writeable = False
+    strided = np.repeat(x.astype(float), 2, axis=2)[:, :, ::2]
+    others = [
+        x,
+        x.astype(np.float64),
+        x.astype(">f4"),
+        np.asfortranarray(x),
+        read_only,
+        strided,
+        x.tolist(),
+        x[::-1][::-1],
+    ]
+    for other in others:
+        np.testing.assert_array_equal(layer(other)[0], expected)
+
+
+def test_out_is_written_and_returned(rng):
+    layer = cylstm.LSTM(3, 4, batch_first=True, seed=0)
+    x = rng.standard_normal((2, 5, 3))
+    expected = layer(x)[0]
+    out = np.full((2, 5, 8), np.nan, np.float32)[:, :, ::2]
+    y, _ = layer(x, out=out)
+    assert y is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": np.zeros((5, 2, 4))}, r"x: expected \(T, B, 3\) or \(T, 3\), got \(5, 2, 4\)"),
+        ({"x": np.zeros(3)}, r"x: expected .*, got \(3,\)"),
+        ({"x": np.zeros((5, 2, 3), complex)}, "x: expected real numbers, got dtype complex128"),
+        ({"x": np.full((5, 2, 3), "a")}, "x: expected real numbers"),
+        ({"x": [[[0.0] * 3], [[0.0] * 2]]}, "x: expected a rectangular array"),
+        (
+            {"state": np.zeros((1, 2, 4))},
+            r"state: expected a tuple \(h, c\) of arrays \(1, 2, 4\), got ndarray",
+        ),
+        ({"state": (np.zeros((1, 2, 4)),)}, r"state: expected a tuple \(h, c\)"),
+        (
+            {"state": (np.zeros((1, 2, 4)), np.zeros((1, 3, 4)))},
+            r"state c: expected \(1, 2, 4\), got \(1, 3, 4\)",
+        ),
+        (
+            {"out": np.zeros((5, 2, 4))},
+            r"out: expected an array \(5, 2, 4\) float32, got \(5, 2, 4\) float64",
+        ),
+        ({"out": np.zeros((5, 2, 3), np.float32)}, r"out: expected an array \(5, 2, 4\) float32"),
+        ({"out": [0.0]}, "out: expected an array .* got list"),
+        ({"out": np.broadcast_to(np.float32(0), (5, 2, 4))}, "out: expected a writable array"),
+    ],
+)
+def test_errors_name_the_argument_what_was_expected_and_what_came(arguments, message):
+    layer = cylstm.LSTM(3, 4)
+    with pytest.raises((ValueError, TypeError), match=message):
+        layer(**{"x": np.zeros((5, 2, 3)), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_size": 0}, "input_size: expected a positive int, got 0"),
+        ({"hidden_size": -1}, "hidden_size: expected a positive int, got -1"),
+        ({"num_layers": 1.5}, "num_layers: expected a positive int, got 1.5"),
+        ({"dtype": "float16"}, "dtype: expected 'float32' or 'float64', got 'float16'"),
+        ({"dtype": None}, "dtype: expected 'float32' or 'float64', got None"),
+    ],
+)
+def test_impossible_layers_are_refused(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        cylstm.LSTM(**{"input_size": 3, "hidden_size": 4, **arguments})
+
+
+def test_backward_needs_one_training_forward_of_its_own():
+    layer = cylstm.LSTM(3, 4)
+    x, dy = np.zeros((5, 2, 3)), np.zeros((5, 2, 4))
+    layer(x)
+    with pytest.raises(RuntimeError, match="no training forward pass"):
+        layer.backward(dy)
+    layer.train()
+    layer(x)
+    layer.backward(dy)
+    with pytest.raises(RuntimeError, match="no training forward pass"):
+        layer.backward(dy)
+    layer(x)
+    layer.load_state_dict(layer.state_dict())
+    with pytest.raises(RuntimeError, match="parameters were changed"):
+        layer.backward(dy)
+    layer(x)
+    with pytest.raises(ValueError, match=r"dy: expected T, B = 5, 2"):
+        layer.backward(dy[:4])
+
+
+def test_nan_and_infinity_go_through_as_ieee_says(rng):
+    layer = cylstm.LSTM(3, 4, seed=0)
+    x = rng.standard_normal((6, 2, 3))
+    clean = layer(x)[0]
+    x[3, 1, 0] = np.nan
+    y = layer(x)[0]
+    np.testing.assert_array_equal(y[:, 0], clean[:, 0])
+    np.testing.assert_array_equal(y[:3, 1], clean[:3, 1])
+    assert np.isnan(y[3:, 1]).all()
+    saturated = cylstm.LSTM(1, 4, seed=0)(np.full((6, 2, 1), np.inf))[0]
+    assert np.isfinite(saturated).all()

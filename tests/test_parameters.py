@@ -1,0 +1,82 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import cylstm
+
+
+def model():
+    return cylstm.Sequential(cylstm.LSTM(2, 3, 2, seed=0), cylstm.Linear(3, 4, seed=1))
+
+
+def test_names_and_shapes_are_those_of_torch(torch):
+    theirs = torch.nn.Sequential(torch.nn.LSTM(2, 3, 2), torch.nn.Linear(3, 4)).state_dict()
+    assert [(name, tuple(value.shape)) for name, value in theirs.items()] == [
+        (name, value.shape) for name, value in model().parameters.items()
+    ]
+
+
+def test_a_model_has_one_flat_vector_and_its_layers_are_slices_of_it():
+    ours = model()
+    for name, view in ours.parameters.items():
+        position, _, own = name.partition(".")
+        assert np.shares_memory(view, ours._store.data)
+        assert np.shares_memory(view, ours.layers[int(position)].parameters[own])
+        assert np.shares_memory(ours.gradients[name], ours.layers[int(position)].gradients[own])
+    assert ours._store.data.size == sum(view.size for view in ours.parameters.values())
+
+
+def test_parameters_are_read_only_and_writing_is_counted():
+    ours = model()
+    with pytest.raises(ValueError, match="read-only"):
+        ours.parameters["1.bias"][0] = 1
+    before = ours.layers[0]._store.version
+    ours.load_state_dict(ours.state_dict())
+    cylstm.optim.SGD(0.1).step(ours)
+    assert ours.layers[0]._store.version == before + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"1.bias": None}, r"state: missing \['1.bias'\], not in this model \[\]"),
+        ({"1.scale": np.zeros(4)}, r"not in this model \['1.scale'\]"),
+        ({"1.bias": np.zeros(5)}, r"1.bias: expected shape \(4,\), got \(5,\)"),
+        ({"1.bias": np.zeros(4, complex)}, "1.bias: expected real numbers, got complex128"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, message):
+    ours = model()
+    before = ours.state_dict()
+    state = {name: np.zeros_like(value) for name, value in before.items()} | change
+    with pytest.raises((ValueError, TypeError), match=message):
+        ours.load_state_dict({name: value for name, value in state.items() if value is not None})
+    for name, value in before.items():
+        np.testing.assert_array_equal(ours.parameters[name], value)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_are_equal_and_apart(duplicate, rng):
+    ours = model()
+    twin = duplicate(ours)
+    x = rng.standard_normal((5, 2, 2))
+    np.testing.assert_array_equal(ours(x)[0], twin(x)[0])
+    twin.train()(x)
+    twin.backward(np.ones((5, 2, 4)))
+    cylstm.optim.SGD(0.1).step(twin)
+    assert not np.array_equal(ours._store.data, twin._store.data)
+    assert not np.array_equal(ours(x)[0], twin.eval()(x)[0])
+
+
+def test_seeds_decide_the_parameters():
+    same, other = cylstm.LSTM(2, 3, seed=0), cylstm.LSTM(2, 3, seed=1)
+    np.testing.assert_array_equal(
+        model().layers[0].parameters["weight_ih_l0"], cylstm.LSTM(2, 3, 2, seed=0).parameters["weight_ih_l0"]
+    )
+    assert not np.array_equal(same._store.data, other._store.data)
+    assert not np.array_equal(cylstm.LSTM(2, 3)._store.data, cylstm.LSTM(2, 3)._store.data)
+    large = cylstm.LSTM(30, 100, seed=0)._store.data
+    assert np.abs(large).max() <= 0.1
+    assert abs(large.std() - 0.1 / 3**0.5) < 1e-3
