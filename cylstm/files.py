@@ -11,6 +11,7 @@ fit the tensors that are really in the file, so a hostile file cannot ask for me
 """
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -37,6 +38,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         If the folder cannot be written to; an earlier file is untouched.
     """
     path = Path(path)
+    check_writable(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -49,6 +51,19 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError that `write_atomically` would, before the work whose result it is to keep."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write here: {error.strerror}", str(path)) from None
+    os.close(handle)
+    os.unlink(temporary)
 
 
 def _umask() -> int:
@@ -159,7 +174,7 @@ def _check_config(config: Any, file_size: int) -> str:
     No size can be more than the bytes of the file, for every unit of it has a weight there.
     """
     if not isinstance(config, dict) or config.get("type") not in LAYER_TYPES:
-        raise ValueError(f"unknown layer {config.get('type') if isinstance(config, dict) else config!r}")
+        raise ValueError(f"unknown layer {config.get('type') if isinstance(config, dict) else config}")
     if "layers" in config:
         if not isinstance(config["layers"], list) or not config["layers"]:
             raise ValueError("a model of no layers")

@@ -30,6 +30,7 @@ class Layer:
 
     input_size: int
     output_size: int
+    batch_first: bool | None = None  # None: the layer does not care
     _store: ParameterStore
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

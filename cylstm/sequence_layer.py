@@ -18,8 +18,6 @@ class SequenceLayer(Layer):
     caller's form to internal batched arrays, and `_unbatched_state(state)`.
     """
 
-    batch_first: bool
-
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         raise NotImplementedError
 

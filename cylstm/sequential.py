@@ -47,10 +47,10 @@ class Sequential(SequenceLayer):
                     f"layer {position}: expected to read the {layers[position - 1].output_size} outputs "
                     f"of layer {position - 1}, got input size {layer.input_size}"
                 )
-        layouts = {layer.batch_first for layer in layers if isinstance(layer, SequenceLayer)}
+        layouts = {layer.batch_first for layer in layers} - {None}
         if len(layouts) > 1:
             raise ValueError("layers: expected the same batch_first in all of them")
-        self.batch_first = layouts.pop() if layouts else False
+        self.batch_first = layouts.pop() if layouts else None
         self.layers = layers
         self.input_size, self.output_size = layers[0].input_size, layers[-1].output_size
         self._store = ParameterStore.join({str(i): layer._store for i, layer in enumerate(layers)})
@@ -77,7 +77,7 @@ class Sequential(SequenceLayer):
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         if state is None:
-            return (None,) * len(self.layers)
+            state = (None,) * len(self.layers)
         if not isinstance(state, (tuple, list)) or len(state) != len(self.layers):
             raise TypeError(
                 f"{name}: expected a tuple of {len(self.layers)} states, one a layer, "

@@ -1,0 +1,76 @@
+"""Simple forecasts that a model has to beat.
+
+Each function takes the values (N,), the number `n` of rows that may be learnt from, and the
+horizon, and returns forecasts (N, horizon): element [t, h-1] is made at row t for row t+h
+from rows up to t. What cannot be forecast is NaN.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def persistence(values: Array, n: int, horizon: int) -> Array:
+    """The present value.
+
+    >>> persistence(np.array([1.0, 2.0]), 2, 3)
+    array([[1., 1., 1.],
+           [2., 2., 2.]])
+    """
+    return np.repeat(values[:, None], horizon, axis=1)
+
+
+def seasonal_naive(values: Array, n: int, horizon: int, period: int) -> Array:
+    """The last known value of the same season."""
+    forecasts = np.full((len(values), horizon), np.nan)
+    for h in range(1, horizon + 1):
+        back = -h % period  # rows from t back to the last one of the season of t + h
+        forecasts[back:, h - 1] = values[: len(values) - back]
+    return forecasts
+
+
+def autoregression(values: Array, n: int, horizon: int, lags: int) -> Array:
+    """AR(lags) with an intercept: least squares of its own for each horizon, on targets before row n."""
+    forecasts = np.full((len(values), horizon), np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(values, lags)
+    regressors = np.column_stack([np.ones(len(windows)), windows])  # made at rows lags-1, lags, …
+    for h in range(1, horizon + 1):
+        known = n - h - lags + 1
+        if known > lags:
+            targets = values[lags - 1 + h : n]
+            weights = np.linalg.lstsq(regressors[:known], targets, rcond=None)[0]
+            forecasts[lags - 1 :, h - 1] = regressors @ weights
+    return forecasts
+
+
+def seasonal_means(values: Array, n: int, period: int) -> Array:
+    """Mean of each season over the first n rows, (period,)."""
+    return np.array([values[:n][season::period].mean() for season in range(period)])
+
+
+def climatology(values: Array, n: int, horizon: int, period: int) -> Array:
+    """The mean of the season."""
+    seasons = np.arange(len(values))[:, None] + np.arange(1, horizon + 1)
+    means: Array = seasonal_means(values, n, period)[seasons % period]
+    return means
+
+
+def autoregression_of_anomalies(values: Array, n: int, horizon: int, lags: int, period: int) -> Array:
+    """The mean of the season, plus AR(lags) of the departures from it."""
+    means = seasonal_means(values, n, period)
+    anomalies = values - means[np.arange(len(values)) % period]
+    return autoregression(anomalies, n, horizon, lags) + climatology(values, n, horizon, period)
+
+
+def rmse(forecasts: Array, values: Array, n: int) -> Array:
+    """Root mean squared error by horizon, of forecasts whose targets are rows n and later.
+
+    Made from row n-1 on, so that the first one-step target is row n.
+    """
+    N, horizon = forecasts.shape
+    errors = np.full(horizon, np.nan)
+    for h in range(1, horizon + 1):
+        if n - 1 < N - h:
+            errors[h - 1] = np.sqrt(np.mean((forecasts[n - 1 : N - h, h - 1] - values[n - 1 + h :]) ** 2))
+    return errors

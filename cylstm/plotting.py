@@ -1,0 +1,86 @@
+"""Pictures of forecasts. matplotlib is needed here only (`pip install "cylstm[plot]"`)."""
+
+import io
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import files
+
+Array = NDArray[np.float64]
+
+
+def plot_forecasts(
+    path: str | os.PathLike[str],
+    values: Array,
+    forecasts: Array,
+    n: int,
+    errors: Mapping[str, Array],
+    *,
+    title: str,
+    start: float = 0.0,
+    rows_per_unit: int = 1,
+    ylabel: str = "",
+    xlabel: str = "row",
+) -> None:
+    """Draw one series with its forecasts over the test rows, and the errors by horizon.
+
+    Parameters
+    ----------
+    path : path
+        Of a PNG file, written atomically.
+    values : ndarray
+        (N,).
+    forecasts : ndarray
+        (N, horizon); see `Forecaster.forecast`.
+    n : int
+        First test row.
+    errors : mapping of str to ndarray
+        RMSE by horizon (horizon,) for each method; the first is drawn strongest.
+    title, ylabel, xlabel : str
+    start : float
+        x of row 0.
+    rows_per_unit : int
+        Rows between x and x + 1.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, MaxNLocator
+
+    N, horizon = forecasts.shape
+    x = start + np.arange(N + horizon) / rows_per_unit
+    shown = max(0, n - horizon)
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[3, 2])
+    above.plot(x[shown:N], values[shown:], color="black", lw=1.2, label="observed")
+    for h, color in {1: "tab:blue", horizon: "tab:orange"}.items():
+        made = np.arange(n - 1, N - h)
+        above.plot(x[made + h], forecasts[made, h - 1], color=color, lw=1, label=f"forecast {h} ahead")
+    following = np.concatenate([values[-1:], forecasts[-1]])
+    above.plot(x[N - 1 :], following, "o-", color="tab:red", ms=3, lw=1, label="forecast of what follows")
+    above.axvline(x[n], color="gray", ls=":", lw=1)
+    above.annotate(
+        "test", (x[n], 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
+    )
+    above.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    above.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+
+    for i, (name, error) in enumerate(errors.items()):
+        style = {"lw": 2.5, "marker": "o", "ms": 4} if i == 0 else {"lw": 1.2}
+        below.plot(range(1, horizon + 1), error, label=name, zorder=-i, **style)
+    below.set(xlabel="steps ahead", ylabel="test RMSE", yscale="log")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    below.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+    if errors:
+        below.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    files.write_atomically(path, picture.getvalue())

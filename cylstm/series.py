@@ -1,0 +1,128 @@
+"""Columns of numbers from a CSV file, with every fault reported by line and column."""
+
+import csv
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # in lower case
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    *,
+    header: bool = True,
+    delimiter: str = ",",
+    missing: Literal["error", "interpolate"] = "error",
+) -> tuple[Array, list[str]]:
+    """Numbers of chosen columns, a row for each time step.
+
+    Parameters
+    ----------
+    path : path
+    columns : sequence of str, optional
+        Names, or without a header numbers counted from 1. By default the only column of
+        numbers, if there is just one.
+    header : bool
+        Whether the first line names the columns.
+    delimiter : str
+    missing : {"error", "interpolate"}
+        Refuse empty cells (also NA, NaN, null, ?), or put the straight line between neighbours there.
+
+    Returns
+    -------
+    values : ndarray
+        (rows, columns).
+    names : list of str
+
+    Raises
+    ------
+    ValueError
+        If the file is no table of numbers as described; the message names the place.
+    OSError
+        If it cannot be read.
+    """
+    rows, names = _table(path, header, delimiter)
+    if columns is None:
+        columns = [name for i, name in enumerate(names) if _number(rows[0][i]) is not None]
+        if len(columns) != 1:
+            raise ValueError(f"{path}: expected one column of numbers, got {columns}; choose with --columns")
+    unknown = [name for name in columns if name not in names]
+    if unknown or not columns:
+        raise ValueError(
+            f"{path}: no column {', '.join(unknown) or '(none chosen)'}; it has {', '.join(names)}"
+        )
+    first_line = 2 if header else 1
+    values = np.empty((len(rows), len(columns)))
+    for j, name in enumerate(columns):
+        i = names.index(name)
+        for row, cells in enumerate(rows):
+            number = _number(cells[i])
+            if number is None or np.isinf(number):
+                place = f"{path}, line {row + first_line}, column {name}"
+                raise ValueError(f"{place}: expected a finite number, got {cells[i]!r}")
+            values[row, j] = number
+        _fill(values[:, j], f"{path}, column {name}", first_line, missing)
+    return values, list(columns)
+
+
+def _table(path: str | os.PathLike[str], header: bool, delimiter: str) -> tuple[list[list[str]], list[str]]:
+    """Rows of equally many cells, and the names of the columns."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = [
+                [cell.strip() for cell in row] for row in csv.reader(file, delimiter=delimiter, strict=True)
+            ]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a text file in UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a CSV file: {error}") from None
+    while rows and not rows[-1]:
+        rows.pop()
+    if len(rows) < 1 + header:
+        raise ValueError(f"{path}: expected lines of numbers, got {len(rows)} lines")
+    for line, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"{path}, line {line}: expected {len(rows[0])} cells as in line 1, got {len(row)}"
+            )
+    if not header:
+        return rows, [str(i) for i in range(1, len(rows[0]) + 1)]
+    names = rows.pop(0)
+    if all(_number(name) is not None for name in names):
+        raise ValueError(
+            f"{path}, line 1: expected names of columns, got numbers; pass --no-header if it has none"
+        )
+    return rows, names
+
+
+def _number(cell: str) -> float | None:
+    """The number in a cell, NaN if it is empty, None if it is something else."""
+    if cell.lower() in MISSING:
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _fill(column: Array, place: str, first_line: int, missing: str) -> None:
+    """Refuse missing values, or interpolate them; the ends take the nearest value."""
+    gaps = np.isnan(column)
+    if not gaps.any():
+        return
+    if missing != "interpolate":
+        line = int(np.argmax(gaps)) + first_line
+        raise ValueError(
+            f"{place}: {gaps.sum()} missing values, the first in line {line}; "
+            "pass --missing interpolate to fill them"
+        )
+    if gaps.all():
+        raise ValueError(f"{place}: no values at all")
+    rows: NDArray[Any] = np.arange(len(column))
+    column[gaps] = np.interp(rows[gaps], rows[~gaps], column[~gaps])

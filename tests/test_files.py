@@ -1,0 +1,184 @@
+"""Model files: what is written is read, and what is damaged is refused with a reason."""
+
+import contextlib
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cylstm
+from cylstm import files
+
+
+def model(dtype="float32"):
+    return cylstm.Sequential(
+        cylstm.LSTM(2, 3, 2, bias=False, batch_first=True, dtype=dtype, seed=0),
+        cylstm.Sequential(cylstm.Linear(3, 4, dtype=dtype, seed=1)),
+    )
+
+
+def with_metadata(path, description):
+    """Rewrite the file's architecture."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = {
+        "cylstm": description if isinstance(description, str) else json.dumps(description)
+    }
+    new = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(new)) + new + content[8 + size :])
+
+
+def description_of(path):
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["cylstm"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_model_comes_back_the_same(tmp_path, rng, dtype):
+    ours = model(dtype)
+    cylstm.save(ours, tmp_path / "m.safetensors", extra={"note": ["ü", 1.5]})
+    loaded, extra = files.load_with_extra(tmp_path / "m.safetensors")
+    assert repr(loaded) == repr(ours)
+    assert extra == {"note": ["ü", 1.5]}
+    assert not loaded.training
+    x = rng.standard_normal((4, 5, 2))
+    np.testing.assert_array_equal(loaded(x)[0], ours(x)[0])
+
+
+def test_other_readers_of_safetensors_read_it(tmp_path):
+    from safetensors.numpy import load_file
+
+    ours = model()
+    cylstm.save(ours, tmp_path / "m.safetensors")
+    tensors = load_file(tmp_path / "m.safetensors")
+    assert set(tensors) == set(ours.parameters)
+    for name, value in ours.parameters.items():
+        np.testing.assert_array_equal(tensors[name], value)
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    cylstm.save(cylstm.LSTM(1, 1), path)
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(cylstm.ModelFileError, match=r"m\.safetensors: not a readable cylstm model: "):
+            cylstm.load(path)
+
+
+def test_a_file_with_any_byte_changed_is_refused_or_a_model(tmp_path, rng):
+    path = tmp_path / "m.safetensors"
+    cylstm.save(model(), path)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        with contextlib.suppress(cylstm.ModelFileError):
+            assert cylstm.load(path).input_size == 2
+
+
+HUGE = 2**50
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["model"]["layers"][0].update(hidden_size=HUGE), "hidden_size: impossible value"),
+        (lambda d: d["model"]["layers"][0].update(num_layers=HUGE), "num_layers: impossible value"),
+        (lambda d: d["model"]["layers"][0].update(num_layers=3), "tensor 0.weight_ih_l2 is missing"),
+        (lambda d: d["model"]["layers"][0].update(num_layers=1), r"does not have: \['0.weight_hh_l1'"),
+        (
+            lambda d: d["model"]["layers"][0].update(hidden_size=4),
+            r"tensor 0.weight_ih_l0: expected \(16, 2\) F32",
+        ),
+        (lambda d: d["model"]["layers"][0].update(hidden_size=-1), "hidden_size: impossible value -1"),
+        (lambda d: d["model"]["layers"][0].update(hidden_size="3"), "not a readable"),
+        (lambda d: d["model"]["layers"][0].update(hidden_size=None), "hidden_size: impossible value None"),
+        (lambda d: d["model"]["layers"][0].update(dtype="float16"), "dtype: expected one of"),
+        (lambda d: d["model"]["layers"][0].update(surprise=1), "surprise"),
+        (lambda d: d["model"]["layers"][0].pop("input_size"), "input_size"),
+        (lambda d: d["model"]["layers"][0].update(type="os.system"), r"unknown layer os\.system"),
+        (lambda d: d["model"].update(layers=[]), "a model of no layers"),
+        (lambda d: d["model"].update(layers="LSTM"), "a model of no layers"),
+        (lambda d: d["model"].update(layers=[1, 2]), "unknown layer 1"),
+        (lambda d: d.update(model=3), "its architecture is damaged"),
+        (lambda d: d.update(extra=[]), "its architecture is damaged"),
+        (lambda d: d.update(format=2), "expected format 1; it may be of a newer cylstm"),
+    ],
+)
+def test_an_architecture_that_lies_is_refused_before_it_costs_memory(tmp_path, change, message):
+    path = tmp_path / "m.safetensors"
+    cylstm.save(model(), path)
+    description = description_of(path)
+    change(description)
+    with_metadata(path, description)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(cylstm.ModelFileError, match=message):
+        cylstm.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "1e999", "[" * 100_000, '{"format": 1}'])
+def test_metadata_that_is_no_architecture_is_refused(tmp_path, text):
+    path = tmp_path / "m.safetensors"
+    cylstm.save(model(), path)
+    with_metadata(path, text)
+    with pytest.raises(cylstm.ModelFileError, match="not a readable cylstm model"):
+        cylstm.load(path)
+
+
+def test_files_of_others_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "m.safetensors"
+    save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(cylstm.ModelFileError, match="no cylstm architecture in its metadata"):
+        cylstm.load(path)
+    with pytest.raises(FileNotFoundError):
+        cylstm.load(tmp_path / "none.safetensors")
+    with pytest.raises(IsADirectoryError):
+        cylstm.load(tmp_path)
+
+
+def test_a_failed_save_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    cylstm.save(model(), path)
+    before = path.read_bytes()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    for function in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, full_disk)
+            with pytest.raises(OSError, match="No space left"):
+                cylstm.save(cylstm.LSTM(4, 4), path)
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ValueError, match="JSON"):
+        cylstm.save(model(), path, extra={"bad": float("nan")})
+    assert path.read_bytes() == before
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    with pytest.raises(OSError, match="cannot write here") as caught:
+        cylstm.save(model(), tmp_path / "none" / "m.safetensors")
+    assert caught.value.filename == str(tmp_path / "none" / "m.safetensors")
+    with pytest.raises(IsADirectoryError):
+        cylstm.save(model(), tmp_path)
+    with pytest.raises(TypeError, match="model: expected a cylstm layer"):
+        cylstm.save({"w": 1}, tmp_path / "m.safetensors")
+
+
+def test_files_have_the_permissions_of_ordinary_ones(tmp_path):
+    script = f"import os, cylstm; os.umask(0o027); cylstm.save(cylstm.LSTM(1, 1), {str(tmp_path / 'm')!r})"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o640

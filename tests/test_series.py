@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from cylstm.series import read_csv
+
+
+def write(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "data.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_columns_are_chosen_by_name_in_the_order_asked_for(tmp_path):
+    path = write(tmp_path, "\ufeffdate, a ,b\r\n2020-01,1,2\r\n2020-02,3,4e1\r\n\r\n")
+    values, names = read_csv(path, ["b", "a"])
+    np.testing.assert_array_equal(values, [[2, 1], [40, 3]])
+    assert names == ["b", "a"]
+
+
+def test_the_only_column_of_numbers_is_the_default(tmp_path):
+    values, names = read_csv(write(tmp_path, 'day,"sales, €"\nmon,1\ntue,2\n'))
+    np.testing.assert_array_equal(values, [[1], [2]])
+    assert names == ["sales, €"]
+
+
+def test_without_a_header_columns_have_numbers(tmp_path):
+    values, names = read_csv(write(tmp_path, "1;2\n3;4"), ["2"], header=False, delimiter=";")
+    np.testing.assert_array_equal(values, [[2], [4]])
+    assert names == ["2"]
+
+
+def test_missing_values_are_interpolated_on_request_only(tmp_path):
+    path = write(tmp_path, "a,b\n,1\n2,1\nNA,1\nnan,1\n8,1\n?,1\n")
+    with pytest.raises(
+        ValueError, match=r"column a: 4 missing values, the first in line 2; pass --missing interpolate"
+    ):
+        read_csv(path, ["a"])
+    np.testing.assert_array_equal(read_csv(path, ["a"], missing="interpolate")[0][:, 0], [2, 2, 4, 6, 8, 8])
+    with pytest.raises(ValueError, match="column a: no values at all"):
+        read_csv(write(tmp_path, "a,b\n,1\n,2\n"), ["a"], missing="interpolate")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "expected lines of numbers, got 0 lines"),
+        ("a,b\n", {}, "expected lines of numbers, got 1 lines"),
+        ("a,b\n1,2\n3\n", {}, "line 3: expected 2 cells as in line 1, got 1"),
+        ("a,b\n1,2\n", {}, r"expected one column of numbers, got \['a', 'b'\]; choose with --columns"),
+        ("a,b\nx,y\n", {}, r"expected one column of numbers, got \[\]"),
+        ("a,b\n1,2\n", {"columns": ["c"]}, "no column c; it has a, b"),
+        ("a,b\n1,2\nx,2\n", {"columns": ["a"]}, "line 3, column a: expected a finite number, got 'x'"),
+        ("a,b\n1,2\ninf,2\n", {"columns": ["a"]}, "line 3, column a: expected a finite number, got 'inf'"),
+        ("1,2\n3,4\n", {}, "line 1: expected names of columns, got numbers; pass --no-header"),
+        ('a,b\n1,"2\n', {}, "not a CSV file"),
+    ],
+)
+def test_faults_are_named_with_their_place(tmp_path, text, options, message):
+    with pytest.raises(ValueError, match=message):
+        read_csv(write(tmp_path, text), **options)
+
+
+def test_files_that_are_no_text_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a text file in UTF-8"):
+        read_csv(write(tmp_path, "größe\n1\n", "latin-1"))
+    with pytest.raises(FileNotFoundError):
+        read_csv(tmp_path / "none.csv")
+    path = tmp_path / "zeros.csv"
+    path.write_bytes(b"a\n\0\0\n")
+    with pytest.raises(ValueError, match=r"zeros\.csv"):
+        read_csv(path, ["a"])
