@@ -62,6 +62,14 @@ def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     return out
 
 
+def generator(seed: Any) -> np.random.Generator:
+    """Random numbers from a seed, or from the system's entropy for None."""
+    try:
+        return np.random.default_rng(None if seed is None else operator.index(seed))
+    except (TypeError, ValueError):
+        raise ValueError(f"seed: expected a non-negative int or None, got {seed!r}") from None
+
+
 def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
     """A finite number with low <= value < high."""
     try:

@@ -126,6 +126,7 @@ class Forecaster:
         self.period = None if period is None else _checks.positive("period", period)
         self.hidden_size = _checks.positive("hidden_size", hidden_size)
         self.updates = _checks.positive("updates", updates)
+        _checks.generator(seed)
         self.seed = seed
         self.columns: list[str] = []
         self.penalty: float | None = None
@@ -193,7 +194,7 @@ class Forecaster:
         model.load_state_dict(start)
         model.train()
         loss, adam = MSE(), Adam(weight_decay=penalty)
-        rng = np.random.default_rng(self.seed)
+        rng = _checks.generator(self.seed)
         length = min(WINDOW, len(target))
         for update in range(self.updates):
             first = rng.integers(0, len(target) - length + 1, BATCH)

@@ -49,7 +49,7 @@ class Linear(Layer):
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         bound = self.input_size**-0.5
         with self._store.writing() as flat:
-            flat[...] = np.random.default_rng(seed).uniform(-bound, bound, flat.size)
+            flat[...] = _checks.generator(seed).uniform(-bound, bound, flat.size)
 
     def _sizes(self) -> dict[str, Any]:
         return {"in_features": self.input_size, "out_features": self.output_size, "bias": self.bias}

@@ -42,7 +42,7 @@ class RecurrentLayer(SequenceLayer):
         # U(-1/sqrt(H), 1/sqrt(H)) for every parameter: PyTorch's choice.
         bound = self.hidden_size**-0.5
         with self._store.writing() as flat:
-            flat[...] = np.random.default_rng(seed).uniform(-bound, bound, flat.size)
+            flat[...] = _checks.generator(seed).uniform(-bound, bound, flat.size)
 
     def _sizes(self) -> dict[str, Any]:
         return {

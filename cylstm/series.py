@@ -73,6 +73,8 @@ def read_csv(
 
 def _table(path: str | os.PathLike[str], header: bool, delimiter: str) -> tuple[list[list[str]], list[str]]:
     """Rows of equally many cells, and the names of the columns."""
+    if len(delimiter) != 1:
+        raise ValueError(f"--delimiter: expected one character, got {delimiter!r}")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = [

@@ -1,0 +1,216 @@
+"""The command as a user runs it: what it prints, writes and refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import cylstm
+from cylstm import cli, datasets
+from cylstm.forecasting import Forecaster
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "data.csv"
+    t = np.arange(120)
+    rows = zip(t, np.sin(t / 4), np.cos(t / 4) + 3, strict=True)
+    path.write_text("day,a,b\n" + "".join(f"d{d},{a},{b}\n" for d, a, b in rows))
+    return path
+
+
+def train(table, *options):
+    return cli.main(["train", str(table), "--horizon", "3", "--updates", "20", "--hidden", "8", *options])
+
+
+def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
+    folders = [tmp_path / name for name in "ab"]
+    results = []
+    for folder in folders:
+        folder.mkdir()
+        assert cli.main(["demo", "--json", "--folder", str(folder)]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    one, two = results
+    assert set(one) == {"rmse", "rmse_persistence", "rmse_seasonal", "rmse_ar24", "seconds", "model"}
+    assert one["rmse"] <= 0.47
+    assert one["rmse"] < one["rmse_ar24"] == pytest.approx(0.501, abs=5e-4)
+    assert one["rmse_persistence"] == pytest.approx(1.164, abs=5e-4)
+    assert one["rmse_seasonal"] == pytest.approx(1.438, abs=5e-4)
+    assert one["seconds"] < 60
+    for key in ("rmse", "rmse_ar24"):
+        assert one[key] == two[key]
+    models = [cylstm.load(result["model"]) for result in results]
+    for name, value in models[0].parameters.items():
+        np.testing.assert_array_equal(value, models[1].parameters[name])
+
+
+def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
+    monkeypatch.setattr("cylstm.forecasting.PENALTIES", (5e-2,))
+    assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for word in (
+        "LSTM",
+        "persistence",
+        "seasonal-naive",
+        "AR(24)",
+        "Forecast for the months of 2011",
+        "elnino.png",
+    ):
+        assert word in out
+    assert (tmp_path / "elnino.png").read_bytes().startswith(b"\x89PNG")
+    forecast = Forecaster.load(tmp_path / "elnino.safetensors").forecast(datasets.elnino()[:, None])
+    assert " ".join(f"{value:.1f}" for value in forecast[-1, :, 0]) in out
+
+
+def test_without_matplotlib_demo_says_what_to_install_and_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("cylstm.forecasting.PENALTIES", (5e-2,))
+    assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
+    assert "pip install matplotlib" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["elnino.safetensors"]
+
+
+def test_train_then_predict_needs_the_two_files_only(table, tmp_path, capsys):
+    model, forecast = tmp_path / "m.safetensors", tmp_path / "f.csv"
+    assert train(table, "--columns", "b,a", "--period", "25", "--output", str(model)) == 0
+    out = capsys.readouterr().out
+    assert "b, measured on the last 24 rows:" in out
+    assert "seasonal-naive" in out
+    assert cli.main(["predict", str(table), "--model", str(model)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "step,b,a"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert cli.main(["predict", str(table), "--model", str(model), "--output", str(forecast)]) == 0
+    assert forecast.read_text().splitlines() == lines
+    capsys.readouterr()
+    assert cli.main(["predict", str(table), "--model", str(model), "--json"]) == 0
+    as_json = json.loads(capsys.readouterr().out)
+    assert [
+        f"{h},{b},{a}" for h, (b, a) in enumerate(zip(as_json["b"], as_json["a"], strict=True), 1)
+    ] == lines[1:]
+
+
+def test_train_tells_errors_in_json_and_draws_on_request(table, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
+    model, plot = tmp_path / "m.safetensors", tmp_path / "p.png"
+    assert train(table, "--columns", "a", "--output", str(model), "--json", "--plot", str(plot)) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["rmse"]["a"]["LSTM"]) == 3
+    assert result["rows"] == 96
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert (
+        train(table, "--columns", "a", "--output", str(model), "--json", "--test", "0", "--plot", str(plot))
+        == 0
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert (result["rmse"], result["rows"]) == ({}, 120)
+
+
+def test_a_file_without_a_header(table, tmp_path, capsys):
+    bare = tmp_path / "bare.csv"
+    bare.write_text(table.read_text().partition("\n")[2])
+    model = tmp_path / "m.safetensors"
+    assert train(bare, "--no-header", "--columns", "3", "--output", str(model)) == 0
+    assert cli.main(["predict", str(bare), "--no-header", "--model", str(model)]) == 0
+    assert "step,3" in capsys.readouterr().out
+
+
+def test_info_says_what_runs(capsys):
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in ("cylstm", "numpy", "scipy", "cpu instruction sets", "compute path", "blas", "threads"):
+        assert word in out
+    assert cli.main(["info", "--json", "--threads", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"].startswith("1 of ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "{csv}", "--output", "{dir}/m"], r"expected one column of numbers, got ['a', 'b']"),
+        (["train", "{csv}", "--columns", "c", "--output", "{dir}/m"], "no column c; it has day, a, b"),
+        (["train", "{dir}/none.csv", "--output", "{dir}/m"], "none.csv: No such file or directory"),
+        (["train", "{csv}", "--columns", "a", "--output", "{dir}/none/m"], "none/m: cannot write here"),
+        (["train", "{csv}", "--columns", "a", "--output", "{dir}"], "Is a directory"),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--horizon", "99"],
+            "forecast fewer steps ahead",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--test", "1"],
+            "--test: expected a share",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--hidden", "0"],
+            "hidden_size: expected a positive",
+        ),
+        (["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--delimiter", ";;"], "--delimiter"),
+        (["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--seed", "-1"], "seed"),
+        (["predict", "{csv}", "--model", "{csv}"], "data.csv: not a readable cylstm model"),
+        (["predict", "{csv}", "--model", "{dir}/none"], "none: No such file or directory"),
+        (["demo", "--folder", "{dir}/none"], "none/elnino.safetensors: cannot write here"),
+        (["demo", "--threads", "-1"], "n: expected a positive int, got -1"),
+    ],
+)
+def test_faults_are_one_line_and_a_status(table, tmp_path, capsys, arguments, message):
+    filled = [argument.format(csv=table, dir=tmp_path) for argument in arguments]
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(filled) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert output.err.startswith("cylstm: ")
+    assert output.err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_missing_values_are_refused_or_interpolated(table, tmp_path, capsys):
+    table.write_text(table.read_text().replace("\nd7,", "\nd7,NaN,1\nd7,"))
+    model = str(tmp_path / "m.safetensors")
+    assert train(table, "--columns", "a", "--output", model) == 1
+    assert "column a: 1 missing values, the first in line 9" in capsys.readouterr().err
+    assert train(table, "--columns", "a", "--output", model, "--missing", "interpolate") == 0
+
+
+def command(*arguments, **options):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    return subprocess.Popen([sys.executable, "-m", "cylstm", *map(str, arguments)], **{**pipes, **options})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path):
+    model = tmp_path / "m.safetensors"
+    model.write_bytes(b"the earlier file")
+    process = command("train", table, "--columns", "a", "--updates", "10000000", "--output", model)
+    time.sleep(3)  # well into training, which would take hours
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == "cylstm: interrupted; nothing was saved\n"
+    assert out == ""
+    assert model.read_bytes() == b"the earlier file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m.safetensors"]
+
+
+def test_a_reader_that_goes_away_is_no_fault():
+    process = command("info")
+    process.stdout.close()
+    assert process.wait(timeout=30) == 1
+    with process.stderr as err:
+        assert err.read() == ""
+
+
+def test_help_shows_every_command():
+    out, err = command("--help").communicate(timeout=30)
+    assert err == ""
+    for word in ("demo", "train", "predict", "info"):
+        assert word in out
+    out, err = command("--version").communicate(timeout=30)
+    assert out == f"cylstm {cylstm.__version__}\n"

@@ -1,0 +1,80 @@
+"""Nothing is allocated after warm-up, and a stream of shapes does not grow."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import cylstm
+
+
+def peak_of(call):
+    """Bytes that call() had allocated at its worst moment, NumPy's arrays included."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+T, B, I, H = 40, 16, 24, 32
+ONE_STEP = B * H * 4  # bytes: the smallest array that could grow with the work
+
+
+@pytest.fixture
+def training():
+    model = cylstm.Sequential(cylstm.LSTM(I, H, 2, seed=0), cylstm.Linear(H, H, seed=1)).train()
+    loss, adam = cylstm.losses.MSE(), cylstm.optim.Adam()
+    x, target = np.ones((T, B, I), np.float32), np.ones((T, B, H), np.float32)
+    out = np.empty((T, B, H), np.float32)
+
+    def step():
+        y, _ = model(x, out=out)
+        _, dy = loss(y, target)
+        model.zero_grad()
+        model.backward(dy, need_dx=False)
+        cylstm.optim.clip_grad_norm(model, 1.0)
+        adam.step(model)
+
+    return model, step
+
+
+def test_a_training_step_allocates_no_buffers(training):
+    model, step = training
+    step()
+    # What remains are the small arrays of the states, which are results: 2 (L,B,H) forward and back.
+    assert peak_of(step) < 4 * 2 * ONE_STEP + 8_000
+    assert [arena.allocations for arena in (model._kept.parts[0].arena, model._kept.parts[1].arena)] == [1, 1]
+
+
+def test_inference_allocates_its_result_only():
+    layer = cylstm.LSTM(I, H, 2, seed=0)
+    x, out = np.ones((T, B, I), np.float32), np.empty((T, B, H), np.float32)
+    layer(x, out=out)
+    assert peak_of(lambda: layer(x, out=out)) < 2 * 2 * ONE_STEP + 8_000
+    assert layer._spare[0].arena.allocations == 1
+
+
+def test_a_stream_of_shapes_keeps_the_memory_of_the_largest(rng):
+    layer = cylstm.LSTM(3, 8, seed=0)
+    layer(np.zeros((60, 20, 3)))
+    layer.train()(np.zeros((60, 20, 3)))
+    kept = layer._kept
+    for T, B in rng.integers(0, 60, (300, 2)):
+        x = np.zeros((T, B % 20, 3))
+        y, _ = layer(x)
+        layer.backward(y)
+    assert layer._kept is kept
+    assert kept.arena.allocations == 1
+    assert peak_of(lambda: [layer(np.zeros((T, 5, 3))) for T in range(50)]) < 300_000
+
+
+def test_training_keeps_one_plane_for_each_gate_and_state():
+    """(4 gates + h + c) T.B.H numbers a layer, and x and dy: what the design of the buffers promises."""
+    layer = cylstm.LSTM(H, H, seed=0).train()
+    layer(np.zeros((T, B, H)))
+    planes = layer._kept.arena._block.nbytes / (T * B * H * 4)
+    assert planes < 4 + 2 + 2 + 0.5

@@ -1,0 +1,111 @@
+"""The number of threads, and layers used by many threads and in forked children."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import cylstm
+from cylstm import threads
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    with cylstm.num_threads(cylstm.get_num_threads()):
+        yield
+
+
+def run(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return result.stdout.strip(), result.stderr
+
+
+def test_the_number_can_be_set_for_good_and_for_a_while():
+    cylstm.set_num_threads(2)
+    with cylstm.num_threads(1):
+        assert cylstm.get_num_threads() == 1
+    assert cylstm.get_num_threads() == 2
+    with threadpoolctl.threadpool_limits(1):
+        assert cylstm.get_num_threads() == 1
+    with pytest.raises(ValueError, match="n: expected a positive int, got 0"):
+        cylstm.set_num_threads(0)
+
+
+def test_the_environment_decides_the_default():
+    code = "import cylstm; cylstm.LSTM(1, 1)([[1.0]]); print(cylstm.get_num_threads())"
+    assert run(code, CYLSTM_NUM_THREADS="1")[0] == "1"
+    assert run(code)[0] == str(threads.usable_cpus())
+    assert (
+        "CYLSTM_NUM_THREADS: expected a positive int, got 'many'" in run(code, CYLSTM_NUM_THREADS="many")[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        ({"cpu.max": "nonsense"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_quotas_of_cgroups_are_read(tmp_path, files, expected):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert threads._cgroup_quota(tmp_path) == expected
+
+
+def test_importing_brings_in_numpy_only():
+    others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm"]
+    assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
+
+
+def test_many_threads_may_call_one_layer(rng):
+    layer = cylstm.Sequential(cylstm.LSTM(3, 17, 2, seed=0), cylstm.Linear(17, 2, seed=1))
+    inputs = [rng.standard_normal((int(T), int(B), 3)) for T, B in rng.integers(1, 20, (16, 2))]
+    expected = [layer(x)[0] for x in inputs]
+    wrong = []
+
+    def work(x, y):
+        for _ in range(30):
+            if not np.allclose(layer(x)[0], y, rtol=1e-5, atol=1e-6):
+                wrong.append(x.shape)
+
+    workers = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+    assert len(layer._spare) <= len(workers)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_computes_the_same():
+    code = """
+import os, numpy as np, cylstm
+layer = cylstm.LSTM(64, 64, seed=0)
+x = np.random.default_rng(0).standard_normal((50, 32, 64)).astype("f")
+y = layer(x)[0]
+layer.train()(x); layer.backward(y)
+child = os.fork()
+if child == 0:
+    layer.zero_grad(); layer(x); layer.backward(y); layer.eval()
+    os._exit(0 if np.array_equal(layer(x)[0], y) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), np.array_equal(layer.eval()(x)[0], y))
+"""
+    assert run(code, PYTHONWARNINGS="ignore") == ("0 True", "")
