@@ -7,12 +7,13 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
 """
 
 from cylstm import datasets, losses, optim
+from cylstm._version import __version__
 from cylstm.files import ModelFileError, load, save
 from cylstm.linear import Linear
 from cylstm.recurrent import LSTM
 from cylstm.sequential import Sequential
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
-from cylstm.versions import __version__, show_versions
+from cylstm.versions import show_versions
 
 __all__ = [
     "LSTM",

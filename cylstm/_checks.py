@@ -62,7 +62,7 @@ def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     return out
 
 
-def generator(seed: Any) -> np.random.Generator:
+def generator(seed: Any) -> "np.random.Generator":  # numpy.random loads when it is used
     """Random numbers from a seed, or from the system's entropy for None."""
     try:
         return np.random.default_rng(None if seed is None else operator.index(seed))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import baselines, datasets, files, threads, versions
+from cylstm._version import __version__
 from cylstm.forecasting import Forecaster
 from cylstm.series import read_csv
 
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cylstm", description="Train and run LSTM forecasters on this machine's CPUs."
     )
-    parser.add_argument("--version", action="version", version=f"cylstm {versions.__version__}")
+    parser.add_argument("--version", action="version", version=f"cylstm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     OSError
         If the folder cannot be written to; an earlier file is untouched.
     """
+    import tempfile
+
     path = Path(path)
     check_writable(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -55,6 +56,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `write_atomically` would, before the work whose result it is to keep."""
+    import tempfile
+
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

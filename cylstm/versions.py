@@ -1,11 +1,10 @@
 """What runs here: versions, CPU, compute path, BLAS, threads."""
 
-import importlib.metadata
 import os
 import platform
 import sys
 
-__version__ = importlib.metadata.version("cylstm")
+from cylstm._version import __version__
 
 PACKAGES = ("numpy", "scipy", "safetensors", "threadpoolctl", "tqdm", "matplotlib")
 
@@ -23,9 +22,8 @@ def describe() -> dict[str, str]:
     facts["compute path"] = f"BLAS, pointwise kernels {isa.NAMES[isa.selected()]}"
     facts["blas integers"] = f"{_blas.integer_bits()} bits"
     for library in threads.blas_libraries():
-        facts["blas"] = (
-            f"{library.internal_api} {library.version} ({library.architecture}), {library.filepath}"
-        )
+        kernels = getattr(library, "architecture", None) or "unknown"
+        facts["blas"] = f"{library.internal_api} {library.version}, kernels for {kernels}"
     facts["threads"] = f"{threads.get_num_threads()} of {os.cpu_count()} CPUs"
     return facts
 
@@ -39,6 +37,8 @@ def show_versions() -> None:
 
 
 def _version(package: str) -> str:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,5 @@
 """Data that comes with the package."""
 
-from importlib import resources
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +27,8 @@ def elnino() -> NDArray[np.float64]:
     >>> len(values), float(values[0])
     (732, 23.11)
     """
+    from importlib import resources
+
     with resources.files(__package__).joinpath("elnino.csv").open(encoding="ascii") as file:
         table = np.loadtxt(file, delimiter=",", skiprows=1)
     return table[:, 1:].reshape(-1)
