@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 ENGINE = Path("cylstm/_engine")
 HEADERS = [str(path) for path in Path("include/cylstm").glob("*.h")]
 # The two -fno flags let loops with square roots and selects vectorise; results stay those of IEEE arithmetic.
-FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
