@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        if options.threads:
+        if options.threads is not None:
             threads.set_num_threads(options.threads)
         options.run(options)
         sys.stdout.flush()
@@ -216,8 +216,7 @@ def _plot(
 
 
 def _train(options: argparse.Namespace) -> None:
-    for path in filter(None, (options.output, options.plot)):
-        files.check_writable(path)
+    _check_outputs([options.output, options.plot], [options.csv])
     if options.plot and not importlib.util.find_spec("matplotlib"):
         raise ValueError(f"--plot: {NO_MATPLOTLIB}")
     if not 0 <= options.test < 1:
@@ -252,8 +251,7 @@ def _json_list(error: Array) -> list[float | None]:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    if options.output:
-        files.check_writable(options.output)
+    _check_outputs([options.output], [options.csv, options.model])
     forecaster = Forecaster.load(options.model)
     values, names = _read(options, forecaster.columns or None)
     following = forecaster.forecast(values, options.phase)[-1]
@@ -269,6 +267,16 @@ def _predict(options: argparse.Namespace) -> None:
         print(f"Saved {options.output}")
     else:
         print(text.getvalue(), end="")
+
+
+def _check_outputs(outputs: list[str | None], inputs: list[str]) -> None:
+    """Refuse outputs that cannot be written, and those that would replace an input or each other."""
+    taken = {os.path.realpath(path) for path in inputs}
+    for path in filter(None, outputs):
+        files.check_writable(path)
+        if os.path.realpath(path) in taken:
+            raise ValueError(f"{path}: would be overwritten; choose another file for the output")
+        taken.add(os.path.realpath(path))
 
 
 def _read(options: argparse.Namespace, columns: list[str] | None) -> tuple[Array, list[str]]:

@@ -38,8 +38,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """
     import tempfile
 
-    path = Path(path)
     check_writable(path)
+    path = Path(os.path.realpath(path))  # a link stays, and its target is replaced
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -61,6 +61,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a device or a pipe, which a rename would destroy
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -126,6 +128,8 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
     import safetensors
 
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb"):  # a missing or unreadable file is an OSError that names it
         pass
     try:

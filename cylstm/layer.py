@@ -42,7 +42,7 @@ class Layer:
         self.training = False
         self._spare: list[Any] = []  # inference workspaces not in use; list operations are atomic
         self._kept: Any = None  # the training workspace
-        self._kept_version = -1  # of the parameters when a training forward filled it
+        self._kept_for: Any = None  # the parameters and their version when a training forward filled it
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Layer":
@@ -108,7 +108,7 @@ class Layer:
     def eval(self) -> "Layer":
         """Only compute results from now on: the mode a new layer starts in."""
         self.training = False
-        self._kept, self._kept_version = None, -1
+        self._kept = self._kept_for = None
         return self
 
     def _run(self, x: Array, state: Any, result: Any) -> Any:
@@ -117,9 +117,9 @@ class Layer:
             if self._kept is None:
                 threads.blas_libraries()
                 self._kept = self._new_workspace(True)
-            self._kept_version = -1  # an exception on the way leaves nothing to go back through
+            self._kept_for = None  # an exception on the way leaves nothing to go back through
             value = result(*self._forward(self._kept, x, state))
-            self._kept_version = self._store.version
+            self._kept_for = (self._store.root, self._store.version)
             return value
         try:
             workspace = self._spare.pop()
@@ -132,18 +132,18 @@ class Layer:
 
     def _workspace_to_go_back(self) -> Any:
         """The workspace that a training forward filled."""
-        if self._kept_version < 0:
+        if self._kept_for is None:
             raise RuntimeError(
                 "backward: no training forward pass to go back through; call train(), then the layer, "
                 "then backward once"
             )
-        if self._kept_version != self._store.version:
+        if self._kept_for != (self._store.root, self._store.version):
             raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")
         return self._kept
 
     def _go_back(self, workspace: Any, dy: Array, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         """The backward pass, after every check of its arguments; uses the workspace up."""
-        self._kept_version = -1
+        self._kept_for = None
         return self._backward(workspace, dy, dstate, need_dx)
 
     def __reduce__(self) -> Any:

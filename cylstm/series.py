@@ -57,6 +57,9 @@ def read_csv(
         raise ValueError(
             f"{path}: no column {', '.join(unknown) or '(none chosen)'}; it has {', '.join(names)}"
         )
+    twice = [name for name in columns if names.count(name) > 1 or list(columns).count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: column {twice[0]}: expected once, got it more than once")
     first_line = 2 if header else 1
     values = np.empty((len(rows), len(columns)))
     for j, name in enumerate(columns):

@@ -155,11 +155,21 @@ def test_info_says_what_runs(capsys):
         (["predict", "{csv}", "--model", "{csv}"], "data.csv: not a readable cylstm model"),
         (["predict", "{csv}", "--model", "{dir}/none"], "none: No such file or directory"),
         (["demo", "--folder", "{dir}/none"], "none/elnino.safetensors: cannot write here"),
+        (["train", "{csv}", "--columns", "a", "--output", "{csv}"], "data.csv: would be overwritten"),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--plot", "{dir}/./m"],
+            "m: would be overwritten",
+        ),
+        (["train", "{csv}", "--columns", "a", "--output", "{dir}/pipe"], "pipe: not a regular file"),
+        (["train", "{csv}", "--columns", "a,a", "--output", "{dir}/m"], "column a: expected once"),
+        (["predict", "{csv}", "--model", "{dir}/pipe"], "pipe: not a regular file"),
+        (["demo", "--threads", "0"], "n: expected a positive int, got 0"),
         (["demo", "--threads", "-1"], "n: expected a positive int, got -1"),
     ],
 )
 def test_faults_are_one_line_and_a_status(table, tmp_path, capsys, arguments, message):
     filled = [argument.format(csv=table, dir=tmp_path) for argument in arguments]
+    os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
     assert cli.main(filled) == 1
     output = capsys.readouterr()

@@ -178,6 +178,15 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
         cylstm.save({"w": 1}, tmp_path / "m.safetensors")
 
 
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"earlier")
+    link.symlink_to(target)
+    cylstm.save(model(), link)
+    assert link.is_symlink()
+    assert repr(cylstm.load(target)) == repr(model())
+
+
 def test_files_have_the_permissions_of_ordinary_ones(tmp_path):
     script = f"import os, cylstm; os.umask(0o027); cylstm.save(cylstm.LSTM(1, 1), {str(tmp_path / 'm')!r})"
     subprocess.run([sys.executable, "-c", script], check=True)

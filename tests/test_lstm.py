@@ -346,6 +346,15 @@ def test_backward_needs_one_training_forward_of_its_own():
     layer(x)
     with pytest.raises(ValueError, match=r"dy: expected T, B = 5, 2"):
         layer.backward(dy[:4])
+    assert layer.backward(dy)[0].shape == (5, 2, 3)  # a refused call uses nothing up
+    layer(x)
+    cylstm.Sequential(layer)  # moves the parameters
+    with pytest.raises(RuntimeError, match="parameters were changed"):
+        layer.backward(dy)
+    layer(x)
+    layer.eval()
+    with pytest.raises(RuntimeError, match="no training forward pass"):
+        layer.backward(dy)
 
 
 def test_nan_and_infinity_go_through_as_ieee_says(rng):

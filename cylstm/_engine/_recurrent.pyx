@@ -8,8 +8,6 @@ inference takes 2 for c in turn, for nothing reads c back.
 The loop knows no cell. It forms pre-activations with GEMMs and hands each step to
 a row of the table of cells (include/cylstm/cells.h). Complexity, forward:
 2.T.B.G.H.(I+H) flops; backward: twice that, less 2.T.B.G.H.I without dx.
-
-Tried without gain: nothing yet.
 """
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
