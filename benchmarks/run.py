@@ -84,8 +84,10 @@ def machine(threads: int) -> dict:
     """What the figures belong to."""
     from cylstm import versions
 
+    switches = ("OPENBLAS_", "OMP_", "MKL_", "ONEDNN_", "ATEN_", "CYLSTM_")
     return {
         **versions.describe(),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(switches)},
         "threads": f"{threads} of {os.cpu_count()} CPUs",
         "compiler": platform.python_compiler(),
     }
