@@ -1,4 +1,4 @@
-"""cylstm trains and runs LSTM networks on CPUs.
+"""cylstm trains and runs LSTM, GRU and RNN networks on CPUs.
 
 NumPy in, NumPy out, with PyTorch's names and shapes::
 
@@ -10,13 +10,15 @@ from cylstm import datasets, losses, optim
 from cylstm._version import __version__
 from cylstm.files import ModelFileError, load, save
 from cylstm.linear import Linear
-from cylstm.recurrent import LSTM
+from cylstm.rnn import GRU, LSTM, RNN
 from cylstm.sequential import Sequential
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
 from cylstm.versions import show_versions
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "Linear",
     "ModelFileError",
     "Sequential",

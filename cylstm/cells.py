@@ -17,11 +17,14 @@ class CellSpec:
         In the order in which their rows stand in the weights: PyTorch's.
     states : tuple of str
         What one step hands to the next.
+    extra : str
+        What the cell keeps of each step besides gates and states; empty: nothing.
     """
 
     name: str
     gates: tuple[str, ...]
     states: tuple[str, ...]
+    extra: str = ""
 
     @property
     def row(self) -> int:
@@ -29,4 +32,13 @@ class CellSpec:
         return list(CELLS).index(self.name)
 
 
-CELLS = {spec.name: spec for spec in (CellSpec("lstm", gates=("i", "f", "g", "o"), states=("h", "c")),)}
+CELLS = {
+    spec.name: spec
+    for spec in (
+        CellSpec("lstm", gates=("i", "f", "g", "o"), states=("h", "c")),
+        CellSpec("rnn_tanh", gates=("h",), states=("h",)),
+        CellSpec("rnn_relu", gates=("h",), states=("h",)),
+        CellSpec("gru", gates=("r", "z", "n"), states=("h",), extra="W_hn h + b_hn"),
+        CellSpec("gru_reset_before", gates=("r", "z", "n"), states=("h",), extra="r h"),
+    )
+}

@@ -24,7 +24,7 @@ from cylstm import _checks, baselines, files
 from cylstm.linear import Linear
 from cylstm.losses import MSE
 from cylstm.optim import Adam, clip_grad_norm
-from cylstm.recurrent import LSTM
+from cylstm.rnn import LSTM
 from cylstm.sequential import Sequential
 
 Array = NDArray[np.float64]

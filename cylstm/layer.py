@@ -22,8 +22,9 @@ class Layer:
 
     `_new_workspace(training)`
         Buffers for one pass at a time; a training one lives from forward to backward.
-    `_forward(workspace, x, state)` -> (y, state)
-        x (T,B,input_size); y (T,B,output_size) may be a view of the workspace.
+    `_forward(workspace, x, state, lengths)` -> (y, state)
+        x (T,B,input_size); y (T,B,output_size) may be a view of the workspace. Rows of x after a
+        sequence's length are zeros or not read, those of y and of dy then likewise.
     `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
         Adds to the gradients; dx may be a view of the workspace.
     """
@@ -61,7 +62,7 @@ class Layer:
     def _new_workspace(self, training: bool) -> Any:
         raise NotImplementedError
 
-    def _forward(self, workspace: Any, x: Array, state: Any) -> tuple[Array, Any]:
+    def _forward(self, workspace: Any, x: Array, state: Any, lengths: Array | None) -> tuple[Array, Any]:
         raise NotImplementedError
 
     def _backward(self, workspace: Any, dy: Array, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
@@ -111,14 +112,14 @@ class Layer:
         self._kept = self._kept_for = None
         return self
 
-    def _run(self, x: Array, state: Any, result: Any) -> Any:
+    def _run(self, x: Array, state: Any, lengths: Array | None, result: Any) -> Any:
         """result(y, state) of a forward pass, taken while the workspace is this caller's own."""
         if self.training:
             if self._kept is None:
                 threads.blas_libraries()
                 self._kept = self._new_workspace(True)
             self._kept_for = None  # an exception on the way leaves nothing to go back through
-            value = result(*self._forward(self._kept, x, state))
+            value = result(*self._forward(self._kept, x, state, lengths))
             self._kept_for = (self._store.root, self._store.version)
             return value
         try:
@@ -126,7 +127,7 @@ class Layer:
         except IndexError:
             threads.blas_libraries()
             workspace = self._new_workspace(False)
-        value = result(*self._forward(workspace, x, state))
+        value = result(*self._forward(workspace, x, state, lengths))
         self._spare.append(workspace)
         return value
 

@@ -75,7 +75,7 @@ class Linear(Layer):
         def result(y: Array, _: None) -> Array:
             return y.copy().reshape(*array.shape[:-1], self.output_size)
 
-        value: Array = self._run(array.reshape(1, -1, self.input_size), None, result)
+        value: Array = self._run(array.reshape(1, -1, self.input_size), None, None, result)
         return value
 
     def backward(self, dy: Any) -> Array:
@@ -92,7 +92,9 @@ class Linear(Layer):
     def _new_workspace(self, training: bool) -> "_Workspace":
         return _Workspace(training)
 
-    def _forward(self, workspace: "_Workspace", x: Array, state: None) -> tuple[Array, None]:
+    def _forward(
+        self, workspace: "_Workspace", x: Array, state: None, lengths: Array | None
+    ) -> tuple[Array, None]:
         from cylstm._engine import _dense  # brings in SciPy's BLAS, so only now
 
         T, B, _ = x.shape

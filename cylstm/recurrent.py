@@ -1,4 +1,4 @@
-"""Recurrent layers: cells unrolled over time, stacked, with PyTorch's names, shapes and layouts."""
+"""Stacks of a cell unrolled over time, in one or both directions: what LSTM, GRU and RNN share."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -9,17 +9,24 @@ from numpy.typing import DTypeLike, NDArray
 from cylstm import _checks
 from cylstm._engine.planning import Arena, Plan, Shape
 from cylstm.cells import CELLS
+from cylstm.packing import Packing
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
 
 Array = NDArray[Any]
 State = tuple[Array, ...]
+PARAMETERS = {
+    "w_ih": "weight_ih",
+    "w_hh": "weight_hh",
+    "b_ih": "bias_ih",
+    "b_hh": "bias_hh",
+}  # engine, PyTorch
 
 
 class RecurrentLayer(SequenceLayer):
-    """A stack of `num_layers` layers of the cell `cell`; see `LSTM`."""
+    """A stack of `num_layers` layers of one cell; see `LSTM` for the parameters."""
 
-    cell: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()  # constructor arguments of the subclass, kept as attributes
 
     def __init__(
         self,
@@ -28,68 +35,92 @@ class RecurrentLayer(SequenceLayer):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        bidirectional: bool = False,
+        reverse: bool = False,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__()
         self.input_size = _checks.positive("input_size", input_size)
-        self.hidden_size = self.output_size = _checks.positive("hidden_size", hidden_size)
+        self.hidden_size = _checks.positive("hidden_size", hidden_size)
         self.num_layers = _checks.positive("num_layers", num_layers)
-        self.bias = bool(bias)
-        self.batch_first = bool(batch_first)
-        self.spec = CELLS[self.cell]
+        self.bias, self.batch_first = bool(bias), bool(batch_first)
+        self.bidirectional, self.reverse = bool(bidirectional), bool(reverse)
+        if self.bidirectional and self.reverse:
+            raise ValueError(
+                "reverse: expected False with bidirectional=True, which has both directions; got True"
+            )
+        self.num_directions = 2 if self.bidirectional else 1
+        self.output_size = self.num_directions * self.hidden_size
+        self.spec = CELLS[self.cell_of(self._sizes())]
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         # U(-1/sqrt(H), 1/sqrt(H)) for every parameter: PyTorch's choice.
         bound = self.hidden_size**-0.5
         with self._store.writing() as flat:
             flat[...] = _checks.generator(seed).uniform(-bound, bound, flat.size)
 
+    @classmethod
+    def cell_of(cls, config: Mapping[str, Any]) -> str:
+        """Name of the cell of a layer with this configuration."""
+        raise NotImplementedError
+
     def _sizes(self) -> dict[str, Any]:
-        return {
-            "input_size": self.input_size,
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
-            "bias": self.bias,
-        }
+        names = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", *self.options)
+        return {name: getattr(self, name) for name in names}
 
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON values."""
-        return {**self._sizes(), "batch_first": self.batch_first, "dtype": self.dtype.name}
+        return {
+            **self._sizes(),
+            "batch_first": self.batch_first,
+            "reverse": self.reverse,
+            "dtype": self.dtype.name,
+        }
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
         """`weight_ih_l0` (G.H, I), `weight_hh_l0` (G.H, H), `bias_ih_l0`, `bias_hh_l0` (G.H), and so on."""
-        H = config["hidden_size"]
-        GH = len(CELLS[cls.cell].gates) * H
+        H, D = config["hidden_size"], 2 if config["bidirectional"] else 1
+        GH = len(CELLS[cls.cell_of(config)].gates) * H
         for layer in range(config["num_layers"]):
-            yield f"weight_ih_l{layer}", (GH, H if layer else config["input_size"])
-            yield f"weight_hh_l{layer}", (GH, H)
-            if config["bias"]:
-                yield f"bias_ih_l{layer}", (GH,)
-                yield f"bias_hh_l{layer}", (GH,)
+            for d in range(D):
+                yield _named("weight_ih", layer, d), (GH, D * H if layer else config["input_size"])
+                yield _named("weight_hh", layer, d), (GH, H)
+                if config["bias"]:
+                    yield _named("bias_ih", layer, d), (GH,)
+                    yield _named("bias_hh", layer, d), (GH,)
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> State | None:
         if state is None:
             return None
         names = self.spec.states
-        shape = (self.num_layers, self.hidden_size) if B is None else (self.num_layers, B, self.hidden_size)
-        if not isinstance(state, (tuple, list)) or len(state) != len(names):
-            raise TypeError(
-                f"{name}: expected a tuple ({', '.join(names)}) of arrays {shape}, got {type(state).__name__}"
-            )
-        arrays = (
-            _checks.shaped(f"{name} {part}", value, shape) for part, value in zip(names, state, strict=True)
-        )
+        LD = self.num_layers * self.num_directions
+        shape = (LD, self.hidden_size) if B is None else (LD, B, self.hidden_size)
+        if len(names) == 1:
+            arrays = [_checks.shaped(f"{name} {names[0]}", state, shape)]
+        else:
+            if not isinstance(state, (tuple, list)) or len(state) != len(names):
+                raise TypeError(
+                    f"{name}: expected a tuple ({', '.join(names)}) of arrays {shape}, "
+                    f"got {type(state).__name__}"
+                )
+            arrays = [
+                _checks.shaped(f"{name} {part}", a, shape) for part, a in zip(names, state, strict=True)
+            ]
         return tuple(array[:, None] if B is None else array for array in arrays)
 
-    def _without_batch(self, state: State) -> State:
-        return tuple(part[:, 0] for part in state)
+    def _state_for_caller(self, state: State, unbatched: bool) -> Any:
+        parts = tuple(part[:, 0] if unbatched else part for part in state)
+        return parts[0] if len(parts) == 1 else parts
 
     def _new_workspace(self, training: bool) -> "_Workspace":
         return _Workspace(self, training)
 
-    def _forward(self, workspace: "_Workspace", x: Array, state: State | None) -> tuple[Array, State]:
+    def _forward(
+        self, workspace: "_Workspace", x: Array, state: State | None, lengths: Array | None
+    ) -> tuple[Array, State]:
+        workspace.prepare(x.shape[0], x.shape[1], lengths)
         return workspace.forward(x, state)
 
     def _backward(
@@ -98,129 +129,157 @@ class RecurrentLayer(SequenceLayer):
         return workspace.backward(dy, dstate, need_dx)
 
 
+def _named(kind: str, layer: int, d: int) -> str:
+    """PyTorch's name of a parameter."""
+    return f"{kind}_l{layer}{'_reverse' if d else ''}"
+
+
 class _Workspace:
-    """Planned buffers of one stack and its engine passes; remade only when T, B or the store change."""
+    """Planned buffers of one stack and its engine passes, remade when the batch or the parameters move.
+
+    Rows are packed (packing.py) in the order of direction 0; a second direction has copies in its own.
+    """
 
     def __init__(self, layer: RecurrentLayer, training: bool) -> None:
         self.layer, self.training = layer, training
         self.arena = Arena()
         self.key: tuple[Any, ...] = ()
-        self.batch_shape = (0, 0)
 
-    def prepare(self, T: int, B: int) -> None:
+    def prepare(self, T: int, B: int, lengths: Array | None) -> None:
         from cylstm._engine import _recurrent, isa  # brings in SciPy's BLAS, so only now
 
         layer = self.layer
-        if self.key == (T, B, layer._store.root):
+        key = (T, B, None if lengths is None else lengths.tobytes(), layer._store.root)
+        if self.key == key:
             return
         self.key = ()
+        self.packing = packing = Packing(T, B, lengths)
+        self.index = packing.index(layer.reverse)
+        if layer.bidirectional:
+            self.there, self.back = packing.reversal()
         self.plan = Plan(
-            T, B, layer.input_size, layer.hidden_size, len(layer.spec.gates), layer.num_layers, self.training
-        )
+            N=packing.N, B=B, I=layer.input_size, H=layer.hidden_size, L=layer.num_layers,
+            D=layer.num_directions, G=len(layer.spec.gates), S=len(layer.spec.states),
+            has_extra=bool(layer.spec.extra), training=self.training,
+            padded=None if self.index is None else T * B,
+        )  # fmt: skip
         self.buffers = self.arena.cut(self.plan.shapes(), layer.dtype)
-        self.passes = [
-            _recurrent.LayerPass(
-                layer.spec.row, isa.selected(), T, B, arrays["x"].shape[2], self.plan.H, self.plan.G, arrays
-            )
-            for arrays in map(self._arrays, range(layer.num_layers))
-        ]
+        self.buffers["no_bias"][...] = 0
+        self.parts = [(l, d) for l in range(self.plan.L) for d in range(self.plan.D)]
+        cell, kernels = layer.spec.row, isa.selected()
+        self.passes = {}
+        for l, d in self.parts:
+            sizes = (B, self.plan.inputs(l), self.plan.H)
+            self.passes[l, d] = _recurrent.LayerPass(cell, kernels, packing.rows, *sizes, self._arrays(l, d))
+        c_last = packing.last() if self.training else packing.last_in_turn()
+        self.last = {"h": packing.last(), "c": c_last}
         self.batch_shape = (T, B)
-        self.key = (T, B, layer._store.root)
+        self.key = key
 
-    def hidden(self, layer: int) -> Array:
-        return self.buffers[f"h{self.plan.slot(layer, 2)}"]
+    def buffer(self, kind: str, layer: int, d: int) -> Array:
+        return self.buffers[self.plan.name(kind, layer, d)]
 
-    def _arrays(self, layer: int) -> dict[str, Array]:
-        """What the engine calls by which name, for one layer of the stack."""
-        buffers, parameters, gradients = self.buffers, self.layer.parameters, self.layer.gradients
-        arrays = {
-            "x": self.hidden(layer - 1)[1:] if layer else buffers["x"],
-            "bias": buffers["bias"],
-            "gates": buffers[f"gates{self.plan.slot(layer, 1)}"],
-            "h": self.hidden(layer),
-            "c": buffers[f"c{layer}"],
-            "w_ih": parameters[f"weight_ih_l{layer}"],
-            "w_hh": parameters[f"weight_hh_l{layer}"],
-        }
+    def hidden(self, layer: int, d: int) -> Array:
+        """Hidden states of all packed steps, without the initial one."""
+        return self.buffer("h", layer, d)[self.plan.B :]
+
+    def input(self, layer: int, d: int) -> Array:
+        """What a layer reads: in a stack of one direction, the states of the layer below where they stand."""
+        return self.hidden(layer - 1, 0) if layer and self.plan.D == 1 else self.buffer("x", layer, d)
+
+    def _arrays(self, l: int, d: int) -> dict[str, Array]:
+        """What the engine calls by which name, for one layer and direction."""
+        parameters, gradients, buffers = self.layer.parameters, self.layer.gradients, self.buffers
+        kinds = [
+            "gates",
+            "h",
+            *(["c"] if self.plan.S == 2 else []),
+            *(["extra"] if self.plan.has_extra else []),
+        ]
+        arrays = {kind: self.buffer(kind, l, d) for kind in kinds} | {"x": self.input(l, d)}
+        for ours, name in PARAMETERS.items():
+            arrays[ours] = parameters.get(_named(name, l, d), buffers["no_bias"])
+            if self.training and _named(name, l, d) in gradients:
+                arrays[f"d{ours}"] = gradients[_named(name, l, d)]
         if self.training:
-            # dL/dx of a layer is dL/dy of the one below; the first one's takes the place of x, read by then.
-            arrays |= {"dy": buffers["dy"], "dx": buffers["dy"] if layer else buffers["x"]}
-            arrays |= {"dh": buffers["dh"][layer], "dc": buffers["dc"][layer]}
-            arrays |= {"dw_ih": gradients[f"weight_ih_l{layer}"], "dw_hh": gradients[f"weight_hh_l{layer}"]}
-        if self.layer.bias:
-            arrays |= {"b_ih": parameters[f"bias_ih_l{layer}"], "b_hh": parameters[f"bias_hh_l{layer}"]}
-            if self.training:
-                arrays |= {"db_ih": gradients[f"bias_ih_l{layer}"], "db_hh": gradients[f"bias_hh_l{layer}"]}
+            arrays |= {f"d{s}": buffers[f"d{s}"][l * self.plan.D + d] for s in self.layer.spec.states}
+            # dL/dx takes the place of x, unless x are the states of the layer below; then that of dL/dy.
+            arrays |= {
+                "dy": buffers[f"dy{d}"],
+                "dx": buffers["dy0"] if l and self.plan.D == 1 else arrays["x"],
+            }
+            if self.plan.has_extra:
+                arrays["dextra"] = buffers["dextra"]
         return arrays
 
     def forward(self, x: Array, state: State | None) -> tuple[Array, State]:
-        T, B = x.shape[:2]
-        self.prepare(T, B)
-        self.buffers["x"][...] = x
-        final = tuple(
-            np.empty((self.plan.L, B, self.plan.H), self.layer.dtype) for _ in self.layer.spec.states
-        )
-        for layer, engine_pass in enumerate(self.passes):
-            h, c = self.hidden(layer), self.buffers[f"c{layer}"]
-            h[0], c[0] = (state[0][layer], state[1][layer]) if state is not None else (0, 0)
-            engine_pass.forward()
-            final[0][layer], final[1][layer] = h[T], c[T % len(c)]
-        return self.hidden(self.plan.L - 1)[1:], final
+        B, order = self.plan.B, self.packing.order
+        shape = (len(self.parts), B, self.plan.H)
+        final = tuple(np.empty(shape, self.layer.dtype) for _ in self.layer.spec.states)
+        _gather(x, self.index, self.buffer("x", 0, 0))
+        for k, (l, d) in enumerate(self.parts):
+            if d:
+                np.take(self.input(l, 0), self.there, axis=0, out=self.input(l, 1), mode="clip")
+            for s, name in enumerate(self.layer.spec.states):
+                first = self.buffer(name, l, d)[:B]
+                first[...] = 0 if state is None else state[s][k] if order is None else state[s][k][order]
+            self.passes[l, d].forward()
+            for s, name in enumerate(self.layer.spec.states):
+                final[s][k, slice(None) if order is None else order] = self.buffer(name, l, d)[
+                    self.last[name]
+                ]
+            if self.plan.D == 2 and d:
+                self._join(self.buffer("x", l + 1, 0) if l + 1 < self.plan.L else self.buffers["out"], l)
+        y = self.hidden(self.plan.L - 1, 0) if self.plan.D == 1 else self.buffers["out"]
+        return self._padded(y), final
+
+    def _join(self, out: Array, layer: int) -> None:
+        """Both directions' states side by side, (N, 2H)."""
+        out[:, : self.plan.H] = self.hidden(layer, 0)
+        out[self.there, self.plan.H :] = self.hidden(layer, 1)
+
+    def _padded(self, packed: Array) -> Array:
+        """(T, B, features) from packed rows, with zeros where there is no step."""
+        if self.index is not None:
+            self.buffers["padded"][...] = 0
+            self.buffers["padded"][self.index] = packed
+            packed = self.buffers["padded"]
+        return packed.reshape(*self.batch_shape, packed.shape[1])
 
     def backward(self, dy: Array, dstate: State | None, need_dx: bool) -> tuple[Array | None, State]:
-        buffers = self.buffers
-        buffers["dy"][...] = dy
-        buffers["dh"][...], buffers["dc"][...] = dstate if dstate is not None else (0, 0)
-        for layer in reversed(range(self.plan.L)):
-            self.passes[layer].backward(need_dx or layer > 0)
-        return buffers["x"] if need_dx else None, (buffers["dh"].copy(), buffers["dc"].copy())
+        buffers, D, H, order = self.buffers, self.plan.D, self.plan.H, self.packing.order
+        by_length: Any = slice(None) if order is None else order
+        for s, name in enumerate(self.layer.spec.states):
+            buffers[f"d{name}"][...] = 0 if dstate is None else dstate[s][:, by_length]
+        _gather(dy, self.index, buffers["dout"] if D == 2 else buffers["dy0"])
+        for l in reversed(range(self.plan.L)):
+            if D == 2:
+                buffers["dy0"][...] = buffers["dout"][:, :H]
+                buffers["dy1"][...] = buffers["dout"][self.there, H:]
+            for d in range(D):
+                self.passes[l, d].backward(need_dx or l > 0)
+            if D == 2 and l:
+                np.take(self.input(l, 1), self.back, axis=0, out=buffers["dout"], mode="clip")
+                buffers["dout"] += self.input(l, 0)
+        initial = tuple(np.empty_like(buffers[f"d{name}"]) for name in self.layer.spec.states)
+        for part, name in zip(initial, self.layer.spec.states, strict=True):
+            part[:, by_length] = buffers[f"d{name}"]
+        return self._input_gradient() if need_dx else None, initial
+
+    def _input_gradient(self) -> Array:
+        dx = self.buffer("x", 0, 0)
+        if self.plan.D == 2:
+            dx += self.buffer("x", 0, 1)[self.back]
+        if self.index is not None:
+            packed, dx = dx, np.zeros((self.batch_shape[0] * self.batch_shape[1], dx.shape[1]), dx.dtype)
+            dx[self.index] = packed
+        return dx.reshape(*self.batch_shape, dx.shape[1])
 
 
-class LSTM(RecurrentLayer):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997, forget gate of Gers et al. 2000).
-
-    For every step t, with σ the logistic function and ⊙ the product of elements::
-
-        i = σ(W_ii x + b_ii + W_hi h + b_hi)      f = σ(W_if x + b_if + W_hf h + b_hf)
-        g = tanh(W_ig x + b_ig + W_hg h + b_hg)   o = σ(W_io x + b_io + W_ho h + b_ho)
-        c' = f ⊙ c + i ⊙ g                         h' = o ⊙ tanh(c')
-
-    Parameters
-    ----------
-    input_size : int
-        Features of a step, I.
-    hidden_size : int
-        Units, H.
-    num_layers : int
-        Layers, L, each reading the hidden states of the one below.
-    bias : bool
-        Whether there are `bias_ih_l*` and `bias_hh_l*`.
-    batch_first : bool
-        Whether x and y are (B, T, features) instead of (T, B, features). States never are.
-    dtype : {"float32", "float64"}
-    seed : int, optional
-        Of the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)).
-
-    Notes
-    -----
-    Parameters have PyTorch's names, layouts and order of gates: `weight_ih_l0` is (4H, I),
-    with the rows of i, f, g and o. The state is `(h, c)`, each (L, B, H), or (L, H) for one
-    sequence without a batch. In the mode of `eval()`, the first one, a layer may be called from
-    any number of threads; training is for one thread at a time.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> layer = LSTM(3, 5, seed=0)
-    >>> x = np.ones((7, 2, 3))
-    >>> y, (h_n, c_n) = layer(x)
-    >>> y.shape, h_n.shape, bool((y[-1] == h_n[0]).all())
-    ((7, 2, 5), (1, 2, 5), True)
-    >>> _ = layer.train()
-    >>> y, _ = layer(x)
-    >>> dx, (dh_0, dc_0) = layer.backward(np.ones_like(y))
-    >>> dx.shape, layer.gradients["weight_hh_l0"].shape
-    ((7, 2, 3), (20, 5))
-    """
-
-    cell = "lstm"
+def _gather(array: Array, index: NDArray[np.intp] | None, out: Array) -> None:
+    """Packed rows (N, features) of a time-major array (T, B, features) of any real dtype."""
+    if index is None:
+        out.reshape(array.shape)[...] = array
+    else:
+        rows = np.asarray(array, out.dtype).reshape(-1, array.shape[2])
+        np.take(rows, index, axis=0, out=out, mode="clip")

@@ -15,13 +15,13 @@ class SequenceLayer(Layer):
     """A layer called as `y, state = layer(x, state)` on sequences in any of three layouts.
 
     A subclass also gives `_checked_state(name, state, B)`, None or a state in the
-    caller's form to internal batched arrays, and `_unbatched_state(state)`.
+    caller's form to internal batched arrays, and `_state_for_caller(state, unbatched)` back.
     """
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         raise NotImplementedError
 
-    def _without_batch(self, state: Any) -> Any:
+    def _state_for_caller(self, state: Any, unbatched: bool) -> Any:
         raise NotImplementedError
 
     def _time_major(self, name: str, value: Any, features: int) -> tuple[Array, bool]:
@@ -42,7 +42,9 @@ class SequenceLayer(Layer):
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def __call__(self, x: Any, state: Any = None, *, out: Array | None = None) -> tuple[Array, Any]:
+    def __call__(
+        self, x: Any, state: Any = None, *, lengths: Any = None, out: Array | None = None
+    ) -> tuple[Array, Any]:
         """Run over whole sequences.
 
         Parameters
@@ -52,6 +54,9 @@ class SequenceLayer(Layer):
             the layer's dtype. T or B may be 0.
         state : optional
             The state before the first step, as an earlier call returned it. Zeros by default.
+        lengths : array of int, optional
+            (B,), the real steps of each sequence, in any order; what follows them in x is not read, and
+            y is 0 there. Final states are those after each sequence's own last step.
         out : ndarray, optional
             Written with y and returned instead of a new array: y's shape, the layer's dtype.
 
@@ -69,15 +74,17 @@ class SequenceLayer(Layer):
         """
         steps, unbatched = self._time_major("x", x, self.input_size)
         T, B = steps.shape[:2]
+        if lengths is not None:
+            lengths = _checked_lengths(lengths, T, None if unbatched else B)
         initial = self._checked_state("state", state, None if unbatched else B)
         shape = self._as_caller(np.broadcast_to(0, (T, B, self.output_size)), unbatched).shape
         y = np.empty(shape, self.dtype) if out is None else _checks.output("out", out, shape, self.dtype)
 
         def result(steps_out: Array, final: Any) -> tuple[Array, Any]:
             y[...] = self._as_caller(steps_out, unbatched)
-            return y, self._without_batch(final) if unbatched else final
+            return y, self._state_for_caller(final, unbatched)
 
-        value: tuple[Array, Any] = self._run(steps, initial, result)
+        value: tuple[Array, Any] = self._run(steps, initial, lengths, result)
         return value
 
     def backward(self, dy: Any, dstate: Any = None, *, need_dx: bool = True) -> tuple[Array | None, Any]:
@@ -116,4 +123,17 @@ class SequenceLayer(Layer):
         dx, initial = self._go_back(workspace, steps, final, need_dx)
         if dx is not None:
             dx = self._as_caller(dx, unbatched).copy()
-        return dx, self._without_batch(initial) if unbatched else initial
+        return dx, self._state_for_caller(initial, unbatched)
+
+
+def _checked_lengths(lengths: Any, T: int, B: int | None) -> Array:
+    array = np.asarray(lengths)
+    if B is None:
+        raise ValueError(
+            "lengths: expected a batch of sequences, got one sequence without a batch; cut it instead"
+        )
+    if array.shape != (B,) or array.dtype.kind not in "iu":
+        raise ValueError(f"lengths: expected {B} ints, one a sequence, got {array.dtype} {array.shape}")
+    if B and not (array.min() >= 0 and array.max() <= T):
+        raise ValueError(f"lengths: expected 0 to T = {T}, got {array.min()} to {array.max()}")
+    return array.astype(np.intp)

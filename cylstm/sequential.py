@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cylstm._engine.planning import Shape
@@ -88,28 +89,32 @@ class Sequential(SequenceLayer):
             for i, (layer, part) in enumerate(zip(self.layers, state, strict=True))
         )
 
-    def _without_batch(self, state: Any) -> Any:
+    def _state_for_caller(self, state: Any, unbatched: bool) -> Any:
         return tuple(
-            layer._without_batch(part) if isinstance(layer, SequenceLayer) else None
+            layer._state_for_caller(part, unbatched) if isinstance(layer, SequenceLayer) else None
             for layer, part in zip(self.layers, state, strict=True)
         )
 
     def _new_workspace(self, training: bool) -> "_Workspace":
         return _Workspace([layer._new_workspace(training) for layer in self.layers])
 
-    def _forward(self, workspace: "_Workspace", x: Array, state: Any) -> tuple[Array, Any]:
+    def _forward(
+        self, workspace: "_Workspace", x: Array, state: Any, lengths: Array | None
+    ) -> tuple[Array, Any]:
         workspace.batch_shape = x.shape[:2]
+        workspace.real = None if lengths is None else np.arange(len(x))[:, None] < lengths
+        x = workspace.without_padding(x)
         final = []
         for layer, part, before in zip(self.layers, workspace.parts, state, strict=True):
-            x, after = layer._forward(part, x, before)
+            x, after = layer._forward(part, x, before, lengths)
             final.append(after)
-        return x, tuple(final)
+        return workspace.without_padding(x), tuple(final)
 
     def _backward(
         self, workspace: "_Workspace", dy: Array, dstate: Any, need_dx: bool
     ) -> tuple[Array | None, Any]:
         initial = []
-        gradient: Array | None = dy
+        gradient: Array | None = workspace.without_padding(dy)
         for position in reversed(range(len(self.layers))):
             assert gradient is not None
             gradient, before = self.layers[position]._backward(
@@ -125,3 +130,8 @@ class _Workspace:
     def __init__(self, parts: list[Any]) -> None:
         self.parts = parts
         self.batch_shape: tuple[int, ...] = (0, 0)
+        self.real: NDArray[np.bool_] | None = None  # (T, B), whether there is a step
+
+    def without_padding(self, array: Array) -> Array:
+        """The array with zeros where there is no step: layers without a sense of time read all rows."""
+        return array if self.real is None else np.where(self.real[:, :, None], array, array.dtype.type(0))

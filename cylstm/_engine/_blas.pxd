@@ -10,9 +10,11 @@ cdef enum:  # whether an operand of gemm is transposed
 
 cdef void gemm(
     bint trans_a, bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
-    const real *a, const real *b, real beta, real *c
+    const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb, real beta, real *c, Py_ssize_t ldc
 ) noexcept nogil
 
-cdef void add_column_sums(Py_ssize_t m, Py_ssize_t n, const real *a, real *out) noexcept nogil
+cdef void add_column_sums(
+    Py_ssize_t m, Py_ssize_t n, const real *a, Py_ssize_t lda, real *out
+) noexcept nogil
 
 cpdef int require(Py_ssize_t largest) except -1

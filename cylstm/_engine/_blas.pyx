@@ -77,48 +77,48 @@ cpdef int require(Py_ssize_t largest) except -1:
 
 cdef void gemm(
     bint trans_a, bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
-    const real *a, const real *b, real beta, real *c
+    const real *a, Py_ssize_t lda, const real *b, Py_ssize_t ldb, real beta, real *c, Py_ssize_t ldc
 ) noexcept nogil:
-    """c (m,n) <- op(a) (m,k) . op(b) (k,n) + beta c, all row-major and dense.
+    """c (m,n) <- op(a) (m,k) . op(b) (k,n) + beta c, all row-major, ld* being the lengths of stored rows.
 
     Row-major c is column-major c^T = op(b)^T op(a)^T, so the operands change places.
     A single row is a matrix-vector product, which BLAS does faster as such.
     """
     cdef char op_a = c'T' if trans_a else c'N', op_b = c'T' if trans_b else c'N'
-    cdef int64_t lda = max(1, m if trans_a else k)
-    cdef int64_t ldb = max(1, k if trans_b else n)
     cdef int64_t rows = n, columns = m, inner = k, one_step = 1
-    cdef int64_t stored_rows, stored_columns
+    cdef int64_t stride_a = max(1, lda), stride_b = max(1, ldb), stride_c = max(1, ldc)
+    cdef int64_t stored_rows = k if trans_b else n, stored_columns = n if trans_b else k
     cdef real one = 1
     if m == 0 or n == 0:
         return
-    if m == 1 and k > 0:
-        # b as column-major is (ldb, other): op(b)^T x needs it untransposed unless trans_b
-        stored_rows, stored_columns = ldb, (n if trans_b else k)
+    if m == 1 and k > 0 and not trans_a:
+        # c^T = op(b)^T a^T, b being stored as a column-major (stored_rows, stored_columns)
         if real is float:
-            _sgemv(&op_b, &stored_rows, &stored_columns, &one, <void *>b, &ldb,
+            _sgemv(&op_b, &stored_rows, &stored_columns, &one, <void *>b, &stride_b,
                    <void *>a, &one_step, &beta, c, &one_step)
         else:
-            _dgemv(&op_b, &stored_rows, &stored_columns, &one, <void *>b, &ldb,
+            _dgemv(&op_b, &stored_rows, &stored_columns, &one, <void *>b, &stride_b,
                    <void *>a, &one_step, &beta, c, &one_step)
     elif real is float:
-        _sgemm(&op_b, &op_a, &rows, &columns, &inner, &one, <void *>b, &ldb,
-               <void *>a, &lda, &beta, c, &rows)
+        _sgemm(&op_b, &op_a, &rows, &columns, &inner, &one, <void *>b, &stride_b,
+               <void *>a, &stride_a, &beta, c, &stride_c)
     else:
-        _dgemm(&op_b, &op_a, &rows, &columns, &inner, &one, <void *>b, &ldb,
-               <void *>a, &lda, &beta, c, &rows)
+        _dgemm(&op_b, &op_a, &rows, &columns, &inner, &one, <void *>b, &stride_b,
+               <void *>a, &stride_a, &beta, c, &stride_c)
 
 
-cdef void add_column_sums(Py_ssize_t m, Py_ssize_t n, const real *a, real *out) noexcept nogil:
-    """out (n) += column sums of a (m,n)."""
+cdef void add_column_sums(
+    Py_ssize_t m, Py_ssize_t n, const real *a, Py_ssize_t lda, real *out
+) noexcept nogil:
+    """out (n) += column sums of a (m,n), whose stored rows are lda long."""
     cdef Py_ssize_t row, j
     for row in range(m):
         for j in range(n):
-            out[j] += a[row * n + j]
+            out[j] += a[row * lda + j]
 
 
-def _gemm(bint trans_a, bint trans_b, const real[:, ::1] a, const real[:, ::1] b, real beta, real[:, ::1] c):
-    """`gemm` on arrays, for the tests."""
+def _gemm(bint trans_a, bint trans_b, const real[:, :] a, const real[:, :] b, real beta, real[:, :] c):
+    """`gemm` on arrays whose rows are dense but may stand apart, for the tests."""
     cdef Py_ssize_t m = c.shape[0], n = c.shape[1], k = a.shape[0] if trans_a else a.shape[1]
     if a.shape[1 if trans_a else 0] != m or b.shape[0 if trans_b else 1] != n:
         raise ValueError("a and b: their outer sizes are not those of c")
@@ -126,4 +126,5 @@ def _gemm(bint trans_a, bint trans_b, const real[:, ::1] a, const real[:, ::1] b
         raise ValueError("a and b: their inner sizes differ")
     require(max(m, n, k))
     with nogil:
-        gemm[real](trans_a, trans_b, m, n, k, &a[0, 0], &b[0, 0], beta, &c[0, 0])
+        gemm[real](trans_a, trans_b, m, n, k, &a[0, 0], a.strides[0] // sizeof(real),
+                   &b[0, 0], b.strides[0] // sizeof(real), beta, &c[0, 0], c.strides[0] // sizeof(real))

@@ -1,57 +1,77 @@
-# The table of cells of include/cylstm/cells.h.
+# The tables of cells of include/cylstm/cells.h.
 
 cdef extern from "cylstm/cells.h" nogil:
     enum:
         CYL_ISA_COUNT
+        CYL_MAX_STAGES
+        CYL_MAX_PRODUCTS
+        CYL_CELL_COUNT
+
+    ctypedef struct cyl_product:
+        int stage, first, count, from_extra, to_extra
+
+    ctypedef struct cyl_cell_shape:
+        int gates, states, has_extra, stages, products
+        cyl_product product[CYL_MAX_PRODUCTS]
 
     ctypedef struct cyl_forward_f32:
         Py_ssize_t B, H
         float *gates
+        float *extra
         float *h
         float *c
+        const float *h_prev
         const float *c_prev
-        const float *bias
+        const float *b_ih
+        const float *b_hh
 
     ctypedef struct cyl_forward_f64:
         Py_ssize_t B, H
         double *gates
+        double *extra
         double *h
         double *c
+        const double *h_prev
         const double *c_prev
-        const double *bias
+        const double *b_ih
+        const double *b_hh
 
     ctypedef struct cyl_backward_f32:
         Py_ssize_t B, H
         float *gates
+        float *extra
+        float *dh
         float *dc
-        const float *dh
+        const float *dextra
+        const float *h_prev
         const float *c
         const float *c_prev
 
     ctypedef struct cyl_backward_f64:
         Py_ssize_t B, H
         double *gates
+        double *extra
+        double *dh
         double *dc
-        const double *dh
+        const double *dextra
+        const double *h_prev
         const double *c
         const double *c_prev
 
-    ctypedef void (*forward_f32)(const cyl_forward_f32 *) noexcept nogil
-    ctypedef void (*forward_f64)(const cyl_forward_f64 *) noexcept nogil
-    ctypedef void (*backward_f32)(const cyl_backward_f32 *) noexcept nogil
-    ctypedef void (*backward_f64)(const cyl_backward_f64 *) noexcept nogil
+    ctypedef void (*cyl_forward_step_f32)(const cyl_forward_f32 *) noexcept nogil
+    ctypedef void (*cyl_forward_step_f64)(const cyl_forward_f64 *) noexcept nogil
+    ctypedef void (*cyl_backward_step_f32)(const cyl_backward_f32 *) noexcept nogil
+    ctypedef void (*cyl_backward_step_f64)(const cyl_backward_f64 *) noexcept nogil
 
     ctypedef struct cyl_cell_f32:
-        forward_f32 forward[CYL_ISA_COUNT]
-        backward_f32 backward[CYL_ISA_COUNT]
+        cyl_forward_step_f32 forward[CYL_MAX_STAGES][CYL_ISA_COUNT]
+        cyl_backward_step_f32 backward[CYL_MAX_STAGES][CYL_ISA_COUNT]
 
     ctypedef struct cyl_cell_f64:
-        forward_f64 forward[CYL_ISA_COUNT]
-        backward_f64 backward[CYL_ISA_COUNT]
+        cyl_forward_step_f64 forward[CYL_MAX_STAGES][CYL_ISA_COUNT]
+        cyl_backward_step_f64 backward[CYL_MAX_STAGES][CYL_ISA_COUNT]
 
-    enum:
-        CYL_CELL_COUNT
-
+    const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT]
     const cyl_cell_f32 cyl_cells_f32[CYL_CELL_COUNT]
     const cyl_cell_f64 cyl_cells_f64[CYL_CELL_COUNT]
     int cyl_detect_isa()

@@ -18,7 +18,7 @@ def forward(real[:, ::1] y, const real[:, ::1] x, const real[:, ::1] w, const re
                 memcpy(&y[row, 0], &b[0], O * sizeof(real))
         # y = b + W x for every row
         # y (N, O) += x (N, I) . W^T (I, O)
-        gemm[real](NO, YES, N, O, I, &x[0, 0], &w[0, 0], 1 if b.shape[0] else 0, &y[0, 0])
+        gemm[real](NO, YES, N, O, I, &x[0, 0], I, &w[0, 0], I, 1 if b.shape[0] else 0, &y[0, 0], O)
 
 
 def backward(real[:, ::1] dw, real[::1] db, real[:, ::1] dx, const real[:, ::1] dy,
@@ -35,10 +35,10 @@ def backward(real[:, ::1] dw, real[::1] db, real[:, ::1] dx, const real[:, ::1] 
     with nogil:
         # dL/dW = sum over rows of dy x^T
         # dw (O, I) += dy^T (O, N) . x (N, I)
-        gemm[real](YES, NO, O, I, N, &dy[0, 0], &x[0, 0], 1, &dw[0, 0])
+        gemm[real](YES, NO, O, I, N, &dy[0, 0], O, &x[0, 0], I, 1, &dw[0, 0], I)
         if db.shape[0]:
-            add_column_sums[real](N, O, &dy[0, 0], &db[0])
+            add_column_sums[real](N, O, &dy[0, 0], O, &db[0])
         if dx.shape[0]:
             # dL/dx = W^T dy for every row
             # dx (N, I) = dy (N, O) . W (O, I)
-            gemm[real](NO, NO, N, I, O, &dy[0, 0], &w[0, 0], 0, &dx[0, 0])
+            gemm[real](NO, NO, N, I, O, &dy[0, 0], O, &w[0, 0], I, 0, &dx[0, 0], I)

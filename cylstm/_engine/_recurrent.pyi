@@ -1,10 +1,20 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 class LayerPass:
     def __init__(
-        self, cell: int, isa: int, T: int, B: int, I: int, H: int, G: int, arrays: dict[str, NDArray[Any]]
+        self,
+        cell: int,
+        isa: int,
+        rows: NDArray[np.intp],
+        B: int,
+        I: int,
+        H: int,
+        arrays: dict[str, NDArray[Any]],
     ) -> None: ...
     def forward(self) -> None: ...
     def backward(self, need_dx: bool = True) -> None: ...
+
+def cell_shape(cell: int) -> tuple[int, int, bool]: ...

@@ -16,39 +16,78 @@ class Plan:
 
     Parameters
     ----------
-    T, B, I, H, G, L : int
-        Time steps, batch, input size, hidden size, gates, layers.
+    N, B, I, H, L, D : int
+        Real steps of all sequences, sequences, input size, hidden size, layers, directions.
+    G, S : int
+        Gates and states of the cell.
+    has_extra : bool
+        Whether the cell has a plane of its own.
+    padded : int or None
+        Rows of the padded output, T.B; None: the packed one needs no padding.
     training : bool
         Whether everything that the backward pass reads is kept.
     """
 
-    T: int
+    N: int
     B: int
     I: int
     H: int
-    G: int
     L: int
+    D: int
+    G: int
+    S: int
+    has_extra: bool
+    padded: int | None
     training: bool
 
-    def shapes(self) -> dict[str, Shape]:
-        """Every buffer by name, `gates1` being that of layer 1.
+    def inputs(self, layer: int) -> int:
+        """Features that a layer reads."""
+        return self.D * self.H if layer else self.I
 
-        Kept from forward to backward: x, gates, h, c. The rest is scratch. In inference the
-        layers share their gates, two hidden sequences take turns, and c keeps two steps.
+    def shapes(self) -> dict[str, Shape]:
+        """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
+
+        Kept from forward to backward: x, gates, extra, h, c. The rest is scratch. In inference layers and
+        directions share what dies within a pass, and hidden sequences take turns.
         """
-        T, B, H, L = self.T, self.B, self.H, self.L
-        shapes = {"x": (T, B, self.I), "bias": (self.G * H,)}
-        for layer in range(L):
-            shapes[f"gates{self.slot(layer, 1)}"] = (T, B, self.G * H)
-            shapes[f"h{self.slot(layer, 2)}"] = (T + 1, B, H)
-            shapes[f"c{layer}"] = (T + 1 if self.training else 2, B, H)
+        N, B, H = self.N, self.B, self.H
+        shapes: dict[str, Shape] = {"no_bias": (self.G * H,)}
+        for layer in range(self.L):
+            if layer == 0 or self.D == 2:
+                for d in range(self.D):
+                    shapes[self.name("x", layer, d)] = (N, self.inputs(layer))
+            for d in range(self.D):
+                shapes[self.name("gates", layer, d)] = (N, self.G * H)
+                shapes[self.name("h", layer, d)] = (B + N, H)
+                if self.S == 2:
+                    shapes[self.name("c", layer, d)] = (B + N if self.training else 2 * B, H)
+                if self.has_extra:
+                    shapes[self.name("extra", layer, d)] = (N if self.training else B, H)
+        if self.D == 2:
+            shapes["out"] = (N, 2 * H)
+        if self.padded is not None:
+            shapes["padded"] = (self.padded, self.D * H)
         if self.training:
-            shapes |= {"dy": (T, B, H), "dh": (L, B, H), "dc": (L, B, H)}
+            shapes |= {f"d{state}": (self.L * self.D, B, H) for state in ("h", "c")[: self.S]}
+            shapes |= {f"dy{d}": (N, H) for d in range(self.D)}
+            if self.D == 2:
+                shapes["dout"] = (N, 2 * H)
+            if self.has_extra:
+                shapes["dextra"] = (B, H)
         return shapes
 
-    def slot(self, layer: int, in_turn: int) -> int:
-        """Which buffer a layer has of those that only training keeps for every layer."""
-        return layer if self.training else layer % in_turn
+    def name(self, kind: str, layer: int, d: int) -> str:
+        """A buffer's name: of its own in training, shared where inference allows."""
+        if not self.training:
+            shared = {
+                "gates": (0, 0),
+                "extra": (0, 0),
+                "c": (0, 0),
+                "h": (layer % 2, d),
+                "x": (min(layer, 1), d),
+            }
+            layer, d = shared[kind]
+        return f"{kind}{layer}_{d}"
 
 
 class Arena:

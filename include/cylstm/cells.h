@@ -1,30 +1,83 @@
-/* The cells: one row each, and the contract that their two functions share.
+/* The cells: one row each, and the contract that their functions share.
  *
- * A cell is a pointwise pass over one time step, after the engine has formed the
- * pre-activations with its GEMMs, and the same pass backward. Sizes: B rows,
- * H units, G gates. All arrays are row-major, owned by the caller, and do not
- * overlap. The functions cannot fail, allocate nothing and keep no state.
+ * One time step of a cell is one or two stages. A stage is some products with the
+ * recurrent weights, which the caller forms, and then a pointwise function over
+ * B rows of H units. The row of a cell says which products: `count` gates of W_hh from gate `first`
+ * on, multiplied with h_{t-1} or with the cell's `extra` plane, added to the gates or put into
+ * `extra`. Backward the stages run in reverse order, each function before its products. The product of
+ * x with W_ih, over all gates and steps, is in `gates` beforehand.
+ *
+ * All arrays are row-major, owned by the caller, and do not overlap. The functions
+ * cannot fail, allocate nothing and keep no state.
  *
  *     cyl_<cell>_fwd_<f32|f64>_<isa>(const cyl_forward_<f32|f64> *)
  *     cyl_<cell>_bwd_<f32|f64>_<isa>(const cyl_backward_<f32|f64> *)
  *
- * The table is indexed by cell and instruction set: cyl_cells_f32[CYL_LSTM].forward[isa].
+ * The tables are indexed by cell; cyl_cells_f32[cell].forward[stage][isa].
  */
 #ifndef CYLSTM_CELLS_H
 #define CYLSTM_CELLS_H
 
 #include "platform.h"
 
+#define CYL_MAX_STAGES 2
+#define CYL_MAX_PRODUCTS 2
+
 #define CYL_BODY "cells_body.h"
 #include "instantiate_reals.h"
 #undef CYL_BODY
 
+#include "gru.h"
 #include "lstm.h"
+#include "rnn.h"
 
-typedef enum { CYL_LSTM = 0, CYL_CELL_COUNT = 1 } cyl_cell_kind;
+typedef struct {
+    int stage;        /* before the pointwise function of which it is formed */
+    int first, count; /* gates of W_hh */
+    int from_extra;   /* source: extra (1) or h_{t-1} (0) */
+    int to_extra;     /* destination: extra, overwritten (1), or the gates, added to (0) */
+} cyl_product;
 
-#define CYL_CELL(cell, type) {CYL_ISA_ROW(cyl_##cell##_fwd, type), CYL_ISA_ROW(cyl_##cell##_bwd, type)}
-CYL_UNUSED static const cyl_cell_f32 cyl_cells_f32[CYL_CELL_COUNT] = {CYL_CELL(lstm, f32)};
-CYL_UNUSED static const cyl_cell_f64 cyl_cells_f64[CYL_CELL_COUNT] = {CYL_CELL(lstm, f64)};
+typedef struct {
+    int gates, states, has_extra, stages, products;
+    cyl_product product[CYL_MAX_PRODUCTS];
+} cyl_cell_shape;
+
+typedef enum {
+    CYL_LSTM = 0,
+    CYL_RNN_TANH = 1,
+    CYL_RNN_RELU = 2,
+    CYL_GRU = 3,
+    CYL_GRU_RESET_BEFORE = 4,
+    CYL_CELL_COUNT = 5
+} cyl_cell_kind;
+
+CYL_UNUSED static const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT] = {
+    {4, 2, 0, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}},
+    {1, 1, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
+    {1, 1, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
+    {3, 1, 1, 1, 2, {{0, 0, 2, 0, 0}, {0, 2, 1, 0, 1}}},
+    {3, 1, 1, 2, 2, {{0, 0, 2, 0, 0}, {1, 2, 1, 1, 0}}},
+};
+
+#define CYL_ONE_STAGE(cell, type)                                   \
+    {                                                               \
+        {CYL_ISA_ROW(cyl_##cell##_fwd, type), {0}}, {               \
+            CYL_ISA_ROW(cyl_##cell##_bwd, type), { 0 }              \
+        }                                                           \
+    }
+#define CYL_TWO_STAGES(first, second, type)                                          \
+    {                                                                                \
+        {CYL_ISA_ROW(cyl_##first##_fwd, type), CYL_ISA_ROW(cyl_##second##_fwd, type)}, { \
+            CYL_ISA_ROW(cyl_##first##_bwd, type), CYL_ISA_ROW(cyl_##second##_bwd, type)  \
+        }                                                                            \
+    }
+#define CYL_CELLS(type)                                                             \
+    {                                                                               \
+        CYL_ONE_STAGE(lstm, type), CYL_ONE_STAGE(rnn_tanh, type), CYL_ONE_STAGE(rnn_relu, type), \
+            CYL_ONE_STAGE(gru, type), CYL_TWO_STAGES(gru_reset, gru_update, type)   \
+    }
+CYL_UNUSED static const cyl_cell_f32 cyl_cells_f32[CYL_CELL_COUNT] = CYL_CELLS(f32);
+CYL_UNUSED static const cyl_cell_f64 cyl_cells_f64[CYL_CELL_COUNT] = CYL_CELLS(f64);
 
 #endif

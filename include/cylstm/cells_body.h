@@ -1,23 +1,33 @@
-/* Arguments of a cell's two functions for one real type; see cells.h. */
+/* Arguments of a cell's functions for one real type; see cells.h. */
 typedef struct {
     ptrdiff_t B, H;
-    CYL_REAL *gates;        /* (B, G H) in: x W_ih^T + h_prev W_hh^T; out: the gates */
+    CYL_REAL *gates;        /* (B, G H) in: products of x and h_prev; out: the gates */
+    CYL_REAL *extra;        /* (B, H) the cell's own plane, or NULL; in or out as its products say */
     CYL_REAL *h;            /* (B, H) out */
-    CYL_REAL *c;            /* (B, H) out */
-    const CYL_REAL *c_prev; /* (B, H) in */
-    const CYL_REAL *bias;   /* (G H) in: b_ih + b_hh */
+    CYL_REAL *c;            /* (B, H) out, or NULL */
+    const CYL_REAL *h_prev; /* (B, H) in */
+    const CYL_REAL *c_prev; /* (B, H) in, or NULL */
+    const CYL_REAL *b_ih;   /* (G H) in */
+    const CYL_REAL *b_hh;   /* (G H) in */
 } CYL_TYPED(cyl_forward);
 
 typedef struct {
     ptrdiff_t B, H;
-    CYL_REAL *gates;        /* (B, G H) in: the gates; out: dL/d(pre-activations) */
-    CYL_REAL *dc;           /* (B, H) in: dL/dc_t from step t+1; out: dL/dc_{t-1} */
-    const CYL_REAL *dh;     /* (B, H) in: dL/dh_t, all of it */
-    const CYL_REAL *c;      /* (B, H) in */
-    const CYL_REAL *c_prev; /* (B, H) in */
+    CYL_REAL *gates;         /* (B, G H) in: the gates; out: dL/d(what the product of x is added to) */
+    CYL_REAL *extra;         /* (B, H) in: as forward left it; out: dL/d(a product put there) */
+    CYL_REAL *dh;            /* (B, H) in: dL/dh_t; out: the part of dL/dh_{t-1} that passes no product */
+    CYL_REAL *dc;            /* (B, H) in: dL/dc_t from step t+1; out: dL/dc_{t-1}; or NULL */
+    const CYL_REAL *dextra;  /* (B, H) in: dL/d(extra) from a product that reads it, or NULL */
+    const CYL_REAL *h_prev;  /* (B, H) in */
+    const CYL_REAL *c;       /* (B, H) in, or NULL */
+    const CYL_REAL *c_prev;  /* (B, H) in, or NULL */
 } CYL_TYPED(cyl_backward);
 
+typedef void (*CYL_TYPED(cyl_forward_step))(const CYL_TYPED(cyl_forward) *);
+typedef void (*CYL_TYPED(cyl_backward_step))(const CYL_TYPED(cyl_backward) *);
+
+/* The functions of a cell by stage and instruction set. */
 typedef struct {
-    void (*forward[CYL_ISA_COUNT])(const CYL_TYPED(cyl_forward) *);
-    void (*backward[CYL_ISA_COUNT])(const CYL_TYPED(cyl_backward) *);
+    CYL_TYPED(cyl_forward_step) forward[CYL_MAX_STAGES][CYL_ISA_COUNT];
+    CYL_TYPED(cyl_backward_step) backward[CYL_MAX_STAGES][CYL_ISA_COUNT];
 } CYL_TYPED(cyl_cell);

@@ -29,32 +29,31 @@ static int faults = 0;
         free((p) - 1);                                           \
     } while (0)
 
-#define RUN(real, type, plane)                                                                \
-    static void run_##type(int cell, int isa, size_t B, size_t H, size_t overrun) {           \
-        real *gates = plane(B * 4 * H), *h = plane(B * H), *c = plane(B * H);                 \
-        real *c_prev = plane(B * H), *bias = plane(4 * H), *dh = plane(B * H), *dc = plane(B * H); \
-        cyl_forward_##type f;                                                                 \
-        cyl_backward_##type b;                                                                \
-        f.B = b.B = (ptrdiff_t)B;                                                             \
-        f.H = b.H = (ptrdiff_t)(H + overrun);                                                 \
-        f.gates = b.gates = gates;                                                            \
-        f.h = h;                                                                              \
-        f.c = c;                                                                              \
-        f.c_prev = c_prev;                                                                    \
-        f.bias = bias;                                                                        \
-        b.dc = dc;                                                                            \
-        b.dh = dh;                                                                            \
-        b.c = c;                                                                              \
-        b.c_prev = c_prev;                                                                    \
-        cyl_cells_##type[cell].forward[isa](&f);                                              \
-        cyl_cells_##type[cell].backward[isa](&b);                                             \
-        CHECK_AND_FREE(gates, B * 4 * H);                                                     \
-        CHECK_AND_FREE(h, B * H);                                                             \
-        CHECK_AND_FREE(c, B * H);                                                             \
-        CHECK_AND_FREE(c_prev, B * H);                                                        \
-        CHECK_AND_FREE(bias, 4 * H);                                                          \
-        CHECK_AND_FREE(dh, B * H);                                                            \
-        CHECK_AND_FREE(dc, B * H);                                                            \
+#define RUN(real, type, plane)                                                                 \
+    static void run_##type(int cell, int isa, size_t B, size_t H, size_t overrun) {            \
+        const size_t G = (size_t)cyl_cell_shapes[cell].gates;                                  \
+        real *gates = plane(B * G * H), *extra = plane(B * H), *h = plane(B * H);              \
+        real *c = plane(B * H), *h_prev = plane(B * H), *c_prev = plane(B * H);                \
+        real *b_ih = plane(G * H), *b_hh = plane(G * H);                                       \
+        real *dh = plane(B * H), *dc = plane(B * H), *dextra = plane(B * H);                   \
+        const ptrdiff_t rows = (ptrdiff_t)B, units = (ptrdiff_t)(H + overrun);                 \
+        const cyl_forward_##type f = {rows, units, gates, extra, h, c, h_prev, c_prev, b_ih, b_hh}; \
+        const cyl_backward_##type b = {rows, units, gates, extra, dh, dc, dextra, h_prev, c, c_prev}; \
+        int stage;                                                                             \
+        for (stage = 0; stage < cyl_cell_shapes[cell].stages; stage++)                         \
+            cyl_cells_##type[cell].forward[stage][isa](&f);                                    \
+        for (stage--; stage >= 0; stage--) cyl_cells_##type[cell].backward[stage][isa](&b);    \
+        CHECK_AND_FREE(gates, B * G * H);                                                      \
+        CHECK_AND_FREE(extra, B * H);                                                          \
+        CHECK_AND_FREE(h, B * H);                                                              \
+        CHECK_AND_FREE(c, B * H);                                                              \
+        CHECK_AND_FREE(h_prev, B * H);                                                         \
+        CHECK_AND_FREE(c_prev, B * H);                                                         \
+        CHECK_AND_FREE(b_ih, G * H);                                                           \
+        CHECK_AND_FREE(b_hh, G * H);                                                           \
+        CHECK_AND_FREE(dh, B * H);                                                             \
+        CHECK_AND_FREE(dc, B * H);                                                             \
+        CHECK_AND_FREE(dextra, B * H);                                                         \
     }
 RUN(float, f32, plane32)
 RUN(double, f64, plane64)

@@ -1,4 +1,4 @@
-"""LSTM against the reference, finite differences and PyTorch."""
+"""Recurrent layers of every cell against the reference, finite differences and PyTorch."""
 
 import numpy as np
 import pytest
@@ -9,137 +9,244 @@ from hypothesis import strategies as st
 
 import cylstm
 from cylstm import reference
-from cylstm._engine import isa
+from cylstm._engine import _recurrent, isa
+from cylstm.cells import CELLS
+from cylstm.recurrent import PARAMETERS
+
+# How to make a layer of each cell: the class and its options.
+LAYERS = {
+    "lstm": (cylstm.LSTM, {}),
+    "rnn_tanh": (cylstm.RNN, {}),
+    "rnn_relu": (cylstm.RNN, {"nonlinearity": "relu"}),
+    "gru": (cylstm.GRU, {}),
+    "gru_reset_before": (cylstm.GRU, {"reset_after": False}),
+}
+DIRECTIONS = {"forward": {}, "reverse": {"reverse": True}, "both": {"bidirectional": True}}
 
 # T, B, I, H all different, and sizes around the widths of vectors.
 SIZES = [(7, 3, 5, 4), (1, 2, 3, 4), (5, 1, 2, 3), (4, 3, 1, 2), (3, 4, 2, 1), (1, 1, 1, 1)]
 WIDTHS = [(3, 2, 4, H) for H in (5, 7, 8, 9, 15, 16, 17, 31, 32, 33)]
 
 
+def make(cell, *sizes, **options):
+    layer_type, own = LAYERS[cell]
+    return layer_type(*sizes, **own, **options)
+
+
 def problem(rng, layer, T, B):
-    """Inputs and upstream gradients for a layer, in its dtype."""
+    """In a layer's dtype: x, first states, dy, gradients of the last states."""
 
     def draw(*shape):
         return rng.standard_normal(shape).astype(layer.dtype)
 
-    L, H = layer.num_layers, layer.hidden_size
-    states = [(draw(L, B, H), draw(L, B, H)) for _ in range(2)]
-    return draw(T, B, layer.input_size), states[0], draw(T, B, H), states[1]
+    LD, H = layer.num_layers * layer.num_directions, layer.hidden_size
+    first, last = ([draw(LD, B, H) for _ in layer.spec.states] for _ in range(2))
+    return draw(T, B, layer.input_size), first, draw(T, B, layer.output_size), last
 
 
-def run_reference(layer, x, state, dy, dstate):
-    """y, final state, dx, dstate_0 and gradients by name, all by the float64 reference."""
+def for_caller(states):
+    """The form in which a layer takes and gives states."""
+    return tuple(states) if len(states) > 1 else states[0]
+
+
+def parts_of(states):
+    return states if isinstance(states, tuple) else (states,)
+
+
+def run_reference(layer, x, state, dy, dstate, lengths=None):
+    """Each sequence alone: y, last states, dx, dL/d(first states), gradients by name."""
+    T, B, _ = x.shape
+    D, H = layer.num_directions, layer.hidden_size
+    lengths = np.full(B, T) if lengths is None else lengths
+    forward, backward = reference.CELLS[layer.spec.name]
     parameters = {name: value.astype(float) for name, value in layer.parameters.items()}
-    x, dy, state, dstate = (np.asarray(part, float) for part in (x, dy, state, dstate))
-    none = np.zeros(4 * layer.hidden_size)
-    saved, final = [], np.empty_like(state)
+    state, dstate = np.asarray(state, float), np.asarray(dstate, float)
+    final, initial, gradients, saved = np.empty_like(state), np.empty_like(state), {}, {}
+    no_bias = np.zeros(len(layer.spec.gates) * H)
+
+    def names(l, d):
+        return {ours: f"{name}_l{l}{'_reverse' if d else ''}" for ours, name in PARAMETERS.items()}
+
+    def own_order(sequence, d):
+        return sequence[::-1] if d or layer.reverse else sequence
+
+    values = x.astype(float)
     for l in range(layer.num_layers):
-        w = [
-            parameters.get(f"{kind}_l{l}", none) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        x, final[0, l], final[1, l], kept = reference.lstm_forward(x, state[0, l], state[1, l], *w)
-        saved.append(kept)
-    y, gradients, initial = x, {}, np.empty_like(dstate)
+        y = np.zeros((T, B, D * H))
+        for d, b in np.ndindex(D, B):
+            k, n = l * D + d, lengths[b]
+            weights = [parameters.get(name, no_bias) for name in names(l, d).values()]
+            out, *last, saved[l, d, b] = forward(
+                own_order(values[:n, b : b + 1], d), *state[:, k, b : b + 1], *weights
+            )
+            y[:n, b, d * H : (d + 1) * H] = own_order(out[:, 0], d)
+            final[:, k, b] = np.array(last)[:, 0]
+        values = y
+    y, dvalues = values, dy.astype(float)
     for l in reversed(range(layer.num_layers)):
-        back = reference.lstm_backward(dy, dstate[0, l], dstate[1, l], saved[l])
-        dy, initial[0, l], initial[1, l] = back["dx"], back["dh_0"], back["dc_0"]
-        for ours, name in (
-            ("dw_ih", "weight_ih"),
-            ("dw_hh", "weight_hh"),
-            ("db_ih", "bias_ih"),
-            ("db_hh", "bias_hh"),
-        ):
-            gradients[f"{name}_l{l}"] = back[ours]
-    if not layer.bias:
-        gradients = {name: value for name, value in gradients.items() if "bias" not in name}
-    return y, final, dy, initial, gradients
+        dx = np.zeros((T, B, D * H if l else x.shape[2]))
+        for d, b in np.ndindex(D, B):
+            k, n = l * D + d, lengths[b]
+            dout = own_order(dvalues[:n, b : b + 1, d * H : (d + 1) * H], d)
+            back = backward(dout, *dstate[:, k, b : b + 1], saved[l, d, b])
+            dx[:n, b] += own_order(back["dx"][:, 0], d)
+            initial[:, k, b] = [back[f"d{s}_0"][0] for s in layer.spec.states]
+            for ours, name in names(l, d).items():
+                gradients[name] = gradients.get(name, 0) + back[f"d{ours}"]
+        dvalues = dx
+    return (
+        y,
+        final,
+        dvalues,
+        initial,
+        {name: gradients[name] for name in layer.parameters if name in gradients},
+    )
 
 
-def assert_agrees_with_reference(layer, x, state, dy, dstate):
-    y, final = layer.train()(x, state)
+def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None):
+    y, final = layer.train()(x, for_caller(state), lengths=lengths)
     layer.zero_grad()
-    dx, initial = layer.backward(dy, dstate)
-    expected = run_reference(layer, x, state, dy, dstate)
-    pairs = {"y": (y, expected[0], False), "final": (np.array(final), expected[1], False)}
-    pairs |= {"dx": (dx, expected[2], True), "initial": (np.array(initial), expected[3], True)}
+    dx, initial = layer.backward(dy, for_caller(dstate))
+    expected = run_reference(layer, x, state, dy, dstate, lengths)
+    pairs = {"y": (y, expected[0], False), "final": (np.array(parts_of(final)), expected[1], False)}
+    pairs |= {"dx": (dx, expected[2], True), "initial": (np.array(parts_of(initial)), expected[3], True)}
     pairs |= {name: (layer.gradients[name], value, True) for name, value in expected[4].items()}
-    assert set(expected[4]) == set(layer.gradients)
+    if x.shape[1]:
+        assert set(expected[4]) == set(layer.gradients)
     for name, (ours, theirs, backward) in pairs.items():
         assert ours.dtype == layer.dtype
         limits = tolerances.FLOAT64
         if layer.dtype == np.float32:
-            scale = np.abs(theirs).max(initial=0)
-            limits = tolerances.float32(layer.input_size + layer.hidden_size, max(1, len(x)), scale, backward)
+            scale = max(np.abs(value).max(initial=0) for _, value, b in pairs.values() if b == backward)
+            inner = layer.input_size + layer.hidden_size
+            limits = tolerances.float32(inner, max(1, len(x)) * layer.num_layers, scale, backward)
         np.testing.assert_allclose(ours, theirs, **limits, err_msg=name)
 
 
+def test_every_cell_has_a_layer_and_the_c_table_says_the_same_of_it():
+    assert list(LAYERS) == list(CELLS)
+    for row, (cell, spec) in enumerate(CELLS.items()):
+        assert (spec.name, spec.row, make(cell, 2, 3).spec) == (cell, row, spec)
+        assert _recurrent.cell_shape(row) == (len(spec.gates), len(spec.states), bool(spec.extra))
+    with pytest.raises(ValueError, match="cell: expected 0 to"):
+        _recurrent.cell_shape(len(CELLS))
+
+
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("num_layers, bias", [(1, True), (1, False), (2, True), (3, False)])
-@pytest.mark.parametrize("T, B, I, H", SIZES + WIDTHS)
-def test_agrees_with_reference(rng, T, B, I, H, num_layers, bias, dtype):
-    layer = cylstm.LSTM(I, H, num_layers, bias, dtype=dtype, seed=1)
-    assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("num_layers, bias", [(1, True), (3, False)])
+def test_agrees_with_reference(rng, cell, dtype, direction, num_layers, bias):
+    for T, B, I, H in SIZES:
+        options = {"num_layers": num_layers, "bias": bias, "dtype": dtype, "seed": 1, **DIRECTIONS[direction]}
+        layer = make(cell, I, H, **options)
+        assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("instruction_set", isa.available())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_instruction_set_agrees_with_reference(rng, monkeypatch, cell, instruction_set, dtype):
+    monkeypatch.setattr(isa, "selected", lambda: isa.NAMES.index(instruction_set))
+    for T, B, I, H in WIDTHS:
+        layer = make(cell, I, H, 2, dtype=dtype, seed=1)
+        assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_ragged_batches_equal_each_sequence_alone(rng, cell, dtype, direction):
+    for lengths in ([3, 7, 1, 7, 0], [1, 2, 3], [7], [0, 0], [4, 4, 4]):
+        layer = make(cell, 5, 4, 2, dtype=dtype, seed=1, **DIRECTIONS[direction])
+        x, state, dy, dstate = problem(rng, layer, 7, len(lengths))
+        for b, n in enumerate(lengths):
+            x[n:, b] = np.nan  # padding has no influence, whatever it is
+            dy[n:, b] = np.nan
+        assert_agrees_with_reference(layer, x, state, dy, dstate, np.array(lengths))
 
 
 @given(
-    T=st.integers(0, 12), B=st.integers(0, 9), I=st.integers(1, 20), H=st.integers(1, 40),
+    cell=st.sampled_from(list(CELLS)), direction=st.sampled_from(list(DIRECTIONS)), ragged=st.booleans(),
+    T=st.integers(0, 10), B=st.integers(0, 7), I=st.integers(1, 20), H=st.integers(1, 40),
     L=st.integers(1, 3), bias=st.booleans(), dtype=st.sampled_from(["float32", "float64"]),
     seed=st.integers(0, 2**32),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_agrees_with_reference_for_any_sizes(T, B, I, H, L, bias, dtype, seed):
-    layer = cylstm.LSTM(I, H, L, bias, dtype=dtype, seed=seed)
-    assert_agrees_with_reference(layer, *problem(np.random.default_rng(seed), layer, T, B))
+@settings(max_examples=120, deadline=None)
+def test_agrees_with_reference_for_any_sizes_and_options(
+    cell, direction, ragged, T, B, I, H, L, bias, dtype, seed
+):
+    rng = np.random.default_rng(seed)
+    layer = make(cell, I, H, L, bias, dtype=dtype, seed=seed, **DIRECTIONS[direction])
+    lengths = rng.integers(0, T + 1, B) if ragged else None
+    assert_agrees_with_reference(layer, *problem(rng, layer, T, B), lengths)
 
 
-@pytest.mark.parametrize("instruction_set", isa.available())
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_instruction_set_agrees_with_reference(rng, monkeypatch, instruction_set, dtype):
-    monkeypatch.setattr(isa, "selected", lambda: isa.NAMES.index(instruction_set))
-    for H in (1, 3, 16, 37):
-        layer = cylstm.LSTM(3, H, 2, dtype=dtype, seed=1)
-        assert_agrees_with_reference(layer, *problem(rng, layer, 5, 4))
-
-
-@pytest.mark.parametrize("T, B, I, H", [(4, 3, 2, 5), (1, 2, 3, 4), (3, 1, 1, 1)])
-def test_gradients_agree_with_finite_differences(rng, T, B, I, H):
-    layer = cylstm.LSTM(I, H, 2, dtype="float64", seed=1)
-    x, state, dy, dstate = problem(rng, layer, T, B)
-    flat = layer._store.data
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("lengths", [None, [4, 2, 0]])
+def test_gradients_agree_with_finite_differences(rng, cell, direction, lengths):
+    layer = make(cell, 2, 5, 2, dtype="float64", seed=1, **DIRECTIONS[direction])
+    x, state, dy, dstate = problem(rng, layer, 4, 3)
 
     def loss():
-        y, final = layer(x, state)
-        return np.vdot(dy, y) + np.vdot(dstate[0], final[0]) + np.vdot(dstate[1], final[1])
+        y, final = layer(x, for_caller(state), lengths=lengths)
+        return np.vdot(dy, y) + sum(np.vdot(a, b) for a, b in zip(dstate, parts_of(final), strict=True))
 
     layer.train()
     loss()
-    dx, (dh_0, dc_0) = layer.backward(dy, dstate)
+    dx, initial = layer.backward(dy, for_caller(dstate))
     layer.eval()
-    assert np.abs(layer._store.grad).min() > 0
-    for ours, array in ((layer._store.grad, flat), (dx, x), (dh_0, state[0]), (dc_0, state[1])):
-        np.testing.assert_allclose(ours, gradient(loss, array), **tolerances.DIFFERENCES)
+    pairs = [(layer._store.grad, layer._store.data), (dx, x), *zip(parts_of(initial), state, strict=True)]
+    for ours, array in pairs:
+        numerical = gradient(
+            loss, array, h=1e-5 if cell == "rnn_relu" else 1e-3
+        )  # a small step misses the kink
+        np.testing.assert_allclose(
+            ours, numerical, **tolerances.DIFFERENCES | ({"atol": 1e-8} if cell == "rnn_relu" else {})
+        )
 
 
+@pytest.mark.parametrize("cell", ["lstm", "rnn_tanh", "rnn_relu", "gru"])
 @pytest.mark.parametrize(
     "num_layers, bias, batch_first", [(1, True, False), (3, True, True), (2, False, False)]
 )
-def test_agrees_with_torch(rng, torch, num_layers, bias, batch_first):
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("lengths", [None, [2, 6, 3, 1]])
+def test_agrees_with_torch(rng, torch, cell, num_layers, bias, batch_first, bidirectional, lengths):
     T, B, I, H = 6, 4, 3, 5
-    theirs = torch.nn.LSTM(I, H, num_layers, bias, batch_first, dtype=torch.float64)
-    ours = cylstm.LSTM(I, H, num_layers, bias, batch_first, dtype="float64").train()
+    layer_type, own = LAYERS[cell]
+    theirs = getattr(torch.nn, layer_type.__name__)(
+        I,
+        H,
+        num_layers,
+        bias=bias,
+        batch_first=batch_first,
+        bidirectional=bidirectional,
+        dtype=torch.float64,
+        **own,
+    )
+    ours = make(cell, I, H, num_layers, bias, batch_first, bidirectional, dtype="float64").train()
     ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
     x, state, dy, dstate = problem(rng, ours, T, B)
+    for b, n in enumerate(lengths or []):
+        dy[n:, b] = 0
     if batch_first:
         x, dy = x.swapaxes(0, 1).copy(), dy.swapaxes(0, 1).copy()
     inputs = [torch.tensor(a, requires_grad=True) for a in (x, *state)]
-    outputs, final = theirs(inputs[0], tuple(inputs[1:]))
-    torch.autograd.backward([outputs, *final], [torch.tensor(a) for a in (dy, *dstate)])
+    packed, rnn = inputs[0], torch.nn.utils.rnn
+    if lengths:
+        packed = rnn.pack_padded_sequence(packed, lengths, batch_first, enforce_sorted=False)
+    outputs, final = theirs(packed, for_caller(inputs[1:]))
+    if lengths:
+        outputs = rnn.pad_packed_sequence(outputs, batch_first)[0]
+    torch.autograd.backward([outputs, *parts_of(final)], [torch.tensor(a) for a in (dy, *dstate)])
 
-    y, final_ours = ours(x, state)
-    dx, initial = ours.backward(dy, dstate)
-    for a, b in zip((y, *final_ours), (outputs, *final), strict=True):
+    y, final_ours = ours(x, for_caller(state), lengths=lengths)
+    dx, initial = ours.backward(dy, for_caller(dstate))
+    for a, b in zip((y, *parts_of(final_ours)), (outputs, *parts_of(final)), strict=True):
         np.testing.assert_allclose(a, b.detach().numpy(), **tolerances.TORCH)
-    for a, b in zip((dx, *initial), inputs, strict=True):
+    for a, b in zip((dx, *parts_of(initial)), inputs, strict=True):
         np.testing.assert_allclose(a, b.grad.numpy(), **tolerances.TORCH)
     for name, parameter in theirs.named_parameters():
         np.testing.assert_allclose(

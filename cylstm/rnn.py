@@ -1,0 +1,173 @@
+"""The recurrent layers that people use: LSTM, GRU, RNN."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from numpy.typing import DTypeLike
+
+from cylstm.recurrent import RecurrentLayer
+
+
+class LSTM(RecurrentLayer):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997, forget gate of Gers et al. 2000).
+
+    For every step t, with σ the logistic function and ⊙ the product of elements::
+
+        i = σ(W_ii x + b_ii + W_hi h + b_hi)      f = σ(W_if x + b_if + W_hf h + b_hf)
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)   o = σ(W_io x + b_io + W_ho h + b_ho)
+        c' = f ⊙ c + i ⊙ g                         h' = o ⊙ tanh(c')
+
+    Parameters
+    ----------
+    input_size : int
+        Features of a step, I.
+    hidden_size : int
+        Units, H.
+    num_layers : int
+        Layers, L, each reading the hidden states of the one below.
+    bias : bool
+        Whether there are `bias_ih_l*` and `bias_hh_l*`.
+    batch_first : bool
+        Whether x and y are (B, T, features) instead of (T, B, features). States never are.
+    bidirectional : bool
+        Whether each layer also reads the sequence from its end, with parameters of its own
+        (`..._reverse`); the outputs stand side by side, (T, B, 2H), and D = 2, else 1.
+    reverse : bool
+        Whether the layer reads the sequence from its end only.
+    dtype : {"float32", "float64"}
+    seed : int, optional
+        Of the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)).
+
+    Notes
+    -----
+    Parameters have PyTorch's names, layouts and order of gates: `weight_ih_l0` is (4H, I),
+    with the rows of i, f, g and o. The state is `(h, c)`, each (L·D, B, H), or (L·D, H) for one
+    sequence without a batch. In the mode of `eval()`, the first one, a layer may be called from
+    any number of threads; training is for one thread at a time.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = LSTM(3, 5, seed=0)
+    >>> x = np.ones((7, 2, 3))
+    >>> y, (h_n, c_n) = layer(x)
+    >>> y.shape, h_n.shape, bool((y[-1] == h_n[0]).all())
+    ((7, 2, 5), (1, 2, 5), True)
+    >>> _ = layer.train()
+    >>> y, _ = layer(x)
+    >>> dx, (dh_0, dc_0) = layer.backward(np.ones_like(y))
+    >>> dx.shape, layer.gradients["weight_hh_l0"].shape
+    ((7, 2, 3), (20, 5))
+    """
+
+    @classmethod
+    def cell_of(cls, config: Mapping[str, Any]) -> str:
+        """The LSTM cell."""
+        return "lstm"
+
+
+class GRU(RecurrentLayer):
+    """Gated recurrent unit (Cho et al. 2014).
+
+    For every step t::
+
+        r = σ(W_ir x + b_ir + W_hr h + b_hr)      z = σ(W_iz x + b_iz + W_hz h + b_hz)
+        n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))     with reset_after, as in PyTorch
+        n = tanh(W_in x + b_in + W_hn (r ⊙ h) + b_hn)     without, as in the paper
+        h' = (1 - z) ⊙ n + z ⊙ h
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
+        As in `LSTM`.
+    reset_after : bool
+        Whether the reset gate acts after the product with W_hn; ONNX calls it linear_before_reset.
+
+    Notes
+    -----
+    `weight_ih_l0` is (3H, I), with the rows of r, z and n. The state is h, (L·D, B, H).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, h_n = GRU(3, 5, bidirectional=True, seed=0)(np.ones((7, 2, 3)), lengths=[7, 4])
+    >>> y.shape, h_n.shape, float(abs(y[4:, 1]).max())
+    ((7, 2, 10), (2, 2, 5), 0.0)
+    """
+
+    options = ("reset_after",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        reverse: bool = False,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        reset_after: bool = True,
+    ) -> None:
+        self.reset_after = bool(reset_after)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
+        )
+
+    @classmethod
+    def cell_of(cls, config: Mapping[str, Any]) -> str:
+        """The cell of either variant."""
+        return "gru" if config["reset_after"] else "gru_reset_before"
+
+
+class RNN(RecurrentLayer):
+    """Vanilla recurrent network (Elman 1990): h' = φ(W_ih x + b_ih + W_hh h + b_hh).
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
+        As in `LSTM`.
+    nonlinearity : {"tanh", "relu"}
+        φ.
+
+    Notes
+    -----
+    `weight_ih_l0` is (H, I). The state is h, (L·D, B, H).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, h_n = RNN(3, 5, nonlinearity="relu", seed=0)(np.ones((7, 2, 3)))
+    >>> y.shape, h_n.shape, bool((y >= 0).all())
+    ((7, 2, 5), (1, 2, 5), True)
+    """
+
+    options = ("nonlinearity",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        reverse: bool = False,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+        self.nonlinearity = nonlinearity
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
+        )
+
+    @classmethod
+    def cell_of(cls, config: Mapping[str, Any]) -> str:
+        """The cell of either nonlinearity."""
+        if config["nonlinearity"] not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {config['nonlinearity']!r}")
+        return f"rnn_{config['nonlinearity']}"
