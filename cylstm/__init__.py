@@ -12,6 +12,7 @@ from cylstm.files import ModelFileError, load, save
 from cylstm.linear import Linear
 from cylstm.rnn import GRU, LSTM, RNN
 from cylstm.sequential import Sequential
+from cylstm.stream import Stream
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
 from cylstm.versions import show_versions
 
@@ -22,6 +23,7 @@ __all__ = [
     "Linear",
     "ModelFileError",
     "Sequential",
+    "Stream",
     "__version__",
     "datasets",
     "get_num_threads",

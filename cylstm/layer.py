@@ -20,8 +20,9 @@ class Layer:
     A subclass gives `config` (its constructor's arguments, JSON values), the shapes
     of its parameters from such a configuration, and the two passes:
 
-    `_new_workspace(training)`
-        Buffers for one pass at a time; a training one lives from forward to backward.
+    `_new_workspace(training, in_place)`
+        Buffers for one pass at a time; a training one lives from forward to backward. In place: the
+        last state is written over the first one, whose arrays are then returned.
     `_forward(workspace, x, state, lengths)` -> (y, state)
         x (T,B,input_size); y (T,B,output_size) may be a view of the workspace. Rows of x after a
         sequence's length are zeros or not read, those of y and of dy then likewise.
@@ -59,7 +60,7 @@ class Layer:
         """Names and shapes of the parameters of a layer with this configuration."""
         raise NotImplementedError
 
-    def _new_workspace(self, training: bool) -> Any:
+    def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
         raise NotImplementedError
 
     def _forward(self, workspace: Any, x: Array, state: Any, lengths: Array | None) -> tuple[Array, Any]:
@@ -67,6 +68,15 @@ class Layer:
 
     def _backward(self, workspace: Any, dy: Array, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         raise NotImplementedError
+
+    def _zero_state(self, B: int) -> Any:
+        """The internal form of a state of zeros; None for a layer without one."""
+        return None
+
+    @property
+    def causal(self) -> bool:
+        """Whether the output at a step depends on the steps up to it only."""
+        return True
 
     @property
     def dtype(self) -> np.dtype[Any]:

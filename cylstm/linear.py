@@ -89,7 +89,7 @@ class Linear(Layer):
         assert dx is not None
         return dx.copy().reshape(*array.shape[:-1], self.input_size)
 
-    def _new_workspace(self, training: bool) -> "_Workspace":
+    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
         return _Workspace(training)
 
     def _forward(

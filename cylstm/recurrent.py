@@ -114,8 +114,17 @@ class RecurrentLayer(SequenceLayer):
         parts = tuple(part[:, 0] if unbatched else part for part in state)
         return parts[0] if len(parts) == 1 else parts
 
-    def _new_workspace(self, training: bool) -> "_Workspace":
-        return _Workspace(self, training)
+    @property
+    def causal(self) -> bool:
+        """Whether the layer reads forward only."""
+        return not (self.bidirectional or self.reverse)
+
+    def _zero_state(self, B: int) -> State:
+        shape = (self.num_layers * self.num_directions, B, self.hidden_size)
+        return tuple(np.zeros(shape, self.dtype) for _ in self.spec.states)
+
+    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+        return _Workspace(self, training, in_place)
 
     def _forward(
         self, workspace: "_Workspace", x: Array, state: State | None, lengths: Array | None
@@ -140,8 +149,8 @@ class _Workspace:
     Rows are packed (packing.py) in the order of direction 0; a second direction has copies in its own.
     """
 
-    def __init__(self, layer: RecurrentLayer, training: bool) -> None:
-        self.layer, self.training = layer, training
+    def __init__(self, layer: RecurrentLayer, training: bool, in_place: bool) -> None:
+        self.layer, self.training, self.in_place = layer, training, in_place
         self.arena = Arena()
         self.key: tuple[Any, ...] = ()
 
@@ -214,8 +223,11 @@ class _Workspace:
 
     def forward(self, x: Array, state: State | None) -> tuple[Array, State]:
         B, order = self.plan.B, self.packing.order
-        shape = (len(self.parts), B, self.plan.H)
-        final = tuple(np.empty(shape, self.layer.dtype) for _ in self.layer.spec.states)
+        if self.in_place and state is not None:
+            final = state
+        else:
+            shape = (len(self.parts), B, self.plan.H)
+            final = tuple(np.empty(shape, self.layer.dtype) for _ in self.layer.spec.states)
         _gather(x, self.index, self.buffer("x", 0, 0))
         for k, (l, d) in enumerate(self.parts):
             if d:
@@ -225,9 +237,11 @@ class _Workspace:
                 first[...] = 0 if state is None else state[s][k] if order is None else state[s][k][order]
             self.passes[l, d].forward()
             for s, name in enumerate(self.layer.spec.states):
-                final[s][k, slice(None) if order is None else order] = self.buffer(name, l, d)[
-                    self.last[name]
-                ]
+                rows = self.buffer(name, l, d)
+                if order is None:
+                    np.take(rows, self.last[name], axis=0, out=final[s][k], mode="clip")
+                else:
+                    final[s][k, order] = rows[self.last[name]]
             if self.plan.D == 2 and d:
                 self._join(self.buffer("x", l + 1, 0) if l + 1 < self.plan.L else self.buffers["out"], l)
         y = self.hidden(self.plan.L - 1, 0) if self.plan.D == 1 else self.buffers["out"]

@@ -95,8 +95,16 @@ class Sequential(SequenceLayer):
             for layer, part in zip(self.layers, state, strict=True)
         )
 
-    def _new_workspace(self, training: bool) -> "_Workspace":
-        return _Workspace([layer._new_workspace(training) for layer in self.layers])
+    @property
+    def causal(self) -> bool:
+        """Whether all layers are."""
+        return all(layer.causal for layer in self.layers)
+
+    def _zero_state(self, B: int) -> Any:
+        return tuple(layer._zero_state(B) for layer in self.layers)
+
+    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+        return _Workspace([layer._new_workspace(training, in_place) for layer in self.layers])
 
     def _forward(
         self, workspace: "_Workspace", x: Array, state: Any, lengths: Array | None

@@ -198,10 +198,15 @@ def command(*arguments, **options):
 def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path):
     model = tmp_path / "m.safetensors"
     model.write_bytes(b"the earlier file")
-    process = command("train", table, "--columns", "a", "--updates", "10000000", "--output", model)
+    # As at a terminal: a job in the background of a shell would ignore the signal, and so would its children.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = command("train", table, "--columns", "a", "--updates", "10000000", "--output", model, **heed)
     time.sleep(3)  # well into training, which would take hours
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    try:
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == "cylstm: interrupted; nothing was saved\n"
     assert out == ""

@@ -1,0 +1,152 @@
+"""Sequences that arrive one step, or a few, at a time."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks, threads
+from cylstm.layer import Layer
+from cylstm.sequence_layer import SequenceLayer
+
+Array = NDArray[Any]
+
+
+class Stream:
+    """Runs a model step by step, keeping the state in between: as if the whole sequence had been there.
+
+    Parameters
+    ----------
+    model : Layer
+        Of layers that read forward only. It is run as in the mode of `eval()`, whichever it is in,
+        and may be trained on meanwhile.
+    batch_size : int
+        Streams run side by side, B.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> model = cylstm.Sequential(cylstm.LSTM(3, 8, seed=0), cylstm.Linear(8, 2, seed=1))
+    >>> x = np.random.default_rng(0).standard_normal((5, 3))
+    >>> stream = cylstm.Stream(model)
+    >>> y = np.array([stream.step(x_t) for x_t in x])
+    >>> bool(np.allclose(y, model(x)[0], atol=1e-6))
+    True
+    """
+
+    def __init__(self, model: Layer, batch_size: int = 1) -> None:
+        if not isinstance(model, Layer):
+            raise TypeError(f"model: expected a cylstm layer or Sequential, got {type(model).__name__}")
+        if not model.causal:
+            raise ValueError(
+                "model: expected layers that read forward only, got one with bidirectional=True or "
+                "reverse=True, which needs the end of the sequence first"
+            )
+        self.model = model
+        self.batch_size = _checks.positive("batch_size", batch_size)
+        threads.blas_libraries()
+        self._workspace = model._new_workspace(training=False, in_place=True)
+        self._state = model._zero_state(self.batch_size)
+
+    def step(self, x: Any, *, out: Array | None = None) -> Array:
+        """One step of every stream.
+
+        Parameters
+        ----------
+        x : array of real numbers
+            (B, I), or (I,) for a single stream.
+        out : ndarray, optional
+            Written with y and returned instead of a new array.
+
+        Returns
+        -------
+        ndarray
+            (B, O), or (O,).
+        """
+        array = _checks.real_array("x", x)
+        if array.ndim == 1 and self.batch_size == 1:
+            return self._run(array[None, None], array, 1, (self.model.output_size,), out)
+        return self._run(array[None], array, 2, (self.batch_size, self.model.output_size), out)
+
+    def run(self, x: Any, *, out: Array | None = None) -> Array:
+        """Several steps of every stream.
+
+        Parameters
+        ----------
+        x : array of real numbers
+            (T, B, I), time first whatever the model's `batch_first`.
+        out : ndarray, optional
+            Written with y and returned instead of a new array.
+
+        Returns
+        -------
+        ndarray
+            (T, B, O).
+        """
+        array = _checks.real_array("x", x)
+        return self._run(array, array, 3, (len(array), self.batch_size, self.model.output_size), out)
+
+    def _run(self, steps: Array, x: Array, ndim: int, shape: tuple[int, ...], out: Array | None) -> Array:
+        B, I = self.batch_size, self.model.input_size
+        if x.ndim != ndim or steps.shape[1:] != (B, I):
+            expected = {1: f"({I},)", 2: f"({B}, {I})", 3: f"(T, {B}, {I})"}[max(ndim, 2)]
+            raise ValueError(f"x: expected {expected}, got {x.shape}")
+        y = (
+            np.empty(shape, self.model.dtype)
+            if out is None
+            else _checks.output("out", out, shape, self.model.dtype)
+        )
+        steps_out, self._state = self.model._forward(self._workspace, steps, self._state, None)
+        y[...] = steps_out.reshape(shape)
+        return y
+
+    def reset(self, rows: Any = None) -> None:
+        """Begin anew: all streams, or those of an index, a list of them, a slice or a mask.
+
+        Raises
+        ------
+        IndexError
+            If there is no such stream.
+        """
+        chosen = slice(None) if rows is None else rows
+        np.empty(self.batch_size)[chosen]  # an index that does not fit fails before anything is changed
+        for array in _arrays(self._state):
+            array[:, chosen] = 0
+
+    @property
+    def state(self) -> Any:
+        """A copy of the state, in the form in which the model takes and gives it; may be set."""
+        if not isinstance(self.model, SequenceLayer):
+            return None
+        return _copied(self.model._state_for_caller(self._state, unbatched=False))
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        if isinstance(self.model, SequenceLayer):
+            checked = self.model._checked_state("state", state, self.batch_size)
+            new = self.model._zero_state(self.batch_size)
+            _assign(new, checked)
+            self._state = new
+
+
+def _arrays(state: Any) -> list[Array]:
+    """All arrays of a state, whatever its nesting."""
+    if isinstance(state, np.ndarray):
+        return [state]
+    return [array for part in state or () for array in _arrays(part)]
+
+
+def _assign(state: Any, values: Any) -> None:
+    """Write values into a state's arrays; None leaves a part as it is."""
+    if isinstance(state, np.ndarray) and values is not None:
+        state[...] = values
+    elif isinstance(state, tuple) and values is not None:
+        for part, value in zip(state, values, strict=True):
+            _assign(part, value)
+
+
+def _copied(state: Any) -> Any:
+    if isinstance(state, tuple):
+        return tuple(map(_copied, state))
+    return None if state is None else state.copy()
