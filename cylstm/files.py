@@ -190,7 +190,7 @@ def _check_config(config: Any, file_size: int) -> str:
             raise ValueError("layers of different dtypes")
         return dtypes.pop()
     for key, value in config.items():
-        possible = 0 <= value <= file_size if isinstance(value, int) else isinstance(value, str)
+        possible = 0 <= value <= file_size if isinstance(value, (int, float)) else isinstance(value, str)
         if not possible:
             raise ValueError(f"{key}: impossible value {value!r}")
     if config.get("dtype") not in DTYPES:

@@ -35,7 +35,9 @@ class RecurrentLayer(SequenceLayer):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
         bidirectional: bool = False,
+        *,
         reverse: bool = False,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
@@ -45,6 +47,7 @@ class RecurrentLayer(SequenceLayer):
         self.hidden_size = _checks.positive("hidden_size", hidden_size)
         self.num_layers = _checks.positive("num_layers", num_layers)
         self.bias, self.batch_first = bool(bias), bool(batch_first)
+        self.dropout = _checks.number("dropout", dropout, 0, 1)
         self.bidirectional, self.reverse = bool(bidirectional), bool(reverse)
         if self.bidirectional and self.reverse:
             raise ValueError(
@@ -58,6 +61,9 @@ class RecurrentLayer(SequenceLayer):
         bound = self.hidden_size**-0.5
         with self._store.writing() as flat:
             flat[...] = _checks.generator(seed).uniform(-bound, bound, flat.size)
+        self.masks = np.random.default_rng(
+            None if seed is None else [seed, 1]
+        )  # apart from the weights' numbers
 
     @classmethod
     def cell_of(cls, config: Mapping[str, Any]) -> str:
@@ -74,6 +80,7 @@ class RecurrentLayer(SequenceLayer):
         return {
             **self._sizes(),
             "batch_first": self.batch_first,
+            "dropout": self.dropout,
             "reverse": self.reverse,
             "dtype": self.dtype.name,
         }
@@ -170,6 +177,7 @@ class _Workspace:
             N=packing.N, B=B, I=layer.input_size, H=layer.hidden_size, L=layer.num_layers,
             D=layer.num_directions, G=len(layer.spec.gates), S=len(layer.spec.states),
             has_extra=bool(layer.spec.extra), training=self.training,
+            dropout=self.training and layer.dropout > 0,
             padded=None if self.index is None else T * B,
         )  # fmt: skip
         self.buffers = self.arena.cut(self.plan.shapes(), layer.dtype)
@@ -193,8 +201,8 @@ class _Workspace:
         return self.buffer("h", layer, d)[self.plan.B :]
 
     def input(self, layer: int, d: int) -> Array:
-        """What a layer reads: in a stack of one direction, the states of the layer below where they stand."""
-        return self.hidden(layer - 1, 0) if layer and self.plan.D == 1 else self.buffer("x", layer, d)
+        """What a layer reads: where it can, the states of the layer below where they stand."""
+        return self.buffer("x", layer, d) if self.plan.has_input(layer) else self.hidden(layer - 1, 0)
 
     def _arrays(self, l: int, d: int) -> dict[str, Array]:
         """What the engine calls by which name, for one layer and direction."""
@@ -212,7 +220,7 @@ class _Workspace:
                 arrays[f"d{ours}"] = gradients[_named(name, l, d)]
         if self.training:
             arrays |= {f"d{s}": buffers[f"d{s}"][l * self.plan.D + d] for s in self.layer.spec.states}
-            # dL/dx takes the place of x, unless x are the states of the layer below; then that of dL/dy.
+            # dL/dx takes the place of x, or of dL/dy where that has its size.
             arrays |= {
                 "dy": buffers[f"dy{d}"],
                 "dx": buffers["dy0"] if l and self.plan.D == 1 else arrays["x"],
@@ -242,15 +250,29 @@ class _Workspace:
                     np.take(rows, self.last[name], axis=0, out=final[s][k], mode="clip")
                 else:
                     final[s][k, order] = rows[self.last[name]]
-            if self.plan.D == 2 and d:
-                self._join(self.buffer("x", l + 1, 0) if l + 1 < self.plan.L else self.buffers["out"], l)
+            if d == self.plan.D - 1:
+                self._hand_up(l)
         y = self.hidden(self.plan.L - 1, 0) if self.plan.D == 1 else self.buffers["out"]
         return self._padded(y), final
 
-    def _join(self, out: Array, layer: int) -> None:
-        """Both directions' states side by side, (N, 2H)."""
-        out[:, : self.plan.H] = self.hidden(layer, 0)
-        out[self.there, self.plan.H :] = self.hidden(layer, 1)
+    def _hand_up(self, l: int) -> None:
+        """A layer's output to the one above: directions side by side, (N, D.H), units dropped out."""
+        top = l + 1 == self.plan.L
+        if self.plan.D == 2:
+            out = self.buffers["out"] if top else self.buffer("x", l + 1, 0)
+            out[:, : self.plan.H] = self.hidden(l, 0)
+            out[self.there, self.plan.H :] = self.hidden(l, 1)
+        if self.plan.dropout and not top:
+            out = self.buffer("x", l + 1, 0)
+            np.multiply(out if self.plan.D == 2 else self.hidden(l, 0), self._new_mask(l), out=out)
+
+    def _new_mask(self, l: int) -> Array:
+        """0 with the probability of dropout, else 1 over that of keeping, so that the mean stays."""
+        mask, p = self.buffers[f"mask{l}"], self.layer.dropout
+        self.layer.masks.random(out=mask, dtype=mask.dtype.type)
+        np.greater_equal(mask, p, out=mask)
+        mask /= 1 - p
+        return mask
 
     def _padded(self, packed: Array) -> Array:
         """(T, B, features) from packed rows, with zeros where there is no step."""
@@ -275,6 +297,8 @@ class _Workspace:
             if D == 2 and l:
                 np.take(self.input(l, 1), self.back, axis=0, out=buffers["dout"], mode="clip")
                 buffers["dout"] += self.input(l, 0)
+            if self.plan.dropout and l:
+                buffers["dout" if D == 2 else "dy0"] *= buffers[f"mask{l - 1}"]
         initial = tuple(np.empty_like(buffers[f"d{name}"]) for name in self.layer.spec.states)
         for part, name in zip(initial, self.layer.spec.states, strict=True):
             part[:, by_length] = buffers[f"d{name}"]

@@ -29,6 +29,8 @@ class LSTM(RecurrentLayer):
         Whether there are `bias_ih_l*` and `bias_hh_l*`.
     batch_first : bool
         Whether x and y are (B, T, features) instead of (T, B, features). States never are.
+    dropout : float
+        Probability with which an output of a layer does not reach the next one, in training only.
     bidirectional : bool
         Whether each layer also reads the sequence from its end, with parameters of its own
         (`..._reverse`); the outputs stand side by side, (T, B, 2H), and D = 2, else 1.
@@ -36,7 +38,7 @@ class LSTM(RecurrentLayer):
         Whether the layer reads the sequence from its end only.
     dtype : {"float32", "float64"}
     seed : int, optional
-        Of the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)).
+        Of the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)), and of the dropout masks.
 
     Notes
     -----
@@ -78,7 +80,7 @@ class GRU(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, seed
         As in `LSTM`.
     reset_after : bool
         Whether the reset gate acts after the product with W_hn; ONNX calls it linear_before_reset.
@@ -104,7 +106,9 @@ class GRU(RecurrentLayer):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
         bidirectional: bool = False,
+        *,
         reverse: bool = False,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
@@ -112,8 +116,9 @@ class GRU(RecurrentLayer):
     ) -> None:
         self.reset_after = bool(reset_after)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            reverse=reverse, dtype=dtype, seed=seed,
+        )  # fmt: skip
 
     @classmethod
     def cell_of(cls, config: Mapping[str, Any]) -> str:
@@ -126,7 +131,7 @@ class RNN(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, seed
         As in `LSTM`.
     nonlinearity : {"tanh", "relu"}
         φ.
@@ -152,7 +157,9 @@ class RNN(RecurrentLayer):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
         bidirectional: bool = False,
+        *,
         reverse: bool = False,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
@@ -162,8 +169,9 @@ class RNN(RecurrentLayer):
             raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
         self.nonlinearity = nonlinearity
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, bidirectional, reverse, dtype, seed
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            reverse=reverse, dtype=dtype, seed=seed,
+        )  # fmt: skip
 
     @classmethod
     def cell_of(cls, config: Mapping[str, Any]) -> str:

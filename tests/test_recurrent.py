@@ -226,7 +226,9 @@ def test_agrees_with_torch(rng, torch, cell, num_layers, bias, batch_first, bidi
         dtype=torch.float64,
         **own,
     )
-    ours = make(cell, I, H, num_layers, bias, batch_first, bidirectional, dtype="float64").train()
+    ours = make(
+        cell, I, H, num_layers, bias, batch_first, bidirectional=bidirectional, dtype="float64"
+    ).train()
     ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
     x, state, dy, dstate = problem(rng, ours, T, B)
     for b, n in enumerate(lengths or []):
@@ -425,6 +427,8 @@ def test_errors_name_the_argument_what_was_expected_and_what_came(arguments, mes
     [
         ({"input_size": 0}, "input_size: expected a positive int, got 0"),
         ({"hidden_size": -1}, "hidden_size: expected a positive int, got -1"),
+        ({"dropout": 1.0}, r"dropout: expected a number in \[0, 1\), got 1"),
+        ({"reverse": True, "bidirectional": True}, "reverse: expected False with bidirectional=True"),
         ({"num_layers": 1.5}, "num_layers: expected a positive int, got 1.5"),
         ({"dtype": "float16"}, "dtype: expected 'float32' or 'float64', got 'float16'"),
         ({"dtype": None}, "dtype: expected 'float32' or 'float64', got None"),

@@ -26,6 +26,8 @@ class Plan:
         Rows of the padded output, T.B; None: the packed one needs no padding.
     training : bool
         Whether everything that the backward pass reads is kept.
+    dropout : bool
+        Whether there are masks between the layers.
     """
 
     N: int
@@ -39,10 +41,15 @@ class Plan:
     has_extra: bool
     padded: int | None
     training: bool
+    dropout: bool = False
 
     def inputs(self, layer: int) -> int:
         """Features that a layer reads."""
         return self.D * self.H if layer else self.I
+
+    def has_input(self, layer: int) -> bool:
+        """Whether a layer reads a buffer of its own, not the states of the layer below where they stand."""
+        return layer == 0 or self.D == 2 or self.dropout
 
     def shapes(self) -> dict[str, Shape]:
         """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
@@ -53,7 +60,7 @@ class Plan:
         N, B, H = self.N, self.B, self.H
         shapes: dict[str, Shape] = {"no_bias": (self.G * H,)}
         for layer in range(self.L):
-            if layer == 0 or self.D == 2:
+            if self.has_input(layer):
                 for d in range(self.D):
                     shapes[self.name("x", layer, d)] = (N, self.inputs(layer))
             for d in range(self.D):
@@ -74,6 +81,8 @@ class Plan:
                 shapes["dout"] = (N, 2 * H)
             if self.has_extra:
                 shapes["dextra"] = (B, H)
+            if self.dropout:
+                shapes |= {f"mask{layer}": (N, self.D * H) for layer in range(self.L - 1)}
         return shapes
 
     def name(self, kind: str, layer: int, d: int) -> str:
