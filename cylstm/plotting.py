@@ -84,3 +84,40 @@ def plot_forecasts(
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     files.write_atomically(path, picture.getvalue())
+
+
+def plot_gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, Array]) -> None:
+    """Draw how the norm of dL/dh_t falls or grows with the distance from the last step.
+
+    Parameters
+    ----------
+    path : path
+        Of a PNG file, written atomically.
+    flows : mapping of str to ndarray
+        What `diagnostics.gradient_flow` returned, (L·D, T), by the name of the layer.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, norms in flows.items():
+        for k, norm in enumerate(norms):
+            axes.plot(
+                np.arange(len(norm)) - len(norm) + 1, norm, label=name if len(norms) == 1 else f"{name} {k}"
+            )
+    axes.set(
+        xlabel="steps before the last",
+        ylabel="‖∂L/∂h‖",
+        yscale="log",
+        title="How far back the gradient reaches",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    files.write_atomically(path, picture.getvalue())

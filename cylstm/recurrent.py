@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
-from cylstm._engine.planning import Arena, Plan, Shape
+from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
-from cylstm.packing import Packing
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
+from cylstm.workspace import Workspace, parameter_name
 
 Array = NDArray[Any]
 State = tuple[Array, ...]
@@ -92,11 +92,11 @@ class RecurrentLayer(SequenceLayer):
         GH = len(CELLS[cls.cell_of(config)].gates) * H
         for layer in range(config["num_layers"]):
             for d in range(D):
-                yield _named("weight_ih", layer, d), (GH, D * H if layer else config["input_size"])
-                yield _named("weight_hh", layer, d), (GH, H)
+                yield parameter_name("weight_ih", layer, d), (GH, D * H if layer else config["input_size"])
+                yield parameter_name("weight_hh", layer, d), (GH, H)
                 if config["bias"]:
-                    yield _named("bias_ih", layer, d), (GH,)
-                    yield _named("bias_hh", layer, d), (GH,)
+                    yield parameter_name("bias_ih", layer, d), (GH,)
+                    yield parameter_name("bias_hh", layer, d), (GH,)
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> State | None:
         if state is None:
@@ -117,6 +117,42 @@ class RecurrentLayer(SequenceLayer):
             ]
         return tuple(array[:, None] if B is None else array for array in arrays)
 
+    def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> dict[str, Array]:
+        """Every gate and state of every step, as computed in the mode of `eval()`.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As in a call of the layer.
+
+        Returns
+        -------
+        dict of str to ndarray
+            For each gate and state of the cell (`i f g o h c` of an LSTM, `r z n h` of a GRU, `h` of an RNN)
+            (L·D, T, B, H), or (L·D, B, T, H) if `batch_first`, or (L·D, T, H) for one sequence. Zeros
+            where there is no step.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import cylstm
+        >>> gates = cylstm.LSTM(3, 5, seed=0).trace(np.ones((7, 2, 3)))
+        >>> sorted(gates), gates["f"].shape, bool((gates["f"] < 1).all())
+        (['c', 'f', 'g', 'h', 'i', 'o'], (1, 7, 2, 5), True)
+        """
+        steps, unbatched, initial, checked_lengths = self._checked_call(x, state, lengths)
+        workspace = self.inspect(steps, initial, checked_lengths)
+        return {
+            name: np.stack([self._as_caller(part, unbatched) for part in parts])
+            for name, parts in workspace.traced().items()
+        }
+
+    def inspect(self, steps: Array, state: State | None, lengths: Array | None) -> Workspace:
+        """A workspace of its own after a forward pass over time-major steps, for diagnostics."""
+        workspace = Workspace(self, training=True, inspected=True)
+        self._forward(workspace, steps, state, lengths)
+        return workspace
+
     def _state_for_caller(self, state: State, unbatched: bool) -> Any:
         parts = tuple(part[:, 0] if unbatched else part for part in state)
         return parts[0] if len(parts) == 1 else parts
@@ -130,194 +166,16 @@ class RecurrentLayer(SequenceLayer):
         shape = (self.num_layers * self.num_directions, B, self.hidden_size)
         return tuple(np.zeros(shape, self.dtype) for _ in self.spec.states)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
-        return _Workspace(self, training, in_place)
+    def _new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
+        return Workspace(self, training, in_place)
 
     def _forward(
-        self, workspace: "_Workspace", x: Array, state: State | None, lengths: Array | None
+        self, workspace: Workspace, x: Array, state: State | None, lengths: Array | None
     ) -> tuple[Array, State]:
         workspace.prepare(x.shape[0], x.shape[1], lengths)
         return workspace.forward(x, state)
 
     def _backward(
-        self, workspace: "_Workspace", dy: Array, dstate: State | None, need_dx: bool
+        self, workspace: Workspace, dy: Array, dstate: State | None, need_dx: bool
     ) -> tuple[Array | None, State]:
         return workspace.backward(dy, dstate, need_dx)
-
-
-def _named(kind: str, layer: int, d: int) -> str:
-    """PyTorch's name of a parameter."""
-    return f"{kind}_l{layer}{'_reverse' if d else ''}"
-
-
-class _Workspace:
-    """Planned buffers of one stack and its engine passes, remade when the batch or the parameters move.
-
-    Rows are packed (packing.py) in the order of direction 0; a second direction has copies in its own.
-    """
-
-    def __init__(self, layer: RecurrentLayer, training: bool, in_place: bool) -> None:
-        self.layer, self.training, self.in_place = layer, training, in_place
-        self.arena = Arena()
-        self.key: tuple[Any, ...] = ()
-
-    def prepare(self, T: int, B: int, lengths: Array | None) -> None:
-        from cylstm._engine import _recurrent, isa  # brings in SciPy's BLAS, so only now
-
-        layer = self.layer
-        key = (T, B, None if lengths is None else lengths.tobytes(), layer._store.root)
-        if self.key == key:
-            return
-        self.key = ()
-        self.packing = packing = Packing(T, B, lengths)
-        self.index = packing.index(layer.reverse)
-        if layer.bidirectional:
-            self.there, self.back = packing.reversal()
-        self.plan = Plan(
-            N=packing.N, B=B, I=layer.input_size, H=layer.hidden_size, L=layer.num_layers,
-            D=layer.num_directions, G=len(layer.spec.gates), S=len(layer.spec.states),
-            has_extra=bool(layer.spec.extra), training=self.training,
-            dropout=self.training and layer.dropout > 0,
-            padded=None if self.index is None else T * B,
-        )  # fmt: skip
-        self.buffers = self.arena.cut(self.plan.shapes(), layer.dtype)
-        self.buffers["no_bias"][...] = 0
-        self.parts = [(l, d) for l in range(self.plan.L) for d in range(self.plan.D)]
-        cell, kernels = layer.spec.row, isa.selected()
-        self.passes = {}
-        for l, d in self.parts:
-            sizes = (B, self.plan.inputs(l), self.plan.H)
-            self.passes[l, d] = _recurrent.LayerPass(cell, kernels, packing.rows, *sizes, self._arrays(l, d))
-        c_last = packing.last() if self.training else packing.last_in_turn()
-        self.last = {"h": packing.last(), "c": c_last}
-        self.batch_shape = (T, B)
-        self.key = key
-
-    def buffer(self, kind: str, layer: int, d: int) -> Array:
-        return self.buffers[self.plan.name(kind, layer, d)]
-
-    def hidden(self, layer: int, d: int) -> Array:
-        """Hidden states of all packed steps, without the initial one."""
-        return self.buffer("h", layer, d)[self.plan.B :]
-
-    def input(self, layer: int, d: int) -> Array:
-        """What a layer reads: where it can, the states of the layer below where they stand."""
-        return self.buffer("x", layer, d) if self.plan.has_input(layer) else self.hidden(layer - 1, 0)
-
-    def _arrays(self, l: int, d: int) -> dict[str, Array]:
-        """What the engine calls by which name, for one layer and direction."""
-        parameters, gradients, buffers = self.layer.parameters, self.layer.gradients, self.buffers
-        kinds = [
-            "gates",
-            "h",
-            *(["c"] if self.plan.S == 2 else []),
-            *(["extra"] if self.plan.has_extra else []),
-        ]
-        arrays = {kind: self.buffer(kind, l, d) for kind in kinds} | {"x": self.input(l, d)}
-        for ours, name in PARAMETERS.items():
-            arrays[ours] = parameters.get(_named(name, l, d), buffers["no_bias"])
-            if self.training and _named(name, l, d) in gradients:
-                arrays[f"d{ours}"] = gradients[_named(name, l, d)]
-        if self.training:
-            arrays |= {f"d{s}": buffers[f"d{s}"][l * self.plan.D + d] for s in self.layer.spec.states}
-            # dL/dx takes the place of x, or of dL/dy where that has its size.
-            arrays |= {
-                "dy": buffers[f"dy{d}"],
-                "dx": buffers["dy0"] if l and self.plan.D == 1 else arrays["x"],
-            }
-            if self.plan.has_extra:
-                arrays["dextra"] = buffers["dextra"]
-        return arrays
-
-    def forward(self, x: Array, state: State | None) -> tuple[Array, State]:
-        B, order = self.plan.B, self.packing.order
-        if self.in_place and state is not None:
-            final = state
-        else:
-            shape = (len(self.parts), B, self.plan.H)
-            final = tuple(np.empty(shape, self.layer.dtype) for _ in self.layer.spec.states)
-        _gather(x, self.index, self.buffer("x", 0, 0))
-        for k, (l, d) in enumerate(self.parts):
-            if d:
-                np.take(self.input(l, 0), self.there, axis=0, out=self.input(l, 1), mode="clip")
-            for s, name in enumerate(self.layer.spec.states):
-                first = self.buffer(name, l, d)[:B]
-                first[...] = 0 if state is None else state[s][k] if order is None else state[s][k][order]
-            self.passes[l, d].forward()
-            for s, name in enumerate(self.layer.spec.states):
-                rows = self.buffer(name, l, d)
-                if order is None:
-                    np.take(rows, self.last[name], axis=0, out=final[s][k], mode="clip")
-                else:
-                    final[s][k, order] = rows[self.last[name]]
-            if d == self.plan.D - 1:
-                self._hand_up(l)
-        y = self.hidden(self.plan.L - 1, 0) if self.plan.D == 1 else self.buffers["out"]
-        return self._padded(y), final
-
-    def _hand_up(self, l: int) -> None:
-        """A layer's output to the one above: directions side by side, (N, D.H), units dropped out."""
-        top = l + 1 == self.plan.L
-        if self.plan.D == 2:
-            out = self.buffers["out"] if top else self.buffer("x", l + 1, 0)
-            out[:, : self.plan.H] = self.hidden(l, 0)
-            out[self.there, self.plan.H :] = self.hidden(l, 1)
-        if self.plan.dropout and not top:
-            out = self.buffer("x", l + 1, 0)
-            np.multiply(out if self.plan.D == 2 else self.hidden(l, 0), self._new_mask(l), out=out)
-
-    def _new_mask(self, l: int) -> Array:
-        """0 with the probability of dropout, else 1 over that of keeping, so that the mean stays."""
-        mask, p = self.buffers[f"mask{l}"], self.layer.dropout
-        self.layer.masks.random(out=mask, dtype=mask.dtype.type)
-        np.greater_equal(mask, p, out=mask)
-        mask /= 1 - p
-        return mask
-
-    def _padded(self, packed: Array) -> Array:
-        """(T, B, features) from packed rows, with zeros where there is no step."""
-        if self.index is not None:
-            self.buffers["padded"][...] = 0
-            self.buffers["padded"][self.index] = packed
-            packed = self.buffers["padded"]
-        return packed.reshape(*self.batch_shape, packed.shape[1])
-
-    def backward(self, dy: Array, dstate: State | None, need_dx: bool) -> tuple[Array | None, State]:
-        buffers, D, H, order = self.buffers, self.plan.D, self.plan.H, self.packing.order
-        by_length: Any = slice(None) if order is None else order
-        for s, name in enumerate(self.layer.spec.states):
-            buffers[f"d{name}"][...] = 0 if dstate is None else dstate[s][:, by_length]
-        _gather(dy, self.index, buffers["dout"] if D == 2 else buffers["dy0"])
-        for l in reversed(range(self.plan.L)):
-            if D == 2:
-                buffers["dy0"][...] = buffers["dout"][:, :H]
-                buffers["dy1"][...] = buffers["dout"][self.there, H:]
-            for d in range(D):
-                self.passes[l, d].backward(need_dx or l > 0)
-            if D == 2 and l:
-                np.take(self.input(l, 1), self.back, axis=0, out=buffers["dout"], mode="clip")
-                buffers["dout"] += self.input(l, 0)
-            if self.plan.dropout and l:
-                buffers["dout" if D == 2 else "dy0"] *= buffers[f"mask{l - 1}"]
-        initial = tuple(np.empty_like(buffers[f"d{name}"]) for name in self.layer.spec.states)
-        for part, name in zip(initial, self.layer.spec.states, strict=True):
-            part[:, by_length] = buffers[f"d{name}"]
-        return self._input_gradient() if need_dx else None, initial
-
-    def _input_gradient(self) -> Array:
-        dx = self.buffer("x", 0, 0)
-        if self.plan.D == 2:
-            dx += self.buffer("x", 0, 1)[self.back]
-        if self.index is not None:
-            packed, dx = dx, np.zeros((self.batch_shape[0] * self.batch_shape[1], dx.shape[1]), dx.dtype)
-            dx[self.index] = packed
-        return dx.reshape(*self.batch_shape, dx.shape[1])
-
-
-def _gather(array: Array, index: NDArray[np.intp] | None, out: Array) -> None:
-    """Packed rows (N, features) of a time-major array (T, B, features) of any real dtype."""
-    if index is None:
-        out.reshape(array.shape)[...] = array
-    else:
-        rows = np.asarray(array, out.dtype).reshape(-1, array.shape[2])
-        np.take(rows, index, axis=0, out=out, mode="clip")

@@ -42,6 +42,14 @@ class SequenceLayer(Layer):
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
+    def _checked_call(self, x: Any, state: Any, lengths: Any) -> tuple[Array, bool, Any, Array | None]:
+        """Time-major x, whether it came without a batch, the internal state, and lengths."""
+        steps, unbatched = self._time_major("x", x, self.input_size)
+        T, B = steps.shape[:2]
+        if lengths is not None:
+            lengths = _checked_lengths(lengths, T, None if unbatched else B)
+        return steps, unbatched, self._checked_state("state", state, None if unbatched else B), lengths
+
     def __call__(
         self, x: Any, state: Any = None, *, lengths: Any = None, out: Array | None = None
     ) -> tuple[Array, Any]:
@@ -72,11 +80,8 @@ class SequenceLayer(Layer):
         ValueError, TypeError
             If a shape, a dtype or the form of the state is not as above.
         """
-        steps, unbatched = self._time_major("x", x, self.input_size)
+        steps, unbatched, initial, lengths = self._checked_call(x, state, lengths)
         T, B = steps.shape[:2]
-        if lengths is not None:
-            lengths = _checked_lengths(lengths, T, None if unbatched else B)
-        initial = self._checked_state("state", state, None if unbatched else B)
         shape = self._as_caller(np.broadcast_to(0, (T, B, self.output_size)), unbatched).shape
         y = np.empty(shape, self.dtype) if out is None else _checks.output("out", out, shape, self.dtype)
 

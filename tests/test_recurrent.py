@@ -11,7 +11,7 @@ import cylstm
 from cylstm import reference
 from cylstm._engine import _recurrent, isa
 from cylstm.cells import CELLS
-from cylstm.recurrent import PARAMETERS
+from cylstm.workspace import PARAMETERS
 
 # How to make a layer of each cell: the class and its options.
 LAYERS = {

@@ -13,7 +13,7 @@ backward: twice that, less 2.N.G.H.I without dx.
 """
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
-from libc.string cimport memmove
+from libc.string cimport memcpy, memmove
 
 from cylstm._engine._blas cimport NO, YES, add_column_sums, gemm, real, require
 from cylstm._engine._cells cimport (
@@ -39,6 +39,7 @@ cdef struct Pass:
     void *dh                # (B, H)     in: dL/d(last h); out: dL/dh_0
     void *dc                # (B, H)     likewise, or NULL
     void *dextra            # (B, H)     scratch, or NULL
+    void *dh_steps          # (N, H)     out: dL/dh_t of every step, or NULL: not asked for
     void *dx                # (N, I)     or NULL: not asked for
     void *dw_ih             # gradients are added to
     void *dw_hh
@@ -127,6 +128,8 @@ cdef void backward(const Pass *p, real _) noexcept nogil:
         # Rows that end at step t still hold dL/d(last h): no later step has touched them.
         for j in range(s.B * p.H):
             dh[j] += dy[start * p.H + j]
+        if p.dh_steps != NULL:
+            memcpy(<real *>p.dh_steps + start * p.H, dh, s.B * p.H * sizeof(real))
         for stage in range(cell.stages - 1, -1, -1):
             pointwise_backward[real](p, &s, stage, 0)
             for k in range(cell.products):
@@ -226,8 +229,8 @@ cdef class LayerPass:
         Sizes.
     arrays : dict
         The arrays of `Pass` by name, C-contiguous, all float32 or all float64. What the
-        table says that the cell lacks is missing; `db_ih` and `db_hh` without a bias; `dx` where it is
-        never asked for; for inference `dy` and all gradients.
+        table says that the cell lacks is missing; `db_ih` and `db_hh` without a bias; `dx` and `dh_steps`
+        where they are never asked for; for inference `dy` and all gradients.
     """
     cdef Pass p
     cdef bint double_precision
@@ -281,6 +284,8 @@ cdef class LayerPass:
             p.dc = self.pointer("dc", (B, H), True)
         if cell.has_extra:
             p.dextra = self.pointer("dextra", (B, H), True)
+        if "dh_steps" in self.arrays:
+            p.dh_steps = self.pointer("dh_steps", (N, H), True)
         if "dx" in self.arrays:
             p.dx = self.pointer("dx", (N, p.I), True)
         p.dw_ih = self.pointer("dw_ih", (GH, p.I), True)

@@ -28,6 +28,8 @@ class Plan:
         Whether everything that the backward pass reads is kept.
     dropout : bool
         Whether there are masks between the layers.
+    inspected : bool
+        Whether the backward pass also keeps dL/dh_t of every step.
     """
 
     N: int
@@ -42,6 +44,7 @@ class Plan:
     padded: int | None
     training: bool
     dropout: bool = False
+    inspected: bool = False
 
     def inputs(self, layer: int) -> int:
         """Features that a layer reads."""
@@ -81,6 +84,8 @@ class Plan:
                 shapes["dout"] = (N, 2 * H)
             if self.has_extra:
                 shapes["dextra"] = (B, H)
+            if self.inspected:
+                shapes |= {f"dh_steps{l}_{d}": (N, H) for l in range(self.L) for d in range(self.D)}
             if self.dropout:
                 shapes |= {f"mask{layer}": (N, self.D * H) for layer in range(self.L - 1)}
         return shapes

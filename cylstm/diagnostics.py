@@ -1,0 +1,64 @@
+"""What happens inside a recurrent layer: how far back gradients reach."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.recurrent import RecurrentLayer
+
+Array = NDArray[Any]
+
+
+def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = None) -> Array:
+    """Norm of dL/dh_t over time: where it falls towards 0, the layer cannot learn from steps so far back.
+
+    Hochreiter (1991) and Bengio et al. (1994) describe how it vanishes or explodes;
+    `plotting.plot_gradient_flow` draws it. The layer's gradients stay as they are.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+    x : array of real numbers
+        As in a call of the layer, of at least one step.
+    dy : array, optional
+        dL/dy. By default that of the sum of the last step's outputs.
+    state : optional
+        The state before the first step.
+
+    Returns
+    -------
+    ndarray
+        (L·D, T): for every layer and direction, the root of the sum over batch and units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> x = np.random.default_rng(0).standard_normal((50, 4, 3))
+    >>> norms = cylstm.diagnostics.gradient_flow(cylstm.RNN(3, 8, seed=0), x)
+    >>> norms.shape, bool(norms[0, 0] < 1e-6 * norms[0, -1])
+    ((1, 50), True)
+    """
+    if not isinstance(layer, RecurrentLayer):
+        raise TypeError(f"layer: expected an LSTM, GRU or RNN layer, got {type(layer).__name__}")
+    steps, unbatched, initial, _ = layer._checked_call(x, state, None)
+    T, B = steps.shape[:2]
+    if T == 0:
+        raise ValueError(f"x: expected at least one step, got {np.shape(x)}")
+    if dy is None:
+        upstream = np.zeros((T, B, layer.output_size), layer.dtype)
+        upstream[-1] = 1
+    else:
+        upstream, unbatched_dy = layer._time_major("dy", dy, layer.output_size)
+        if upstream.shape[:2] != (T, B) or unbatched_dy != unbatched:
+            raise ValueError(f"dy: expected T, B = {T}, {B} as in x, got {upstream.shape[:2]}")
+    workspace = layer.inspect(steps, initial, None)
+    kept = layer._store.grad.copy()
+    try:
+        workspace.backward(upstream, None, need_dx=False)
+    finally:
+        layer._store.grad[...] = kept
+    flows = [workspace.scattered(workspace.buffers[f"dh_steps{l}_{d}"], d) for l, d in workspace.parts]
+    norms: Array = np.sqrt(np.sum(np.square(flows, dtype=np.float64), axis=(2, 3)))
+    return norms
