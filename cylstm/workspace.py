@@ -99,6 +99,7 @@ class Workspace:
             if self.training and parameter_name(name, l, d) in gradients:
                 arrays[f"d{ours}"] = gradients[parameter_name(name, l, d)]
         if self.training:
+            arrays["sums"] = buffers["sums"]
             arrays |= {f"d{s}": buffers[f"d{s}"][l * self.plan.D + d] for s in self.layer.spec.states}
             # dL/dx takes the place of x, or of dL/dy where that has its size.
             arrays |= {

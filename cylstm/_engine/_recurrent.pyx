@@ -43,6 +43,7 @@ cdef struct Pass:
     void *dx                # (N, I)     or NULL: not asked for
     void *dw_ih             # gradients are added to
     void *dw_hh
+    void *sums              # (G.H)      scratch
     void *db_ih             # or NULL: no bias
     void *db_hh
 
@@ -184,13 +185,14 @@ cdef void weight_gradients(const Pass *p, real _) noexcept nogil:
     cdef const cyl_product *q
     cdef const real *dgates = <const real *>p.gates
     cdef const real *dz
+    cdef Py_ssize_t j
     cdef int k
     align_previous_states[real](p, 0)
     # dL/dW_ih = sum_t dz_t x_t^T
     # dW_ih (G.H, I) += dgates^T (G.H, N) . x (N, I)
     gemm[real](YES, NO, GH, p.I, p.N, dgates, GH, <const real *>p.x, p.I, 1, <real *>p.dw_ih, p.I)
     if p.db_ih != NULL:
-        add_column_sums[real](p.N, GH, dgates, GH, <real *>p.db_ih)
+        input_bias_gradient[real](p, 0)
     for k in range(cell.products):
         q = &cell.product[k]
         ld = H if q.to_extra else GH
@@ -200,8 +202,22 @@ cdef void weight_gradients(const Pass *p, real _) noexcept nogil:
         gemm[real](YES, NO, q.count * H, H, p.N, dz, ld,
                    <const real *>p.extra if q.from_extra else <const real *>p.h, H,
                    1, <real *>p.dw_hh + q.first * H * H, H)
-        if p.db_hh != NULL:
+        if p.db_hh != NULL and q.to_extra:
             add_column_sums[real](p.N, q.count * H, dz, ld, <real *>p.db_hh + q.first * H)
+        elif p.db_hh != NULL:
+            for j in range(q.first * H, (q.first + q.count) * H):
+                (<real *>p.db_hh)[j] += (<real *>p.sums)[j]
+
+
+cdef void input_bias_gradient(const Pass *p, real _) noexcept nogil:
+    """db_ih += column sums of dgates, which stay in sums: db_hh is the same but for what goes to extra."""
+    cdef Py_ssize_t j, GH = cyl_cell_shapes[p.cell].gates * p.H
+    cdef real *sums = <real *>p.sums
+    for j in range(GH):
+        sums[j] = 0
+    add_column_sums[real](p.N, GH, <const real *>p.gates, GH, sums)
+    for j in range(GH):
+        (<real *>p.db_ih)[j] += sums[j]
 
 
 cdef void align_previous_states(const Pass *p, real _) noexcept nogil:
@@ -291,6 +307,7 @@ cdef class LayerPass:
         p.dw_ih = self.pointer("dw_ih", (GH, p.I), True)
         p.dw_hh = self.pointer("dw_hh", (GH, H), True)
         if "db_ih" in self.arrays:
+            p.sums = self.pointer("sums", (GH,), True)
             p.db_ih = self.pointer("db_ih", (GH,), True)
             p.db_hh = self.pointer("db_hh", (GH,), True)
         return 0

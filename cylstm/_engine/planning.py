@@ -78,6 +78,7 @@ class Plan:
         if self.padded is not None:
             shapes["padded"] = (self.padded, self.D * H)
         if self.training:
+            shapes["sums"] = (self.G * H,)
             shapes |= {f"d{state}": (self.L * self.D, B, H) for state in ("h", "c")[: self.S]}
             shapes |= {f"dy{d}": (N, H) for d in range(self.D)}
             if self.D == 2:
