@@ -24,6 +24,8 @@ from typing import Any
 from contenders import CONTENDERS
 from shapes import SHAPES, Shape
 
+from cylstm.threads import usable_cpus
+
 MODES = ("forward", "training")
 
 
@@ -112,12 +114,9 @@ def main() -> None:
     )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.15, help="of calls in each turn")
-    parser.add_argument(
-        "--output", type=argparse.FileType("w"), default=None, help="file for the lines of JSON"
-    )
     options = parser.parse_args()
     chosen = options.contenders or list(CONTENDERS)
     if "torch" in chosen and not importlib.util.find_spec("torch"):

@@ -62,6 +62,16 @@ def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     return out
 
 
+def sequence_lengths(lengths: Any, T: int, B: int) -> Array:
+    """Real steps of B sequences, each between 0 and T."""
+    array = np.asarray(lengths)
+    if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
+        raise ValueError(f"lengths: expected {B} ints, one a sequence, got {array.dtype} {array.shape}")
+    if B and not (array.min() >= 0 and array.max() <= T):
+        raise ValueError(f"lengths: expected 0 to T = {T}, got {array.min()} to {array.max()}")
+    return array.astype(np.intp)
+
+
 def generator(seed: Any) -> "np.random.Generator":  # numpy.random loads when it is used
     """Random numbers from a seed, or from the system's entropy for None."""
     try:

@@ -33,6 +33,8 @@ def seasonal_naive(values: Array, n: int, horizon: int, period: int) -> Array:
 def autoregression(values: Array, n: int, horizon: int, lags: int) -> Array:
     """AR(lags) with an intercept: least squares of its own for each horizon, on targets before row n."""
     forecasts = np.full((len(values), horizon), np.nan)
+    if len(values) < lags:
+        return forecasts
     windows = np.lib.stride_tricks.sliding_window_view(values, lags)
     regressors = np.column_stack([np.ones(len(windows)), windows])  # made at rows lags-1, lags, …
     for h in range(1, horizon + 1):

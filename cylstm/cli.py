@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cylstm import baselines, datasets, files, threads, versions
 from cylstm._version import __version__
 from cylstm.forecasting import Forecaster
-from cylstm.series import read_csv
+from cylstm.series import interpolated, read_csv
 
 Array = NDArray[np.float64]
 LAGS = 24
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A fault of the input, the disk or the memory is one line on standard error, and status 1;
     an interrupt is status 130.
     """
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         if options.threads is not None:
             threads.set_num_threads(options.threads)
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was saved", 130)
+        return _fail("interrupted", 130)
     except BrokenPipeError:  # the reader, head for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -170,14 +170,14 @@ def _print_errors(errors: dict[str, Array], title: str) -> None:
 def _demo(options: argparse.Namespace) -> None:
     folder = Path(options.folder)
     model_path, plot_path = folder / "elnino.safetensors", folder / "elnino.png"
-    files.check_writable(model_path)
+    _check_outputs([str(model_path), str(plot_path)], [])
     values = datasets.elnino()[:, None]
     n = int(TRAIN_SHARE * len(values))
     forecaster = Forecaster(horizon=12, period=12, seed=options.seed)
     forecaster.columns = ["temperature"]
     seconds = _fit(forecaster, values[:n])
-    forecaster.save(model_path)
     errors = _errors(forecaster, values, 0, n)
+    forecaster.save(model_path)
     drawn = _plot(
         plot_path, forecaster, values, n, errors,
         title="Sea-surface temperature off Peru", ylabel="°C", xlabel="year",
@@ -223,22 +223,24 @@ def _train(options: argparse.Namespace) -> None:
         raise ValueError(f"--test: expected a share in [0, 1), got {options.test}")
     values, names = _read(options, options.columns.split(",") if options.columns else None)
     n = len(values) - round(options.test * len(values))
+    if (
+        options.missing == "interpolate"
+    ):  # the rows to learn from by themselves: nothing of the test reaches them
+        values[:n] = interpolated(values[:n])
+        values = interpolated(values)
     forecaster = Forecaster(options.horizon, options.period, options.hidden, options.updates, options.seed)
     forecaster.columns = names
     seconds = _fit(forecaster, values[:n])
-    forecaster.save(options.output)
     errors = {name: _errors(forecaster, values, i, n) for i, name in enumerate(names) if n < len(values)}
+    forecaster.save(options.output)
     if options.plot:
         _plot(options.plot, forecaster, values, n, errors.get(names[0], {}), title=names[0])
     if options.json:
-        rmse = {
-            name: {
-                method: [None if np.isnan(e) else e for e in error.tolist()]
-                for method, error in by_method.items()
-            }
-            for name, by_method in errors.items()
-        }
-        print(json.dumps({"rmse": rmse, "rows": n, "seconds": seconds, "model": options.output}))
+        print(
+            json.dumps(
+                {"rmse": _rmse_for_json(errors), "rows": n, "seconds": seconds, "model": options.output}
+            )
+        )
         return
     print(f"LSTM of {options.hidden} units, trained on {n} rows in {seconds:.1f} s")
     for name, by_method in errors.items():
@@ -246,27 +248,29 @@ def _train(options: argparse.Namespace) -> None:
     print(f"Saved {options.output}")
 
 
-def _json_list(error: Array) -> list[float | None]:
-    return [None if np.isnan(value) else value for value in error.tolist()]
+def _rmse_for_json(errors: dict[str, dict[str, Array]]) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        name: {method: [None if np.isnan(e) else e for e in error.tolist()] for method, error in by.items()}
+        for name, by in errors.items()
+    }
 
 
 def _predict(options: argparse.Namespace) -> None:
     _check_outputs([options.output], [options.csv, options.model])
     forecaster = Forecaster.load(options.model)
     values, names = _read(options, forecaster.columns or None)
+    values = interpolated(values)
     following = forecaster.forecast(values, options.phase)[-1]
-    if options.json:
-        print(json.dumps({name: following[:, i].tolist() for i, name in enumerate(names)}))
-        return
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["step", *names])
     table.writerows([h, *row] for h, row in enumerate(following.tolist(), 1))
     if options.output:
         files.write_atomically(options.output, text.getvalue().encode())
-        print(f"Saved {options.output}")
+    if options.json:
+        print(json.dumps({name: following[:, i].tolist() for i, name in enumerate(names)}))
     else:
-        print(text.getvalue(), end="")
+        print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))
 
 
 def _check_outputs(outputs: list[str | None], inputs: list[str]) -> None:

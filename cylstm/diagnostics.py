@@ -54,11 +54,7 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
         if upstream.shape[:2] != (T, B) or unbatched_dy != unbatched:
             raise ValueError(f"dy: expected T, B = {T}, {B} as in x, got {upstream.shape[:2]}")
     workspace = layer.inspect(steps, initial, None)
-    kept = layer._store.grad.copy()
-    try:
-        workspace.backward(upstream, None, need_dx=False)
-    finally:
-        layer._store.grad[...] = kept
+    workspace.backward(upstream, None, need_dx=False)
     flows = [workspace.scattered(workspace.buffers[f"dh_steps{l}_{d}"], d) for l, d in workspace.parts]
     norms: Array = np.sqrt(np.sum(np.square(flows, dtype=np.float64), axis=(2, 3)))
     return norms

@@ -3,20 +3,24 @@
 A file is a safetensors file (https://github.com/huggingface/safetensors) whose tensors are
 the parameters by name, and whose metadata holds one entry `cylstm`, a JSON object::
 
-    {"format": 1, "model": {"type": "Sequential", "layers": [...]}, "extra": {...}}
+    {"format": 1, "model": {"type": "Sequential", "layers": [...]}, "extra": {...}, "sha256": "..."}
 
-`model` is the layers' configuration, `extra` what the caller stored with the model. Nothing
+`model` is the layers' configuration, `extra` what the caller stored with the model, `sha256` the
+digest of both and of the tensors' bytes (see `_digest`). Nothing
 is ever unpickled. A reader builds a model only after the architecture has been found to
 fit the tensors that are really in the file, so a hostile file cannot ask for memory.
 """
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cylstm.layer import LAYER_TYPES, Layer, from_config
 
@@ -40,13 +44,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
     check_writable(path)
     path = Path(os.path.realpath(path))  # a link stays, and its target is replaced
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()  # mkstemp's is private
+    handle, temporary = tempfile.mkstemp(prefix=".cylstm-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # as an ordinary new file; mkstemp's is private
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -64,7 +69,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe, which a rename would destroy
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".cylstm-", dir=path.parent)
     except OSError as error:
         raise OSError(error.errno, f"cannot write here: {error.strerror}", str(path)) from None
     os.close(handle)
@@ -101,16 +106,18 @@ def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any]
 
     if not isinstance(model, Layer):
         raise TypeError(f"model: expected a cylstm layer or Sequential, got {type(model).__name__}")
+    tensors = model.state_dict()
     description = {
         "format": FORMAT,
         "model": {"type": type(model).__name__, **model.config},
         "extra": dict(extra or {}),
     }
+    description["sha256"] = _digest(description, tensors)
     metadata = {"cylstm": json.dumps(description, allow_nan=False)}
-    write_atomically(path, safetensors.numpy.save(model.state_dict(), metadata))
+    write_atomically(path, safetensors.numpy.save(tensors, metadata))
 
 
-def load(path: str | os.PathLike[str]) -> Layer:
+def load(path: str | os.PathLike[str]) -> Any:
     """Read a model that `save` wrote; it is in the mode of `eval()`.
 
     Raises
@@ -139,10 +146,20 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         model = from_config(description["model"])
         model.load_state_dict(values)
+        if _digest(description, model.state_dict()) != description["sha256"]:
+            raise ValueError("its content is not what was saved")
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{path}: not a readable cylstm model: {reason}") from error
     return model, description["extra"]
+
+
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
+    """SHA-256 of the architecture, the extra values and all tensors' bytes, one after the other."""
+    digest = hashlib.sha256(json.dumps([description["model"], description["extra"]], sort_keys=True).encode())
+    for tensor in tensors.values():
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()
 
 
 def _description(metadata: Any) -> dict[str, Any]:

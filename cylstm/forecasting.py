@@ -274,6 +274,7 @@ class Forecaster:
                 and scaling.seasonal.ndim == 2
                 and scaling.seasonal.shape[1:] == scaling.scale.shape == scaling.step_scale.shape == (C,)
                 and isinstance(columns, list)
+                and all(getattr(scaling, name).min() > 0 for name in ("scale", "step_scale", "change_scale"))
                 and len(columns) in (0, C)
                 and all(isinstance(name, str) for name in columns)
                 and all(

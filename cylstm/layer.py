@@ -1,7 +1,7 @@
 """What every layer is: named parameters, a mode, a configuration; and how sequences go through it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from cylstm._engine.planning import Shape
 from cylstm.parameters import ParameterStore
 
 Array = NDArray[Any]
+Self = TypeVar("Self", bound="Layer")
 LAYER_TYPES: dict[str, type["Layer"]] = {}  # by name, for files: cylstm.load builds from it
 
 
@@ -35,10 +36,11 @@ class Layer:
     batch_first: bool | None = None  # None: the layer does not care
     _store: ParameterStore
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register the class under its name."""
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        """Register a class that can be built, under its name."""
         super().__init_subclass__(**kwargs)
-        LAYER_TYPES[cls.__name__] = cls
+        if not abstract:
+            LAYER_TYPES[cls.__name__] = cls
 
     def __init__(self) -> None:
         self.training = False
@@ -111,15 +113,15 @@ class Layer:
         """
         self._store.load(values)
 
-    def train(self) -> "Layer":
+    def train(self: Self) -> Self:
         """Keep what the backward pass needs from now on."""
         self.training = True
         return self
 
-    def eval(self) -> "Layer":
+    def eval(self: Self) -> Self:
         """Only compute results from now on: the mode a new layer starts in."""
         self.training = False
-        self._kept = self._kept_for = None
+        self._kept_for = None
         return self
 
     def _run(self, x: Array, state: Any, lengths: Array | None, result: Any) -> Any:

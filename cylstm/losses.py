@@ -36,7 +36,7 @@ class MSE:
         self.steps, self.batch_first = steps, bool(batch_first)
         self._dy = np.empty(0)
 
-    def __call__(self, y: Any, target: Any) -> tuple[float, Array]:
+    def __call__(self, y: Any, target: Any, lengths: Any = None) -> tuple[float, Array]:
         """Value and dL/dy.
 
         Parameters
@@ -45,10 +45,14 @@ class MSE:
             (T, B, V), (B, T, V) if `batch_first`, or (T, V).
         target : array
             y's shape, without the time axis for `steps="last"`.
+        lengths : array of int, optional
+            (B,), the real steps of each sequence: what follows them does not count, and the last
+            step is each sequence's own. A sequence of no steps counts for nothing.
 
         Returns
         -------
         value : float
+            0 if nothing counts.
         dy : ndarray
             In y's shape and dtype, overwritten by the next call.
         """
@@ -57,15 +61,42 @@ class MSE:
         y = _checks.real_array("y", y)
         if y.ndim not in (2, 3) or 0 in y.shape:
             raise ValueError(f"y: expected (T, B, V), (B, T, V) or (T, V), no size being 0, got {y.shape}")
-        if self._dy.shape != y.shape or self._dy.dtype != y.dtype:
-            self._dy = np.zeros(y.shape, y.dtype if y.dtype.kind == "f" else np.float64)
-        counted: tuple[Any, ...] = (slice(None),)
+        dtype = y.dtype if y.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+        if self._dy.shape != y.shape or self._dy.dtype != dtype:
+            self._dy = np.empty(y.shape, dtype)
+        self._dy[...] = 0
+        swap = self.batch_first and y.ndim == 3
+        outputs, residuals = _time_major(y, swap), _time_major(self._dy, swap)
         if self.steps == "last":
-            counted = (slice(None), -1) if self.batch_first and y.ndim == 3 else (-1,)
-        outputs, residual = y[counted], self._dy[counted]
-        np.subtract(
-            outputs, _checks.shaped("target", target, outputs.shape), out=residual, casting="same_kind"
-        )
-        value = _optim.sum_of_squares(self._dy.reshape(-1)) / residual.size  # dy is 0 at other steps
-        residual *= 2 / residual.size
+            target = _checks.shaped("target", target, outputs.shape[1:])
+        else:
+            target = _time_major(_checks.shaped("target", target, y.shape), swap)
+        counted = self._counted(outputs.shape, lengths)
+        if counted is None and self.steps == "all":
+            np.subtract(outputs, target, out=residuals, casting="same_kind")
+        elif counted is None:
+            np.subtract(outputs[-1], target, out=residuals[-1], casting="same_kind")
+        else:
+            t, b = counted
+            residuals[t, b] = outputs[t, b] - (target[b] if self.steps == "last" else target[t, b])
+        size = residuals[0, 0].size * len(counted[0]) if counted else target.size
+        value = _optim.sum_of_squares(self._dy.reshape(-1)) / max(size, 1)  # dy is 0 elsewhere
+        self._dy *= 2 / max(size, 1)
         return value, self._dy
+
+    def _counted(self, shape: tuple[int, ...], lengths: Any) -> tuple[Array, Array] | None:
+        """Time and row of every step that counts, or None: there are no lengths."""
+        if lengths is None:
+            return None
+        if len(shape) != 3:
+            raise ValueError(f"lengths: expected y to be a batch of sequences, got {shape}")
+        lengths = _checks.sequence_lengths(lengths, shape[0], shape[1])
+        if self.steps == "last":
+            (rows,) = np.nonzero(lengths)
+            return lengths[rows] - 1, rows
+        t, b = np.nonzero(np.arange(shape[0])[:, None] < lengths)
+        return t, b
+
+
+def _time_major(array: Array, swap: bool) -> Array:
+    return array.swapaxes(0, 1) if swap else array

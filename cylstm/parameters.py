@@ -1,6 +1,7 @@
 """A model's parameters: one flat vector, one flat gradient vector, and named views of both."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -117,7 +118,7 @@ class ParameterStore:
 
 
 def _count(shape: Shape) -> int:
-    return int(np.prod(shape, dtype=np.int64))
+    return math.prod(shape)
 
 
 def _zeros(size: int, dtype: np.dtype[Any]) -> Array:

@@ -23,7 +23,7 @@ PARAMETERS = {
 }  # engine, PyTorch
 
 
-class RecurrentLayer(SequenceLayer):
+class RecurrentLayer(SequenceLayer, abstract=True):
     """A stack of `num_layers` layers of one cell; see `LSTM` for the parameters."""
 
     options: ClassVar[tuple[str, ...]] = ()  # constructor arguments of the subclass, kept as attributes

@@ -11,7 +11,7 @@ from cylstm.layer import Layer
 Array = NDArray[Any]
 
 
-class SequenceLayer(Layer):
+class SequenceLayer(Layer, abstract=True):
     """A layer called as `y, state = layer(x, state)` on sequences in any of three layouts.
 
     A subclass also gives `_checked_state(name, state, B)`, None or a state in the
@@ -47,7 +47,11 @@ class SequenceLayer(Layer):
         steps, unbatched = self._time_major("x", x, self.input_size)
         T, B = steps.shape[:2]
         if lengths is not None:
-            lengths = _checked_lengths(lengths, T, None if unbatched else B)
+            if unbatched:
+                raise ValueError(
+                    "lengths: expected a batch of sequences, got one without a batch; cut it instead"
+                )
+            lengths = _checks.sequence_lengths(lengths, T, B)
         return steps, unbatched, self._checked_state("state", state, None if unbatched else B), lengths
 
     def __call__(
@@ -129,16 +133,3 @@ class SequenceLayer(Layer):
         if dx is not None:
             dx = self._as_caller(dx, unbatched).copy()
         return dx, self._state_for_caller(initial, unbatched)
-
-
-def _checked_lengths(lengths: Any, T: int, B: int | None) -> Array:
-    array = np.asarray(lengths)
-    if B is None:
-        raise ValueError(
-            "lengths: expected a batch of sequences, got one sequence without a batch; cut it instead"
-        )
-    if array.shape != (B,) or array.dtype.kind not in "iu":
-        raise ValueError(f"lengths: expected {B} ints, one a sequence, got {array.dtype} {array.shape}")
-    if B and not (array.min() >= 0 and array.max() <= T):
-        raise ValueError(f"lengths: expected 0 to T = {T}, got {array.min()} to {array.max()}")
-    return array.astype(np.intp)

@@ -32,7 +32,7 @@ def read_csv(
         Whether the first line names the columns.
     delimiter : str
     missing : {"error", "interpolate"}
-        Refuse empty cells (also NA, NaN, null, ?), or put the straight line between neighbours there.
+        Refuse empty cells (also NA, NaN, null, ?), or give them as NaN, for `interpolated`.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def read_csv(
                 place = f"{path}, line {row + first_line}, column {name}"
                 raise ValueError(f"{place}: expected a finite number, got {cells[i]!r}")
             values[row, j] = number
-        _fill(values[:, j], f"{path}, column {name}", first_line, missing)
+        _check_missing(values[:, j], f"{path}, column {name}", first_line, missing)
     return values, list(columns)
 
 
@@ -110,18 +110,18 @@ def _number(cell: str) -> float | None:
     """The number in a cell, NaN if it is empty, None if it is something else."""
     if cell.lower() in MISSING:
         return float("nan")
+    if "_" in cell:  # which float() would read past
+        return None
     try:
         return float(cell)
     except ValueError:
         return None
 
 
-def _fill(column: Array, place: str, first_line: int, missing: str) -> None:
-    """Refuse missing values, or interpolate them; the ends take the nearest value."""
+def _check_missing(column: Array, place: str, first_line: int, missing: str) -> None:
+    """Refuse a column with missing values, or of nothing else."""
     gaps = np.isnan(column)
-    if not gaps.any():
-        return
-    if missing != "interpolate":
+    if gaps.any() and missing != "interpolate":
         line = int(np.argmax(gaps)) + first_line
         raise ValueError(
             f"{place}: {gaps.sum()} missing values, the first in line {line}; "
@@ -129,5 +129,18 @@ def _fill(column: Array, place: str, first_line: int, missing: str) -> None:
         )
     if gaps.all():
         raise ValueError(f"{place}: no values at all")
-    rows: NDArray[Any] = np.arange(len(column))
-    column[gaps] = np.interp(rows[gaps], rows[~gaps], column[~gaps])
+
+
+def interpolated(values: Array) -> Array:
+    """The columns with straight lines across their gaps; the ends take the nearest value.
+
+    >>> interpolated(np.array([[np.nan], [1.0], [np.nan], [3.0]]))[:, 0]
+    array([1., 1., 2., 3.])
+    """
+    filled = values.copy()
+    rows: NDArray[Any] = np.arange(len(values))
+    for column in filled.T:
+        gaps = np.isnan(column)
+        if gaps.any() and not gaps.all():
+            column[gaps] = np.interp(rows[gaps], rows[~gaps], column[~gaps])
+    return filled

@@ -85,7 +85,13 @@ class Stream:
             (T, B, O).
         """
         array = _checks.real_array("x", x)
-        return self._run(array, array, 3, (len(array), self.batch_size, self.model.output_size), out)
+        return self._run(
+            array,
+            array,
+            3,
+            (array.shape[0] if array.ndim else 0, self.batch_size, self.model.output_size),
+            out,
+        )
 
     def _run(self, steps: Array, x: Array, ndim: int, shape: tuple[int, ...], out: Array | None) -> Array:
         B, I = self.batch_size, self.model.input_size

@@ -92,11 +92,11 @@ def blas_libraries() -> list[Any]:
 
         from cylstm._engine import _blas
 
+        wanted = default()
         _blas.load()
         found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
         # SciPy's wheels bring a BLAS of their own; without one it shares that of the process.
         _libraries.extend([library for library in found if "scipy.libs" in library.filepath] or found)
-        wanted = default()
         for library in _libraries:
             if "CYLSTM_NUM_THREADS" in os.environ or library.num_threads > wanted:
                 library.set_num_threads(wanted)

@@ -1,5 +1,6 @@
 """The buffers of a stack of recurrent layers, and one pass through it, forward and back."""
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +36,12 @@ class Workspace:
     def __init__(
         self, layer: "RecurrentLayer", training: bool, in_place: bool = False, inspected: bool = False
     ) -> None:
-        self.layer, self.training, self.in_place, self.inspected = layer, training, in_place, inspected
+        self.layer = weakref.proxy(layer)  # which owns its workspaces
+        self.training, self.in_place, self.inspected = training, in_place, inspected
         self.arena = Arena()
         self.key: tuple[Any, ...] = ()
+        self.buffers: dict[str, Array] = {}
+        self.passes: dict[tuple[int, int], Any] = {}
 
     def prepare(self, T: int, B: int, lengths: Array | None) -> None:
         """Plan for a batch, unless the last one was like it."""
@@ -47,7 +51,7 @@ class Workspace:
         key = (T, B, None if lengths is None else lengths.tobytes(), layer._store.root)
         if self.key == key:
             return
-        self.key = ()
+        self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for
         self.packing = packing = Packing(T, B, lengths)
         self.index = packing.index(layer.reverse)
         if layer.bidirectional:
@@ -63,7 +67,6 @@ class Workspace:
         self.buffers["no_bias"][...] = 0
         self.parts = [(l, d) for l in range(self.plan.L) for d in range(self.plan.D)]
         cell, kernels = layer.spec.row, isa.selected()
-        self.passes = {}
         for l, d in self.parts:
             sizes = (B, self.plan.inputs(l), self.plan.H)
             self.passes[l, d] = _recurrent.LayerPass(cell, kernels, packing.rows, *sizes, self._arrays(l, d))
@@ -87,6 +90,8 @@ class Workspace:
     def _arrays(self, l: int, d: int) -> dict[str, Array]:
         """What the engine calls by which name, for one layer and direction."""
         parameters, gradients, buffers = self.layer.parameters, self.layer.gradients, self.buffers
+        if self.inspected:  # whose gradients are not the layer's
+            gradients = {name: np.zeros_like(value) for name, value in gradients.items()}
         kinds = [
             "gates",
             "h",

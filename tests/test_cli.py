@@ -112,6 +112,26 @@ def test_train_tells_errors_in_json_and_draws_on_request(table, tmp_path, capsys
     assert (result["rmse"], result["rows"]) == ({}, 120)
 
 
+def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, capsys):
+    """The first 96 of 120 rows are learnt from; two files that differ only after them teach the same."""
+    lines = table.read_text().splitlines()
+    models = []
+    for value in ("5", "-5"):
+        changed = [*lines[:96], "d95,,1", *(f"d{d},{value},1" for d in range(96, 120))]
+        table.write_text("\n".join(changed))
+        models.append(tmp_path / f"m{value}")
+        assert train(table, "--columns", "a", "--missing", "interpolate", "--output", str(models[-1])) == 0
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_a_short_table_is_trained_on_and_measured_where_that_can_be(tmp_path, capsys):
+    path = tmp_path / "short.csv"
+    path.write_text("a,b\n" + "".join(f"{i % 3},d{i}\n" for i in range(20)))
+    options = ["--horizon", "1", "--updates", "5", "--output", str(tmp_path / "m")]
+    assert cli.main(["train", str(path), *options]) == 0
+    assert "nan" in capsys.readouterr().out
+
+
 def test_a_file_without_a_header(table, tmp_path, capsys):
     bare = tmp_path / "bare.csv"
     bare.write_text(table.read_text().partition("\n")[2])
@@ -149,6 +169,10 @@ def test_info_says_what_runs(capsys):
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--hidden", "0"],
             "hidden_size: expected a positive",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--hidden", "9" * 20],
+            "cannot allocate",
         ),
         (["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--delimiter", ";;"], "--delimiter"),
         (["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--seed", "-1"], "seed"),
@@ -208,7 +232,7 @@ def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert err == "cylstm: interrupted; nothing was saved\n"
+    assert err == "cylstm: interrupted\n"
     assert out == ""
     assert model.read_bytes() == b"the earlier file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m.safetensors"]

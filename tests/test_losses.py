@@ -31,6 +31,40 @@ def test_mse_of_the_last_step_has_no_gradient_elsewhere(rng, batch_first):
     np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("steps", ["all", "last"])
+def test_mse_of_a_ragged_batch_counts_real_steps_only(rng, steps, batch_first):
+    lengths = np.array([5, 0, 2])
+    y, target = rng.standard_normal((2, 5, 3, 2))
+    real = [(t, b) for b, n in enumerate(lengths) for t in range(n) if steps == "all" or t == n - 1]
+    t, b = np.array(real).T
+    wanted = target if steps == "all" else target[0]
+    expected, residual = reference.mse(y[t, b], target[t, b] if steps == "all" else wanted[b])
+    dy_expected = np.zeros_like(y)
+    dy_expected[t, b] = residual
+    y[3:, 2] = np.nan  # padding has no influence
+    y[:, 1] = np.nan
+    if batch_first:
+        y, dy_expected = y.swapaxes(0, 1), dy_expected.swapaxes(0, 1)
+        wanted = wanted.swapaxes(0, 1) if steps == "all" else wanted
+    value, dy = cylstm.losses.MSE(steps, batch_first)(y, wanted, lengths)
+    np.testing.assert_allclose(value, expected, **tolerances.FLOAT64)
+    np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
+    nothing, dy = cylstm.losses.MSE(steps, batch_first)(y, wanted, [0, 0, 0])
+    assert nothing == 0
+    assert not dy.any()
+
+
+def test_mse_does_not_mind_what_a_caller_did_to_the_gradient(rng):
+    y, target = rng.standard_normal((4, 2, 3)), rng.standard_normal((2, 3))
+    loss = cylstm.losses.MSE("last")
+    first, dy = loss(y, target)
+    dy += 1
+    second, dy = loss(y, target)
+    assert first == second
+    assert not dy[:-1].any()
+
+
 def test_mse_agrees_with_torch(rng, torch):
     y, target = rng.standard_normal((2, 6, 3, 2))
     theirs = torch.tensor(y, requires_grad=True)
@@ -54,5 +88,9 @@ def test_mse_refuses_what_does_not_fit():
         cylstm.losses.MSE("first")
     with pytest.raises(ValueError, match=r"target: expected \(5, 2, 3\), got \(2, 3\)"):
         cylstm.losses.MSE()(np.zeros((5, 2, 3)), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="lengths: expected 2 ints"):
+        cylstm.losses.MSE()(np.zeros((5, 2, 3)), np.zeros((5, 2, 3)), [5])
+    with pytest.raises(ValueError, match="lengths: expected y to be a batch"):
+        cylstm.losses.MSE()(np.zeros((5, 3)), np.zeros((5, 3)), [5])
     with pytest.raises(ValueError, match=r"y: expected .* got \(0, 2, 3\)"):
         cylstm.losses.MSE()(np.zeros((0, 2, 3)), np.zeros((0, 2, 3)))

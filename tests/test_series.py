@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cylstm.series import read_csv
+from cylstm.series import interpolated, read_csv
 
 
 def write(tmp_path, text, encoding="utf-8"):
@@ -35,7 +35,8 @@ def test_missing_values_are_interpolated_on_request_only(tmp_path):
         ValueError, match=r"column a: 4 missing values, the first in line 2; pass --missing interpolate"
     ):
         read_csv(path, ["a"])
-    np.testing.assert_array_equal(read_csv(path, ["a"], missing="interpolate")[0][:, 0], [2, 2, 4, 6, 8, 8])
+    values, _ = read_csv(path, ["a"], missing="interpolate")
+    np.testing.assert_array_equal(interpolated(values)[:, 0], [2, 2, 4, 6, 8, 8])
     with pytest.raises(ValueError, match="column a: no values at all"):
         read_csv(write(tmp_path, "a,b\n,1\n,2\n"), ["a"], missing="interpolate")
 

@@ -258,6 +258,7 @@ cdef class LayerPass:
         cdef Pass *p = &self.p
         if not 0 <= cell < CYL_CELL_COUNT or not 0 <= isa <= cyl_detect_isa():
             raise ValueError(f"cell {cell}, isa {isa}: no such row in the table of cells on this machine")
+        check_products(cell)
         self.rows, self.arrays = rows, arrays
         self.double_precision = arrays["x"].dtype.itemsize == 8
         p.cell, p.isa, p.T, p.B, p.I, p.H = cell, isa, rows.shape[0], B, I, H
@@ -352,8 +353,22 @@ cdef class LayerPass:
                 backward[float](&p, 0)
 
 
+cdef int check_products(int cell) except -1:
+    """A cell's products cover every gate once, and fit into `extra`, which is one gate wide."""
+    cdef const cyl_cell_shape *shape = &cyl_cell_shapes[cell]
+    cdef int k, gates = 0
+    for k in range(shape.products):
+        gates += shape.product[k].count
+        if shape.product[k].to_extra and (shape.product[k].count != 1 or not shape.has_extra):
+            raise ValueError(f"cell {cell}: product {k} does not fit into the plane of the cell")
+    if gates != shape.gates:
+        raise ValueError(f"cell {cell}: products cover {gates} of {shape.gates} gates")
+    return 0
+
+
 def cell_shape(int cell):
     """What the C table says of a cell: (gates, states, has_extra)."""
     if not 0 <= cell < CYL_CELL_COUNT:
         raise ValueError(f"cell: expected 0 to {CYL_CELL_COUNT - 1}, got {cell}")
+    check_products(cell)
     return cyl_cell_shapes[cell].gates, cyl_cell_shapes[cell].states, bool(cyl_cell_shapes[cell].has_extra)

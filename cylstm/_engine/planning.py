@@ -135,7 +135,10 @@ class Arena:
                 size *= n
             end += -(-size // ALIGNMENT) * ALIGNMENT
         if end > self._block.nbytes:
-            self._block = aligned_bytes(end)
+            # At least a quarter more, for batches that keep growing; the old block goes first.
+            size = max(end, self._block.nbytes * 5 // 4)
+            self._block = np.empty(0, np.uint8)
+            self._block = aligned_bytes(size)
             self.allocations += 1
         return {
             name: np.ndarray(shape, dtype, buffer=self._block, offset=offsets[name])
@@ -147,7 +150,7 @@ def aligned_bytes(size: int) -> NDArray[np.uint8]:
     """Uninitialised memory that starts on a cache line."""
     try:
         raw = np.empty(size + ALIGNMENT, np.uint8)
-    except (MemoryError, ValueError) as error:
+    except (MemoryError, ValueError, OverflowError) as error:
         raise MemoryError(
             f"cannot allocate {size / 2**30:.1f} GiB of buffers: use shorter sequences, smaller batches "
             "or fewer units"

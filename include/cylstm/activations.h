@@ -25,6 +25,10 @@
 
 #include "platform.h"
 
+#ifdef __FAST_MATH__
+#error "cylstm: compile without -ffast-math, which removes the rounding that exp relies on"
+#endif
+
 #define CYL_BODY "activations_body.h"
 #include "instantiate_reals.h"
 #undef CYL_BODY
