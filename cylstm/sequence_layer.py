@@ -96,14 +96,14 @@ class SequenceLayer(Layer, abstract=True):
         value: tuple[Array, Any] = self._run(steps, initial, lengths, result)
         return value
 
-    def backward(self, dy: Any, dstate: Any = None, *, need_dx: bool = True) -> tuple[Array | None, Any]:
+    def backward(self, dy: Any, ds_n: Any = None, *, need_dx: bool = True) -> tuple[Array | None, Any]:
         """Go back through the last training forward pass, adding to `gradients`.
 
         Parameters
         ----------
         dy : array of real numbers
             dL/dy, in the shape of y.
-        dstate : optional
+        ds_n : optional
             dL/d(final state), in the form of the state. Zeros by default.
         need_dx : bool
             Whether to compute dL/dx.
@@ -112,7 +112,7 @@ class SequenceLayer(Layer, abstract=True):
         -------
         dx : ndarray or None
             dL/dx, in the shape of x.
-        dstate_0
+        ds_0
             dL/d(initial state).
 
         Raises
@@ -128,7 +128,7 @@ class SequenceLayer(Layer, abstract=True):
         T, B = workspace.batch_shape
         if steps.shape[:2] != (T, B):
             raise ValueError(f"dy: expected T, B = {T}, {B} as in the forward pass, got {steps.shape[:2]}")
-        final = self._checked_state("dstate", dstate, None if unbatched else B)
+        final = self._checked_state("ds_n", ds_n, None if unbatched else B)
         dx, initial = self._go_back(workspace, steps, final, need_dx)
         if dx is not None:
             dx = self._as_caller(dx, unbatched).copy()

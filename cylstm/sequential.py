@@ -111,18 +111,23 @@ class Sequential(SequenceLayer):
     ) -> tuple[Array, Any]:
         workspace.batch_shape = x.shape[:2]
         workspace.real = None if lengths is None else np.arange(len(x))[:, None] < lengths
-        x = workspace.without_padding(x)
+        if not isinstance(self.layers[0], SequenceLayer):  # which would read the padding
+            x = workspace.without_padding(x)
         final = []
         for layer, part, before in zip(self.layers, workspace.parts, state, strict=True):
             x, after = layer._forward(part, x, before, lengths)
             final.append(after)
-        return workspace.without_padding(x), tuple(final)
+        if workspace.real is not None:
+            x[~workspace.real] = 0
+        return x, tuple(final)
 
     def _backward(
         self, workspace: "_Workspace", dy: Array, dstate: Any, need_dx: bool
     ) -> tuple[Array | None, Any]:
         initial = []
-        gradient: Array | None = workspace.without_padding(dy)
+        gradient: Array | None = dy
+        if not isinstance(self.layers[-1], SequenceLayer):
+            gradient = workspace.without_padding(dy)
         for position in reversed(range(len(self.layers))):
             assert gradient is not None
             gradient, before = self.layers[position]._backward(
@@ -141,5 +146,5 @@ class _Workspace:
         self.real: NDArray[np.bool_] | None = None  # (T, B), whether there is a step
 
     def without_padding(self, array: Array) -> Array:
-        """The array with zeros where there is no step: layers without a sense of time read all rows."""
+        """A copy with zeros where there is no step."""
         return array if self.real is None else np.where(self.real[:, :, None], array, array.dtype.type(0))

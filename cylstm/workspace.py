@@ -201,8 +201,9 @@ class Workspace:
         _gather(dy, self.index, buffers["dout"] if D == 2 else buffers["dy0"])
         for l in reversed(range(self.plan.L)):
             if D == 2:
+                buffers["dy0"][...] = buffers["dout"][:, H:]
+                np.take(buffers["dy0"], self.there, axis=0, out=buffers["dy1"], mode="clip")
                 buffers["dy0"][...] = buffers["dout"][:, :H]
-                buffers["dy1"][...] = buffers["dout"][self.there, H:]
             for d in range(D):
                 self.passes[l, d].backward(need_dx or l > 0)
             if D == 2 and l:

@@ -119,3 +119,34 @@ def test_linear_refuses_what_does_not_fit():
     layer(np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"dy: expected \(\.\.\., 2\) with 5 rows, got \(4, 2\)"):
         layer.backward(np.zeros((4, 2)))
+
+
+@pytest.mark.parametrize("layers", ["ll", "lr", "rl", "lrl", "(lr)l"])
+def test_a_ragged_batch_equals_each_sequence_alone(rng, layers):
+    def build():
+        seeds = iter(range(10))
+
+        def make(letter):
+            layer_type = {"l": cylstm.Linear, "r": cylstm.GRU}[letter]
+            return layer_type(3, 3, dtype="float64", seed=next(seeds))
+
+        if layers.startswith("("):
+            inner = cylstm.Sequential(make("l"), make("r"))
+            return cylstm.Sequential(inner, make("l")).train()
+        return cylstm.Sequential(*map(make, layers)).train()
+
+    ragged, alone = build(), build()
+    lengths = [4, 0, 6, 1]
+    x, dy = rng.standard_normal((2, 6, 4, 3))
+    for b, n in enumerate(lengths):
+        x[n:, b] = dy[n:, b] = np.nan  # padding has no influence
+    y, _ = ragged(x, lengths=lengths)
+    dx, _ = ragged.backward(dy)
+    for b, n in enumerate(lengths):
+        y_alone, _ = alone(x[:n, b : b + 1])
+        dx_alone, _ = alone.backward(dy[:n, b : b + 1])
+        np.testing.assert_allclose(y[:n, b], y_alone[:, 0], **tolerances.FLOAT64)
+        np.testing.assert_allclose(dx[:n, b], dx_alone[:, 0], **tolerances.FLOAT64)
+        assert not y[n:, b].any()
+        assert not dx[n:, b].any()
+    np.testing.assert_allclose(ragged._store.grad, alone._store.grad, **tolerances.FLOAT64)
