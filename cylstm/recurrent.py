@@ -15,12 +15,6 @@ from cylstm.workspace import Workspace, parameter_name
 
 Array = NDArray[Any]
 State = tuple[Array, ...]
-PARAMETERS = {
-    "w_ih": "weight_ih",
-    "w_hh": "weight_hh",
-    "b_ih": "bias_ih",
-    "b_hh": "bias_hh",
-}  # engine, PyTorch
 
 
 class RecurrentLayer(SequenceLayer, abstract=True):
