@@ -199,12 +199,8 @@ def test_gradients_agree_with_finite_differences(rng, cell, direction, lengths):
     layer.eval()
     pairs = [(layer._store.grad, layer._store.data), (dx, x), *zip(parts_of(initial), state, strict=True)]
     for ours, array in pairs:
-        numerical = gradient(
-            loss, array, h=1e-5 if cell == "rnn_relu" else 1e-3
-        )  # a small step misses the kink
-        np.testing.assert_allclose(
-            ours, numerical, **tolerances.DIFFERENCES | ({"atol": 1e-8} if cell == "rnn_relu" else {})
-        )
+        step, limits = tolerances.differences(cell)
+        np.testing.assert_allclose(ours, gradient(loss, array, step), **limits)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "rnn_tanh", "rnn_relu", "gru"])

@@ -34,10 +34,8 @@ def test_gradients_agree_with_finite_differences(rng, cell, sizes):
 
     gradients = backward(*upstream, forward(*inputs.values())[-1])
     for name, array in inputs.items():
-        numerical = gradient(
-            loss, array, h=1e-4 if cell == "rnn_relu" else 1e-3
-        )  # a small step misses the kink
-        np.testing.assert_allclose(gradients[f"d{name}"], numerical, **tolerances.DIFFERENCES, err_msg=name)
+        step, limits = tolerances.differences(cell)
+        np.testing.assert_allclose(gradients[f"d{name}"], gradient(loss, array, step), **limits, err_msg=name)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "rnn_tanh", "rnn_relu", "gru"])
