@@ -164,7 +164,11 @@ def _print_errors(errors: dict[str, Array], title: str) -> None:
     print(title)
     print(f"  {'RMSE, steps ahead':<22}" + "".join(f"{h:>9}" for h in shown))
     for name, error in errors.items():
-        print(f"  {name:<22}" + "".join(f"{error[h - 1]:>9.3f}" for h in shown))
+        print(f"  {name:<22}" + "".join(f"{_number(error[h - 1]):>9}" for h in shown))
+
+
+def _number(error: float) -> str:
+    return "-" if np.isnan(error) else f"{error:.3f}"
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -221,7 +225,7 @@ def _train(options: argparse.Namespace) -> None:
         raise ValueError(f"--plot: {NO_MATPLOTLIB}")
     if not 0 <= options.test < 1:
         raise ValueError(f"--test: expected a share in [0, 1), got {options.test}")
-    values, names = _read(options, options.columns.split(",") if options.columns else None)
+    values, names = _read(options, _names(options.columns))
     n = len(values) - round(options.test * len(values))
     if (
         options.missing == "interpolate"
@@ -281,6 +285,11 @@ def _check_outputs(outputs: list[str | None], inputs: list[str]) -> None:
         if os.path.realpath(path) in taken:
             raise ValueError(f"{path}: would be overwritten; choose another file for the output")
         taken.add(os.path.realpath(path))
+
+
+def _names(columns: str | None) -> list[str] | None:
+    """Names from `A,B`, in the quotes of CSV where they hold commas."""
+    return [name.strip() for name in next(csv.reader([columns], skipinitialspace=True))] if columns else None
 
 
 def _read(options: argparse.Namespace, columns: list[str] | None) -> tuple[Array, list[str]]:

@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,23 +36,22 @@ class ModelFileError(ValueError):
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that at every moment either the old or the whole new one is there.
 
+    A link stays, and its target is replaced; a file that is replaced keeps its permissions.
+
     Raises
     ------
     OSError
         If the folder cannot be written to; an earlier file is untouched.
     """
-    import tempfile
-
-    check_writable(path)
-    path = Path(os.path.realpath(path))  # a link stays, and its target is replaced
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()  # mkstemp's is private
-    handle, temporary = tempfile.mkstemp(prefix=".cylstm-", dir=path.parent)
+    path = Path(os.path.realpath(path))
+    handle, temporary = _new_file_beside(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)
+        if path.exists():
+            os.chmod(temporary, path.stat().st_mode & 0o777)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -61,25 +61,23 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `write_atomically` would, before the work whose result it is to keep."""
-    import tempfile
-
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():  # a device or a pipe, which a rename would destroy
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=".cylstm-", dir=path.parent)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write here: {error.strerror}", str(path)) from None
+    handle, temporary = _new_file_beside(Path(path))
     os.close(handle)
     os.unlink(temporary)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _new_file_beside(path: Path) -> tuple[int, Path]:
+    """Handle and path of a new file in the folder of one that may be replaced."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a device or a pipe, which a rename would destroy
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    temporary = path.parent / f".cylstm-{secrets.token_hex(8)}"
+    try:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+        return os.open(temporary, flags, 0o666), temporary
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write here: {error.strerror}", str(path)) from None
 
 
 def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
@@ -91,7 +89,7 @@ def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any]
     path : path
         An earlier file of this name is replaced when the new one is complete.
     extra : mapping, optional
-        JSON values to keep with the model; `load_extra` gives them back.
+        JSON values to keep with the model; `load_with_extra` gives them back.
 
     Examples
     --------

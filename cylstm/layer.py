@@ -40,7 +40,7 @@ class Layer:
         """Register a class that can be built, under its name."""
         super().__init_subclass__(**kwargs)
         if not abstract:
-            LAYER_TYPES[cls.__name__] = cls
+            LAYER_TYPES.setdefault(cls.__name__, cls)  # the name of a layer of ours stays its own
 
     def __init__(self) -> None:
         self.training = False
@@ -109,7 +109,8 @@ class Layer:
         Raises
         ------
         ValueError, TypeError
-            If a name is missing or unknown, or a shape or dtype differs; nothing is changed then.
+            If a name is missing or unknown, a shape differs, or a value is no real number; nothing is
+            changed then.
         """
         self._store.load(values)
 
@@ -132,7 +133,7 @@ class Layer:
                 self._kept = self._new_workspace(True)
             self._kept_for = None  # an exception on the way leaves nothing to go back through
             value = result(*self._forward(self._kept, x, state, lengths))
-            self._kept_for = (self._store.root, self._store.version)
+            self._kept_for = (self._store.place, self._store.version)
             return value
         try:
             workspace = self._spare.pop()
@@ -150,7 +151,7 @@ class Layer:
                 "backward: no training forward pass to go back through; call train(), then the layer, "
                 "then backward once"
             )
-        if self._kept_for != (self._store.root, self._store.version):
+        if self._kept_for != (self._store.place, self._store.version):
             raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")
         return self._kept
 
@@ -161,7 +162,7 @@ class Layer:
 
     def __reduce__(self) -> Any:
         """Copy and pickle as configuration and parameters."""
-        return _rebuild, (type(self).__name__, self.config, self.state_dict(), self.training)
+        return _rebuild, (type(self), self.config, self.state_dict(), self.training)
 
     def __repr__(self) -> str:
         """As it was constructed."""
@@ -169,8 +170,8 @@ class Layer:
         return f"{type(self).__name__}({arguments})"
 
 
-def _rebuild(name: str, config: dict[str, Any], values: dict[str, Array], training: bool) -> Layer:
-    layer = from_config({"type": name, **config})
+def _rebuild(cls: type[Layer], config: dict[str, Any], values: dict[str, Array], training: bool) -> Layer:
+    layer = cls._from_config(config)
     layer.load_state_dict(values)
     layer.training = training
     return layer

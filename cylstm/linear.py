@@ -75,16 +75,14 @@ class Linear(Layer):
         def result(y: Array, _: None) -> Array:
             return y.copy().reshape(*array.shape[:-1], self.output_size)
 
+        self._y_shape = (*array.shape[:-1], self.output_size)
         value: Array = self._run(array.reshape(1, -1, self.input_size), None, None, result)
         return value
 
     def backward(self, dy: Any) -> Array:
         """dL/dx from dL/dy of the last training forward pass; adds to the gradients."""
         workspace = self._workspace_to_go_back()
-        array = _checks.real_array("dy", dy)
-        rows = workspace.x.shape[0]
-        if array.ndim < 1 or array.shape[-1] != self.output_size or array.size != rows * self.output_size:
-            raise ValueError(f"dy: expected (..., {self.output_size}) with {rows} rows, got {array.shape}")
+        array = _checks.shaped("dy", dy, self._y_shape)
         dx, _ = self._go_back(workspace, array.reshape(1, -1, self.output_size), None, True)
         assert dx is not None
         return dx.copy().reshape(*array.shape[:-1], self.input_size)

@@ -13,6 +13,13 @@ from cylstm._engine.planning import Shape, aligned_bytes
 Array = NDArray[Any]
 
 
+class Place:
+    """Where the vectors of a model and all its parts are; each differs from every other."""
+
+    def __init__(self) -> None:
+        self.version = 0
+
+
 class ParameterStore:
     """Flat storage of named arrays and their gradients.
 
@@ -24,10 +31,10 @@ class ParameterStore:
 
     Notes
     -----
-    A store is its own root until `join` makes it a part of a larger one; then its
-    vectors are slices of the root's. All writing to parameters goes through
-    `writing`, which counts the root's `version` up, so that whoever keeps a
-    transformed copy of the weights can tell that it is stale.
+    `join` makes a store a part of a larger one; then its vectors are slices of that
+    one's. All writing to parameters goes through `writing`, which counts the `version` of the whole
+    model up, so that whoever keeps a transformed copy of the weights can tell that it is stale.
+    `place` is another object once the vectors have moved.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], dtype: np.dtype[Any]) -> None:
@@ -36,14 +43,14 @@ class ParameterStore:
         self.size = sum(_count(shape) for shape in self.shapes.values())
         self.data = _zeros(self.size, dtype)
         self.grad = _zeros(self.size, dtype)
-        self.root = self
-        self._version = 0
+        self.place = Place()
+        self._joined = False
         self._parts: list[ParameterStore] = []
 
     @property
     def version(self) -> int:
         """Number of times that parameters of the whole model were written."""
-        return self.root._version
+        return self.place.version
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Array]:
@@ -51,7 +58,7 @@ class ParameterStore:
         try:
             yield self.data
         finally:
-            self.root._version += 1
+            self.place.version += 1
 
     def parameters(self) -> dict[str, Array]:
         """Read-only views by name."""
@@ -88,7 +95,7 @@ class ParameterStore:
             raise ValueError(f"layers: expected one dtype, got {sorted(map(str, dtypes))}")
         stores = list(parts.values())
         for position, (key, part) in enumerate(parts.items()):
-            if part.root is not part or part in stores[:position]:
+            if part._joined or part in stores[:position]:
                 raise ValueError(
                     f"layer {key}: already part of a model; build a layer of its own for this one"
                 )
@@ -99,14 +106,16 @@ class ParameterStore:
         joined._parts = list(parts.values())
         joined.data[...] = np.concatenate([part.data for part in joined._parts])
         joined.grad[...] = np.concatenate([part.grad for part in joined._parts])
-        joined._attach(joined, joined.data, joined.grad)
+        for part in joined._parts:
+            part._joined = True
+        joined._attach(joined.place, joined.data, joined.grad)
         return joined
 
-    def _attach(self, root: "ParameterStore", data: Array, grad: Array) -> None:
-        self.root, self.data, self.grad = root, data, grad
+    def _attach(self, place: Place, data: Array, grad: Array) -> None:
+        self.place, self.data, self.grad = place, data, grad
         start = 0
         for part in self._parts:
-            part._attach(root, data[start : start + part.size], grad[start : start + part.size])
+            part._attach(place, data[start : start + part.size], grad[start : start + part.size])
             start += part.size
 
     def _views(self, flat: Array) -> dict[str, Array]:

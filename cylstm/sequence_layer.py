@@ -89,6 +89,8 @@ class SequenceLayer(Layer, abstract=True):
         shape = self._as_caller(np.broadcast_to(0, (T, B, self.output_size)), unbatched).shape
         y = np.empty(shape, self.dtype) if out is None else _checks.output("out", out, shape, self.dtype)
 
+        self._y_shape = shape
+
         def result(steps_out: Array, final: Any) -> tuple[Array, Any]:
             y[...] = self._as_caller(steps_out, unbatched)
             return y, self._state_for_caller(final, unbatched)
@@ -124,10 +126,8 @@ class SequenceLayer(Layer, abstract=True):
             If a shape or dtype is not as above.
         """
         workspace = self._workspace_to_go_back()
-        steps, unbatched = self._time_major("dy", dy, self.output_size)
-        T, B = workspace.batch_shape
-        if steps.shape[:2] != (T, B):
-            raise ValueError(f"dy: expected T, B = {T}, {B} as in the forward pass, got {steps.shape[:2]}")
+        steps, unbatched = self._time_major("dy", _checks.shaped("dy", dy, self._y_shape), self.output_size)
+        B = steps.shape[1]
         final = self._checked_state("ds_n", ds_n, None if unbatched else B)
         dx, initial = self._go_back(workspace, steps, final, need_dx)
         if dx is not None:

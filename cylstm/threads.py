@@ -8,6 +8,7 @@ is first needed. `threadpoolctl.threadpool_limits` reaches the same pool.
 import contextlib
 import math
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,21 +84,24 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 _libraries: list[Any] = []
+_lock = threading.Lock()
 
 
 def blas_libraries() -> list[Any]:
     """Controllers of the BLAS behind SciPy; the first call, before the first product, applies the default."""
-    if not _libraries:
-        import threadpoolctl
+    with _lock:
+        if not _libraries:
+            import threadpoolctl
 
-        from cylstm._engine import _blas
+            from cylstm._engine import _blas
 
-        wanted = default()
-        _blas.load()
-        found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-        # SciPy's wheels bring a BLAS of their own; without one it shares that of the process.
-        _libraries.extend([library for library in found if "scipy.libs" in library.filepath] or found)
-        for library in _libraries:
-            if "CYLSTM_NUM_THREADS" in os.environ or library.num_threads > wanted:
-                library.set_num_threads(wanted)
+            wanted = default()
+            _blas.load()
+            found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+            # SciPy's wheels bring a BLAS of their own; without one it shares that of the process.
+            chosen = [library for library in found if "scipy" in library.filepath] or found
+            for library in chosen:
+                if "CYLSTM_NUM_THREADS" in os.environ or library.num_threads > wanted:
+                    library.set_num_threads(wanted)
+            _libraries.extend(chosen)
     return _libraries

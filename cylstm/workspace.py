@@ -48,7 +48,7 @@ class Workspace:
         from cylstm._engine import _recurrent, isa  # brings in SciPy's BLAS, so only now
 
         layer = self.layer
-        key = (T, B, None if lengths is None else lengths.tobytes(), layer._store.root)
+        key = (T, B, None if lengths is None else lengths.tobytes(), layer._store.place)
         if self.key == key:
             return
         self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for

@@ -1,6 +1,8 @@
 """Nothing is allocated after warm-up, and a stream of shapes does not grow."""
 
+import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -79,3 +81,19 @@ def test_training_keeps_one_plane_for_each_gate_and_state():
     layer(np.zeros((T, B, H)))
     planes = layer._kept.arena._block.nbytes / (T * B * H * 4)
     assert planes < 4 + 2 + 2 + 0.5
+
+
+def test_a_model_that_is_dropped_is_gone_without_the_garbage_collector():
+    """Megabytes of parameters and buffers must not wait for it."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = cylstm.Sequential(cylstm.LSTM(I, H, 2, seed=0), cylstm.Linear(H, H, seed=1)).train()
+        y, _ = model(np.ones((T, B, I)))
+        model.backward(y)
+        model.eval()(np.ones((T, B, I)))
+        gone = [weakref.ref(model._store), *(weakref.ref(layer._store) for layer in model.layers)]
+        del model
+        assert [reference() for reference in gone] == [None] * 3
+    finally:
+        gc.enable()

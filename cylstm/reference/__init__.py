@@ -1,7 +1,7 @@
 """The definitions in NumPy float64, slow and plain: what the engine is checked against.
 
-Nothing here imports the rest of the package. Names and the order of arguments are the engine's. `CELLS`
-holds each cell's pair: forward(x, *states, w_ih, w_hh, b_ih, b_hh) -> (y, *last states, saved), and
+Nothing here imports the rest of the package. `CELLS` holds each cell's pair:
+forward(x, *states, w_ih, w_hh, b_ih, b_hh) -> (y, *last states, saved), and
 backward(dy, *gradients of the last states, saved) -> gradients by name.
 """
 
