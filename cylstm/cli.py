@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, MemoryError) as error:
+    except (ValueError, OverflowError, MemoryError) as error:
         return _fail(str(error) or "out of memory")
     return 0
 
@@ -168,7 +168,9 @@ def _print_errors(errors: dict[str, Array], title: str) -> None:
 
 
 def _number(error: float) -> str:
-    return "-" if np.isnan(error) else f"{error:.3f}"
+    if np.isnan(error):
+        return "-"
+    return f"{error:.3f}" if 0.01 <= error < 10_000 else f"{error:.3g}"
 
 
 def _demo(options: argparse.Namespace) -> None:

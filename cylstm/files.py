@@ -61,7 +61,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `write_atomically` would, before the work whose result it is to keep."""
-    handle, temporary = _new_file_beside(Path(path))
+    handle, temporary = _new_file_beside(Path(os.path.realpath(path)))
     os.close(handle)
     os.unlink(temporary)
 

@@ -83,9 +83,12 @@ class ParameterStore:
                 raise ValueError(f"{name}: expected shape {self.shapes[name]}, got {array.shape}")
             if array.dtype.kind not in "fiu":
                 raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+        converted = {
+            name: np.array(array, self.dtype) for name, array in arrays.items()
+        }  # may be our own views
         with self.writing() as flat:
             for name, view in self._views(flat).items():
-                view[...] = arrays[name]
+                view[...] = converted[name]
 
     @classmethod
     def join(cls, parts: Mapping[str, "ParameterStore"]) -> "ParameterStore":

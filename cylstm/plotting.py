@@ -68,7 +68,7 @@ def plot_forecasts(
     above.annotate(
         "test", (x[n], 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
     )
-    above.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    above.set(title=title.replace("$", r"\$"), xlabel=xlabel, ylabel=ylabel)
     above.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
 
     for i, (name, error) in enumerate(errors.items()):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks
+from cylstm import _checks, threads
 from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
 from cylstm.parameters import ParameterStore
@@ -143,6 +143,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     def inspect(self, steps: Array, state: State | None, lengths: Array | None) -> Workspace:
         """A workspace of its own after a forward pass over time-major steps, for diagnostics."""
+        threads.blas_libraries()
         workspace = Workspace(self, training=True, inspected=True)
         self._forward(workspace, steps, state, lengths)
         return workspace

@@ -15,6 +15,8 @@ from typing import Any
 
 from cylstm import _checks
 
+MOST = 4096  # more is a slip, and would overflow an int of BLAS
+
 
 def set_num_threads(n: int) -> None:
     """Use n threads from now on.
@@ -25,6 +27,8 @@ def set_num_threads(n: int) -> None:
     1
     """
     n = _checks.positive("n", n)
+    if n > MOST:
+        raise ValueError(f"n: expected at most {MOST} threads, got {n}")
     for library in blas_libraries():
         library.set_num_threads(n)
 
@@ -57,7 +61,7 @@ def default() -> int:
     if setting is None:
         return usable_cpus()
     try:
-        return _checks.positive("CYLSTM_NUM_THREADS", int(setting))
+        return min(_checks.positive("CYLSTM_NUM_THREADS", int(setting)), MOST)
     except ValueError:
         raise ValueError(f"CYLSTM_NUM_THREADS: expected a positive int, got {setting!r}") from None
 

@@ -187,6 +187,8 @@ def test_info_says_what_runs(capsys):
         (["train", "{csv}", "--columns", "a", "--output", "{dir}/pipe"], "pipe: not a regular file"),
         (["train", "{csv}", "--columns", "a,a", "--output", "{dir}/m"], "column a: expected once"),
         (["predict", "{csv}", "--model", "{dir}/pipe"], "pipe: not a regular file"),
+        (["demo", "--threads", "9" * 20], "n: expected at most 4096 threads"),
+        (["predict", "{csv}", "--model", "{csv}", "--phase", "9" * 30], "not a readable cylstm model"),
         (["demo", "--threads", "0"], "n: expected a positive int, got 0"),
         (["demo", "--threads", "-1"], "n: expected a positive int, got -1"),
     ],

@@ -57,6 +57,14 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
         np.testing.assert_array_equal(ours.parameters[name], value)
 
 
+def test_a_state_of_the_models_own_views_is_taken_as_it_was():
+    layer = cylstm.LSTM(4, 4, bias=False, seed=0)
+    before, views = layer.state_dict(), layer.parameters
+    layer.load_state_dict({"weight_ih_l0": views["weight_hh_l0"], "weight_hh_l0": views["weight_ih_l0"]})
+    np.testing.assert_array_equal(layer.parameters["weight_ih_l0"], before["weight_hh_l0"])
+    np.testing.assert_array_equal(layer.parameters["weight_hh_l0"], before["weight_ih_l0"])
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_are_equal_and_apart(duplicate, rng):
     ours = model()

@@ -23,7 +23,7 @@ def _restore():
 def run(code, **environment):
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, **environment},
+        env={**{k: v for k, v in os.environ.items() if k != "CYLSTM_NUM_THREADS"}, **environment},
         capture_output=True,
         text=True,
         timeout=60,
