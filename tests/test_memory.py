@@ -22,7 +22,7 @@ def peak_of(call):
         tracemalloc.stop()
 
 
-T, B, I, H = 40, 16, 24, 32
+T, B, I, H = 160, 16, 24, 32
 ONE_STEP = B * H * 4  # bytes: the smallest array that could grow with the work
 
 
@@ -48,8 +48,9 @@ def training(request):
 def test_a_training_step_allocates_no_buffers(training):
     model, step = training
     step()
-    # What remains are the small arrays of the states, which are results, of 4 layers forward and back.
-    assert peak_of(step) < 4 * 4 * ONE_STEP + 16_000 < T * ONE_STEP
+    # What remains are the small arrays of the states, which are results, of 4 layers forward and back, and
+    # Python's own objects: 52 kB at most, on Python 3.10. A plane of one number a step would be 328 kB.
+    assert peak_of(step) < 4 * 4 * ONE_STEP + 40_000 < T * ONE_STEP / 4
     assert [part.arena.allocations for part in model._kept.parts] == [1, 1, 1]
 
 
