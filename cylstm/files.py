@@ -108,7 +108,7 @@ def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any]
     description = {
         "format": FORMAT,
         "model": {"type": type(model).__name__, **model.config},
-        "extra": dict(extra or {}),
+        "extra": json.loads(json.dumps(dict(extra or {}), allow_nan=False)),  # as a reader will find it
     }
     description["sha256"] = _digest(description, tensors)
     metadata = {"cylstm": json.dumps(description, allow_nan=False)}

@@ -188,6 +188,11 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
         cylstm.save({"w": 1}, tmp_path / "m.safetensors")
 
 
+def test_keys_that_json_turns_into_text_come_back_as_text(tmp_path):
+    cylstm.save(model(), tmp_path / "m", extra={2: "a", 10: {10: "b", 2: "c"}})
+    assert files.load_with_extra(tmp_path / "m")[1] == {"2": "a", "10": {"10": "b", "2": "c"}}
+
+
 def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"earlier")
