@@ -60,13 +60,18 @@ def reference_call(shape: Shape, mode: str) -> Callable[[], object]:
     rng = np.random.default_rng(0)
     x, state = inputs(shape).astype(float), np.zeros((shape.B, shape.H))
     gates = 4 * shape.H
-    weights = [rng.uniform(-0.1, 0.1, s) for s in ((gates, shape.I), (gates, shape.H), gates, gates)]
+    shapes = {"w_ih": (gates, shape.I), "w_hh": (gates, shape.H), "b_ih": (gates,), "b_hh": (gates,)}
+    weights = {name: rng.uniform(-0.1, 0.1, size) for name, size in shapes.items()}
+
+    def forward():
+        return reference.layer_forward(reference.CELLS["lstm"], x, (state, state), weights)
+
     if mode == "forward":
-        return lambda: reference.lstm_forward(x, state, state, *weights)
+        return forward
 
     def train():
-        y, _, _, saved = reference.lstm_forward(x, state, state, *weights)
-        reference.lstm_backward(y, state, state, saved)
+        y, _, saved = forward()
+        reference.layer_backward(y, (state, state), saved)
 
     return train
 

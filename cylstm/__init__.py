@@ -6,7 +6,7 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
     y, state = model(x)  # x (T, B, 1) -> y (T, B, 1)
 """
 
-from cylstm import datasets, diagnostics, init, losses, optim
+from cylstm import data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
 from cylstm.files import ModelFileError, load, save
 from cylstm.linear import Linear
@@ -25,6 +25,7 @@ __all__ = [
     "Sequential",
     "Stream",
     "__version__",
+    "data",
     "datasets",
     "diagnostics",
     "get_num_threads",

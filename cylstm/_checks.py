@@ -21,6 +21,17 @@ def positive(name: str, value: Any) -> int:
     return number
 
 
+def natural(name: str, value: Any) -> int:
+    """An int, 0 or more."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, 0 or more, got {value!r}") from None
+    if number < 0:
+        raise ValueError(f"{name}: expected an int, 0 or more, got {number}")
+    return number
+
+
 def real_dtype(value: Any) -> np.dtype[Any]:
     """float32 or float64."""
     try:
@@ -88,4 +99,12 @@ def number(name: str, value: Any, low: float, high: float = float("inf")) -> flo
         raise TypeError(f"{name}: expected a number, got {value!r}") from None
     if not low <= result < high:
         raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}), got {result:g}")
+    return result
+
+
+def above(name: str, value: Any, low: float) -> float:
+    """A finite number greater than low."""
+    result = number(name, value, low)
+    if result == low:
+        raise ValueError(f"{name}: expected a number above {low:g}, got {result:g}")
     return result

@@ -17,14 +17,20 @@ class CellSpec:
         In the order in which their rows stand in the weights: PyTorch's.
     states : tuple of str
         What one step hands to the next.
-    extra : str
-        What the cell keeps of each step besides gates and states; empty: nothing.
+    extra : int
+        Planes, each H wide, that the cell keeps of a step besides gates and states.
+    own : tuple of (str, int)
+        Parameters that no product reads, in the order in which the cell finds them, and their size in H.
+    biases : bool
+        Whether the cell adds `bias_ih` and `bias_hh`.
     """
 
     name: str
     gates: tuple[str, ...]
     states: tuple[str, ...]
-    extra: str = ""
+    extra: int = 0
+    own: tuple[tuple[str, int], ...] = ()
+    biases: bool = True
 
     @property
     def row(self) -> int:
@@ -32,13 +38,21 @@ class CellSpec:
         return list(CELLS).index(self.name)
 
 
+LSTM_STATES = ("h", "c")
+PEEPHOLES = (("weight_ci", 1), ("weight_cf", 1), ("weight_co", 1))
+NORMS = (("norm_ih", 4), ("norm_hh", 4), ("bias", 4), ("norm_c", 1), ("bias_c", 1))
+
 CELLS = {
     spec.name: spec
     for spec in (
-        CellSpec("lstm", gates=("i", "f", "g", "o"), states=("h", "c")),
-        CellSpec("rnn_tanh", gates=("h",), states=("h",)),
-        CellSpec("rnn_relu", gates=("h",), states=("h",)),
-        CellSpec("gru", gates=("r", "z", "n"), states=("h",), extra="W_hn h + b_hn"),
-        CellSpec("gru_reset_before", gates=("r", "z", "n"), states=("h",), extra="r h"),
+        CellSpec("lstm", ("i", "f", "g", "o"), LSTM_STATES),
+        CellSpec("rnn_tanh", ("h",), ("h",)),
+        CellSpec("rnn_relu", ("h",), ("h",)),
+        CellSpec("gru", ("r", "z", "n"), ("h",), extra=1),  # W_hn h + b_hn
+        CellSpec("gru_reset_before", ("r", "z", "n"), ("h",), extra=1),  # r h
+        CellSpec("lstm_peephole", ("i", "f", "g", "o"), LSTM_STATES, own=PEEPHOLES),
+        CellSpec("lstm_coupled", ("i", "g", "o"), LSTM_STATES),
+        CellSpec("lstm_coupled_peephole", ("i", "g", "o"), LSTM_STATES, own=(PEEPHOLES[0], PEEPHOLES[2])),
+        CellSpec("lstm_norm", ("i", "f", "g", "o"), LSTM_STATES, 8, NORMS, biases=False),  # W_hh h, W_ih x
     )
 }

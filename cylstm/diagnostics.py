@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm.packing import Batch
 from cylstm.recurrent import RecurrentLayer
 
 Array = NDArray[Any]
@@ -42,8 +43,9 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
     """
     if not isinstance(layer, RecurrentLayer):
         raise TypeError(f"layer: expected an LSTM, GRU or RNN layer, got {type(layer).__name__}")
-    steps, unbatched, initial, _ = layer._checked_call(x, state, None)
-    T, B = steps.shape[:2]
+    call = layer._checked_call(x, state, None)
+    packing, unbatched = call.batch.packing, call.unbatched
+    T, B = packing.T, packing.B
     if T == 0:
         raise ValueError(f"x: expected at least one step, got {np.shape(x)}")
     if dy is None:
@@ -53,8 +55,8 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
         upstream, unbatched_dy = layer._time_major("dy", dy, layer.output_size)
         if upstream.shape[:2] != (T, B) or unbatched_dy != unbatched:
             raise ValueError(f"dy: expected T, B = {T}, {B} as in x, got {upstream.shape[:2]}")
-    workspace = layer.inspect(steps, initial, None)
-    workspace.backward(upstream, None, need_dx=False)
-    flows = [workspace.scattered(workspace.buffers[f"dh_steps{l}_{d}"], d) for l, d in workspace.parts]
+    workspace = layer.inspect(call.batch, call.state)
+    workspace.backward(Batch(upstream, packing), None, need_dx=False)
+    flows = [workspace.scattered(workspace.buffer("dh_steps", l, d), d) for l, d in workspace.parts]
     norms: Array = np.sqrt(np.sum(np.square(flows, dtype=np.float64), axis=(2, 3)))
     return norms

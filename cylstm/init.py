@@ -18,17 +18,19 @@ def initialize(
     forget_bias: float = 1.0,
     seed: int | None = None,
 ) -> None:
-    """Draw all parameters of a recurrent layer anew; biases become 0.
+    """Draw all weights of a recurrent layer anew; biases, peepholes and learned states become 0, gains 1.
 
     Parameters
     ----------
     layer : LSTM, GRU or RNN
     weights, recurrent : str
-        Of `weight_ih_*` and `weight_hh_*`, each gate's matrix by itself: "glorot", from U(-a, a) with
-        a = sqrt(6 / (rows + columns)) (Glorot and Bengio 2010); "orthogonal", evenly from all orthogonal
-        matrices (Saxe et al. 2014); "uniform", from U(-1/sqrt(H), 1/sqrt(H)), PyTorch's.
+        Of `weight_ih_*` (and `weight_hr_*`) and of `weight_hh_*`, each gate's matrix by itself:
+        "glorot", from U(-a, a) with a = sqrt(6 / (rows + columns)) (Glorot and Bengio 2010); "orthogonal",
+        evenly from all orthogonal matrices (Saxe et al. 2014); "uniform", from U(-1/sqrt(H), 1/sqrt(H)),
+        PyTorch's.
     forget_bias : float
-        Of an LSTM's forget gate: above 0 it starts open, and the layer remembers (Jozefowicz et al. 2015).
+        Of an LSTM's forget gate, if it has one: above 0 it starts open, and the layer remembers
+        (Jozefowicz et al. 2015).
     seed : int, optional
 
     Examples
@@ -49,14 +51,17 @@ def initialize(
     rng, H, gates = _checks.generator(seed), layer.hidden_size, layer.spec.gates
     state = layer.state_dict()
     for name, value in state.items():
-        if name.startswith("weight"):
+        kind = name.split("_l")[0]
+        if kind in kinds:
             for block in value.reshape(len(gates), H, -1):
-                block[...] = _matrix(rng, kinds[name[:9]], H, block.shape[1])
+                block[...] = _matrix(rng, kinds[kind], block.shape, H)
+        elif kind == "weight_hr":
+            value[...] = _matrix(rng, weights, value.shape, H)
         else:
-            value[...] = 0
-            if "f" in gates and name.startswith("bias_ih"):
-                forget = gates.index("f") * H
-                value[forget : forget + H] = forget_bias
+            value[...] = 1 if kind.startswith("norm_") else 0
+        if kind in ("bias_ih", "bias") and "f" in gates:
+            forget = gates.index("f") * H
+            value[forget : forget + H] = forget_bias
     layer.load_state_dict(state)
 
 
@@ -65,9 +70,12 @@ def _check_kind(name: str, kind: str, known: set[str]) -> None:
         raise ValueError(f"{name}: expected one of {sorted(known)}, got {kind!r}")
 
 
-def _matrix(rng: "np.random.Generator", kind: str, H: int, columns: int) -> Array:
+def _matrix(rng: "np.random.Generator", kind: str, shape: tuple[int, ...], H: int) -> Array:
+    rows, columns = shape
     if kind == "orthogonal":
-        q, r = np.linalg.qr(rng.standard_normal((H, columns)))
-        return np.asarray(q * np.sign(np.diag(r)))  # makes the draw even (Mezzadri 2007)
-    bound = (6 / (H + columns)) ** 0.5 if kind == "glorot" else H**-0.5
-    return rng.uniform(-bound, bound, (H, columns))
+        tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
+        q, r = np.linalg.qr(tall)
+        q = q * np.sign(np.diag(r))  # makes the draw even (Mezzadri 2007)
+        return np.asarray(q if rows >= columns else q.T)
+    bound = (6 / (rows + columns)) ** 0.5 if kind == "glorot" else H**-0.5
+    return rng.uniform(-bound, bound, shape)

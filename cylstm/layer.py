@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cylstm import threads
 from cylstm._engine.planning import Shape
+from cylstm.packing import Batch
 from cylstm.parameters import ParameterStore
 
 Array = NDArray[Any]
@@ -24,11 +25,10 @@ class Layer:
     `_new_workspace(training, in_place)`
         Buffers for one pass at a time; a training one lives from forward to backward. In place: the
         last state is written over the first one, whose arrays are then returned.
-    `_forward(workspace, x, state, lengths)` -> (y, state)
-        x (T,B,input_size); y (T,B,output_size) may be a view of the workspace. Rows of x after a
-        sequence's length are zeros or not read, those of y and of dy then likewise.
+    `_forward(workspace, batch, state)` -> (y, state)
+        The rows of y, (N, output_size), in packed order (packing.py); they may be a view of the workspace.
     `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
-        Adds to the gradients; dx may be a view of the workspace.
+        From a batch dy to the rows of dx, (N, input_size), likewise. Adds to the gradients.
     """
 
     input_size: int
@@ -65,14 +65,14 @@ class Layer:
     def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
         raise NotImplementedError
 
-    def _forward(self, workspace: Any, x: Array, state: Any, lengths: Array | None) -> tuple[Array, Any]:
+    def _forward(self, workspace: Any, batch: Batch, state: Any) -> tuple[Array, Any]:
         raise NotImplementedError
 
-    def _backward(self, workspace: Any, dy: Array, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+    def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         raise NotImplementedError
 
-    def _zero_state(self, B: int) -> Any:
-        """The internal form of a state of zeros; None for a layer without one."""
+    def _initial_state(self, B: int) -> Any:
+        """The internal form of the state to start from; None for a layer without one."""
         return None
 
     @property
@@ -125,14 +125,14 @@ class Layer:
         self._kept_for = None
         return self
 
-    def _run(self, x: Array, state: Any, lengths: Array | None, result: Any) -> Any:
+    def _run(self, batch: Batch, state: Any, result: Any) -> Any:
         """result(y, state) of a forward pass, taken while the workspace is this caller's own."""
         if self.training:
             if self._kept is None:
                 threads.blas_libraries()
                 self._kept = self._new_workspace(True)
             self._kept_for = None  # an exception on the way leaves nothing to go back through
-            value = result(*self._forward(self._kept, x, state, lengths))
+            value = result(*self._forward(self._kept, batch, state))
             self._kept_for = (self._store.place, self._store.version)
             return value
         try:
@@ -140,7 +140,7 @@ class Layer:
         except IndexError:
             threads.blas_libraries()
             workspace = self._new_workspace(False)
-        value = result(*self._forward(workspace, x, state, lengths))
+        value = result(*self._forward(workspace, batch, state))
         self._spare.append(workspace)
         return value
 
@@ -155,7 +155,7 @@ class Layer:
             raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")
         return self._kept
 
-    def _go_back(self, workspace: Any, dy: Array, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+    def _go_back(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         """The backward pass, after every check of its arguments; uses the workspace up."""
         self._kept_for = None
         return self._backward(workspace, dy, dstate, need_dx)

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 from cylstm import _checks
 from cylstm._engine.planning import Arena, Shape
 from cylstm.layer import Layer
+from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
 
 Array = NDArray[Any]
@@ -76,38 +77,37 @@ class Linear(Layer):
             return y.copy().reshape(*array.shape[:-1], self.output_size)
 
         self._y_shape = (*array.shape[:-1], self.output_size)
-        value: Array = self._run(array.reshape(1, -1, self.input_size), None, None, result)
+        rows = array.reshape(-1, self.input_size)
+        value: Array = self._run(Batch(rows, Packing(1, len(rows))), None, result)
         return value
 
     def backward(self, dy: Any) -> Array:
         """dL/dx from dL/dy of the last training forward pass; adds to the gradients."""
         workspace = self._workspace_to_go_back()
         array = _checks.shaped("dy", dy, self._y_shape)
-        dx, _ = self._go_back(workspace, array.reshape(1, -1, self.output_size), None, True)
+        rows = array.reshape(-1, self.output_size)
+        dx, _ = self._go_back(workspace, Batch(rows, Packing(1, len(rows))), None, True)
         assert dx is not None
         return dx.copy().reshape(*array.shape[:-1], self.input_size)
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
         return _Workspace(training)
 
-    def _forward(
-        self, workspace: "_Workspace", x: Array, state: None, lengths: Array | None
-    ) -> tuple[Array, None]:
+    def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
         from cylstm._engine import _dense  # brings in SciPy's BLAS, so only now
 
-        T, B, _ = x.shape
-        workspace.prepare(T * B, self)
-        workspace.x.reshape(x.shape)[...] = x
+        workspace.prepare(batch.packing.N, self)
+        batch.into(workspace.x)
         parameters = self.parameters
         _dense.forward(workspace.y, workspace.x, parameters["weight"], parameters.get("bias", workspace.none))
-        return workspace.y.reshape(T, B, self.output_size), None
+        return workspace.y, None
 
     def _backward(
-        self, workspace: "_Workspace", dy: Array, dstate: None, need_dx: bool
+        self, workspace: "_Workspace", dy: Batch, dstate: None, need_dx: bool
     ) -> tuple[Array | None, None]:
         from cylstm._engine import _dense
 
-        workspace.y.reshape(dy.shape)[...] = dy
+        dy.into(workspace.y)
         gradients = self.gradients
         dx = workspace.x if need_dx else workspace.x[:0]
         _dense.backward(
@@ -115,7 +115,7 @@ class Linear(Layer):
             gradients.get("bias", workspace.none),
             dx, workspace.y, workspace.x, self.parameters["weight"],
         )  # fmt: skip
-        return (dx.reshape(*dy.shape[:2], self.input_size) if need_dx else None), None
+        return (dx if need_dx else None), None
 
 
 class _Workspace:

@@ -1,10 +1,12 @@
 """Sequences of different length in one batch: its real steps, in the order in which the engine takes them."""
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[Any]
 Index = NDArray[np.intp]
 
 
@@ -44,6 +46,7 @@ class Packing:
 
     def __init__(self, T: int, B: int, lengths: NDArray[Any] | None = None) -> None:
         self.T, self.B = T, B
+        self.given = lengths
         self.order: Index | None = None
         if lengths is None or (lengths == T).all():
             self._lengths = np.full(B, T, np.intp)
@@ -55,28 +58,63 @@ class Packing:
         self._starts = np.concatenate([[0], np.cumsum(self.rows)]).astype(np.intp)
         self.N = int(self._starts[-1])
 
+    @functools.cached_property
+    def lengths(self) -> Index:
+        """(B,), the steps of every sequence of the batch."""
+        if self.order is None:
+            return self._lengths
+        lengths = np.empty(self.B, np.intp)
+        lengths[self.order] = self._lengths
+        return lengths
+
+    def is_of(self, T: int, B: int, lengths: NDArray[Any] | None) -> bool:
+        """Whether it was made from these."""
+        if (T, B, lengths is None) != (self.T, self.B, self.given is None):
+            return False
+        return lengths is None or np.array_equal(lengths, self.given)  # type: ignore[arg-type]
+
     def index(self, reverse: bool) -> Index | None:
         """Rows of (T.B, features) in packed order, (N,); None: all of them as they stand."""
-        if self.order is None and not reverse:
-            return None
-        step = np.repeat(np.arange(len(self.rows)), self.rows)
-        sequence = np.arange(self.N) - self._starts[step]
-        t = self._lengths[sequence] - 1 - step if reverse else step
-        b = sequence if self.order is None else self.order[sequence]
-        index: Index = t * self.B + b
-        return index
+        return self._reversed_index if reverse else self._index
 
-    def reversal(self) -> tuple[Index, Index]:
-        """Packed forward rows in the order of the reversed ones, and the other way round."""
-        forward, backward = self.index(False), self.index(True)
-        assert backward is not None
+    @functools.cached_property
+    def _index(self) -> Index | None:
+        return None if self.order is None else self._places(self._step)
+
+    @functools.cached_property
+    def _reversed_index(self) -> Index:
+        return self._places(self._lengths[self._sequence] - 1 - self._step)
+
+    def _places(self, t: Index) -> Index:
+        b = self._sequence if self.order is None else self.order[self._sequence]
+        places: Index = t * self.B + b
+        return places
+
+    @functools.cached_property
+    def _step(self) -> Index:
+        return np.repeat(np.arange(len(self.rows)), self.rows)
+
+    @functools.cached_property
+    def _sequence(self) -> Index:
+        places: Index = np.arange(self.N) - self._starts[self._step]
+        return places
+
+    @functools.cached_property
+    def there(self) -> Index:
+        """Packed rows of the forward order as the reversed order takes them."""
         place = np.empty(self.T * self.B, np.intp)
-        place[slice(None) if forward is None else forward] = np.arange(self.N)
-        there = place[backward]
-        back = np.empty(self.N, np.intp)
-        back[there] = np.arange(self.N)
-        return there, back
+        place[slice(None) if self._index is None else self._index] = np.arange(self.N)
+        there: Index = place[self._reversed_index]
+        return there
 
+    @functools.cached_property
+    def back(self) -> Index:
+        """The inverse of `there`."""
+        back = np.empty(self.N, np.intp)
+        back[self.there] = np.arange(self.N)
+        return back
+
+    @functools.cached_property
     def last(self) -> Index:
         """Row of each sequence's last state among (B + N) rows of states, the first B being the initial."""
         sequence = np.arange(self.B)
@@ -84,7 +122,44 @@ class Packing:
         rows: Index = np.where(step < 0, 0, self.B + self._starts[step]) + sequence
         return rows
 
+    @functools.cached_property
     def last_in_turn(self) -> Index:
         """The same among (2 B) rows, blocks being written in turn."""
         rows: Index = self._lengths % 2 * self.B + np.arange(self.B)
         return rows
+
+    def scatter(self, rows: Array, out: Array, reverse: bool = False) -> None:
+        """Packed rows (N,F) to their places in a time-major (T,B,F) of any layout, with zeros elsewhere."""
+        index = self.index(reverse)
+        if index is None:
+            out[...] = rows.reshape(out.shape)
+            return
+        if self.order is not None:
+            out[...] = 0
+        if self.N:
+            out[index // self.B, index % self.B] = rows
+
+
+class Batch(NamedTuple):
+    """Sequences on their way through a model.
+
+    Parameters
+    ----------
+    values : ndarray of real numbers
+        (N, features), packed; or a caller's (T, B, features), in any layout.
+    packing : Packing
+    """
+
+    values: Array
+    packing: Packing
+
+    def into(self, out: Array, reverse: bool = False) -> None:
+        """Write all packed rows to out (N, features), in its dtype."""
+        values, features = self.values, self.values.shape[-1]
+        packed = values.ndim == 2
+        own_order = self.packing.there if reverse else None
+        index = own_order if packed else self.packing.index(reverse)
+        if index is None:
+            out.reshape(values.shape)[...] = values
+        else:
+            np.take(np.asarray(values, out.dtype).reshape(-1, features), index, axis=0, out=out, mode="clip")

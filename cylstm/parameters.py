@@ -62,14 +62,14 @@ class ParameterStore:
 
     def parameters(self) -> dict[str, Array]:
         """Read-only views by name."""
-        views = self._views(self.data)
+        views = self.views(self.data)
         for view in views.values():
             view.flags.writeable = False
         return views
 
     def gradients(self) -> dict[str, Array]:
         """Views by name."""
-        return self._views(self.grad)
+        return self.views(self.grad)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Copy arrays in by name; nothing is changed unless all of them fit."""
@@ -87,7 +87,7 @@ class ParameterStore:
             name: np.array(array, self.dtype) for name, array in arrays.items()
         }  # may be our own views
         with self.writing() as flat:
-            for name, view in self._views(flat).items():
+            for name, view in self.views(flat).items():
                 view[...] = converted[name]
 
     @classmethod
@@ -121,12 +121,22 @@ class ParameterStore:
             part._attach(place, data[start : start + part.size], grad[start : start + part.size])
             start += part.size
 
-    def _views(self, flat: Array) -> dict[str, Array]:
+    def views(self, flat: Array) -> dict[str, Array]:
+        """Views by name of a vector that is laid out as the parameters are."""
         views, start = {}, 0
         for name, shape in self.shapes.items():
             views[name] = flat[start : start + _count(shape)].reshape(shape)
             start += _count(shape)
         return views
+
+    def block(self, flat: Array, names: list[str]) -> Array:
+        """The part of such a vector that holds some parameters, which stand one after the other."""
+        order = list(self.shapes)
+        first = order.index(names[0])
+        if order[first : first + len(names)] != names:
+            raise ValueError(f"{names}: not one after the other in {order}")
+        start = sum(_count(self.shapes[name]) for name in order[:first])
+        return flat[start : start + sum(_count(self.shapes[name]) for name in names)]
 
 
 def _count(shape: Shape) -> int:

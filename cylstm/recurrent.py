@@ -1,7 +1,7 @@
 """Stacks of a cell unrolled over time, in one or both directions: what LSTM, GRU and RNN share."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 from cylstm import _checks, threads
 from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
+from cylstm.packing import Batch
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.workspace import Workspace, parameter_name
@@ -16,11 +17,31 @@ from cylstm.workspace import Workspace, parameter_name
 Array = NDArray[Any]
 State = tuple[Array, ...]
 
+# Options beyond PyTorch's, with what they are where they are not given. A configuration holds those that are.
+COMMON_OPTIONS: dict[str, Any] = {
+    "reverse": False,
+    "input_dropout": 0.0,
+    "recurrent_dropout": 0.0,
+    "zoneout": 0.0,
+    "clip": None,
+    "learn_state": False,
+}
+CELL_OPTIONS: dict[str, Any] = {
+    "proj_size": 0,
+    "zoneout_cell": 0.0,
+    "peephole": False,
+    "coupled": False,
+    "layer_norm": False,
+    "reset_after": True,
+    "nonlinearity": "tanh",
+}
+SHARES = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
+
 
 class RecurrentLayer(SequenceLayer, abstract=True):
     """A stack of `num_layers` layers of one cell; see `LSTM` for the parameters."""
 
-    options: ClassVar[tuple[str, ...]] = ()  # constructor arguments of the subclass, kept as attributes
+    cell_options: ClassVar[tuple[str, ...]] = ()  # those of CELL_OPTIONS that a subclass has
 
     def __init__(
         self,
@@ -31,83 +52,159 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         *,
-        reverse: bool = False,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
+        reverse: bool = False,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        zoneout_cell: float = 0.0,
+        clip: float | None = None,
+        learn_state: bool = False,
+        peephole: bool = False,
+        coupled: bool = False,
+        layer_norm: bool = False,
+        reset_after: bool = True,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
     ) -> None:
+        given = dict(locals())
         super().__init__()
         self.input_size = _checks.positive("input_size", input_size)
         self.hidden_size = _checks.positive("hidden_size", hidden_size)
         self.num_layers = _checks.positive("num_layers", num_layers)
         self.bias, self.batch_first = bool(bias), bool(batch_first)
-        self.dropout = _checks.number("dropout", dropout, 0, 1)
         self.bidirectional, self.reverse = bool(bidirectional), bool(reverse)
-        if self.bidirectional and self.reverse:
-            raise ValueError(
-                "reverse: expected False with bidirectional=True, which has both directions; got True"
-            )
+        self.proj_size = _checks.natural("proj_size", proj_size)
+        for name in SHARES:
+            setattr(self, name, _checks.number(name, given[name], 0, 1))
+        self.clip = None if clip is None else _checks.above("clip", clip, 0)
+        self.learn_state, self.peephole, self.coupled = bool(learn_state), bool(peephole), bool(coupled)
+        self.layer_norm, self.reset_after, self.nonlinearity = (
+            bool(layer_norm),
+            bool(reset_after),
+            nonlinearity,
+        )
+        self._check_options()
         self.num_directions = 2 if self.bidirectional else 1
-        self.output_size = self.num_directions * self.hidden_size
-        self.spec = CELLS[self.cell_of(self._sizes())]
-        self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
-        # U(-1/sqrt(H), 1/sqrt(H)) for every parameter: PyTorch's choice.
-        bound = self.hidden_size**-0.5
-        with self._store.writing() as flat:
-            flat[...] = _checks.generator(seed).uniform(-bound, bound, flat.size)
+        self.spec = CELLS[self.cell_of(self.config_of_cell())]
+        self.output_size = self.num_directions * self.state_width("h")
+        shapes = dict(self.parameter_shapes(self._sizes()))
+        self._store = ParameterStore(shapes, _checks.real_dtype(dtype))
+        self._draw_parameters(_checks.generator(seed))
         self.masks = np.random.default_rng(
             None if seed is None else [seed, 1]
         )  # apart from the weights' numbers
 
+    dropout: float
+    input_dropout: float
+    recurrent_dropout: float
+    zoneout: float
+    zoneout_cell: float
+
+    def _check_options(self) -> None:
+        """Refuse options that the cell does not have, and those that exclude each other."""
+        for name, default in CELL_OPTIONS.items():
+            value, kind = getattr(self, name), type(self).__name__
+            if name not in self.cell_options and value != default:
+                raise ValueError(
+                    f"{name}: expected {default!r}, for {kind} has no such option; got {value!r}"
+                )
+        if self.bidirectional and self.reverse:
+            raise ValueError(
+                "reverse: expected False with bidirectional=True, which has both directions; got True"
+            )
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(
+                f"proj_size: expected less than hidden_size, {self.hidden_size}, got {self.proj_size}"
+            )
+        if self.layer_norm and (self.peephole or self.coupled):
+            raise ValueError("layer_norm: expected False with peephole or coupled, got True")
+        if self.layer_norm and not self.bias:
+            raise ValueError(
+                "bias: expected True with layer_norm, whose norms have a bias of their own; got False"
+            )
+
+    def _draw_parameters(self, rng: "np.random.Generator") -> None:
+        """U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; norms begin as plain ones, learned states as zeros."""
+        bound = self.hidden_size**-0.5
+        with self._store.writing() as flat:
+            flat[...] = rng.uniform(-bound, bound, flat.size)
+            for name, view in self._store.views(flat).items():
+                kind = name.split("_l")[0]
+                if kind.startswith("norm_"):
+                    view[...] = 1
+                elif kind in ("bias", "bias_c", "h_0", "c_0"):
+                    view[...] = 0
+
     @classmethod
-    def cell_of(cls, config: Mapping[str, Any]) -> str:
-        """Name of the cell of a layer with this configuration."""
+    def cell_of(cls, options: Mapping[str, Any]) -> str:
+        """Name of the cell of a layer with these of its `cell_options`."""
         raise NotImplementedError
 
+    def config_of_cell(self) -> dict[str, Any]:
+        """The options that choose the cell."""
+        return {name: getattr(self, name) for name in self.cell_options}
+
+    def state_width(self, state: str) -> int:
+        """Features of a state: those of the projection for h, if there is one, else H."""
+        return self.proj_size if state == "h" and self.proj_size else self.hidden_size
+
     def _sizes(self) -> dict[str, Any]:
-        names = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", *self.options)
-        return {name: getattr(self, name) for name in names}
+        names = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional")
+        options = COMMON_OPTIONS | {name: CELL_OPTIONS[name] for name in self.cell_options}
+        chosen = {
+            name: value for name, default in options.items() if (value := getattr(self, name)) != default
+        }
+        return {name: getattr(self, name) for name in names} | chosen
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
-        return {
-            **self._sizes(),
+        """The constructor's arguments, as JSON values, without options that are as by default."""
+        return self._sizes() | {
             "batch_first": self.batch_first,
             "dropout": self.dropout,
-            "reverse": self.reverse,
             "dtype": self.dtype.name,
         }
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-        """`weight_ih_l0` (G.H, I), `weight_hh_l0` (G.H, H), `bias_ih_l0`, `bias_hh_l0` (G.H), and so on."""
+        """`weight_ih_l0` (G.H, I), `weight_hh_l0` (G.H, P), `bias_ih_l0`, `bias_hh_l0` (G.H), and so on."""
+        options = CELL_OPTIONS | {name: config[name] for name in cls.cell_options if name in config}
+        spec = CELLS[cls.cell_of(options)]
         H, D = config["hidden_size"], 2 if config["bidirectional"] else 1
-        GH = len(CELLS[cls.cell_of(config)].gates) * H
+        P, GH = options["proj_size"] or H, len(spec.gates) * H
         for layer in range(config["num_layers"]):
             for d in range(D):
-                yield parameter_name("weight_ih", layer, d), (GH, D * H if layer else config["input_size"])
-                yield parameter_name("weight_hh", layer, d), (GH, H)
-                if config["bias"]:
+                yield parameter_name("weight_ih", layer, d), (GH, D * P if layer else config["input_size"])
+                yield parameter_name("weight_hh", layer, d), (GH, P)
+                if config["bias"] and spec.biases:
                     yield parameter_name("bias_ih", layer, d), (GH,)
                     yield parameter_name("bias_hh", layer, d), (GH,)
+                if options["proj_size"]:
+                    yield parameter_name("weight_hr", layer, d), (P, H)
+                for name, width in spec.own:
+                    yield parameter_name(name, layer, d), (width * H,)
+                for state in spec.states if config.get("learn_state") else ():
+                    yield parameter_name(f"{state}_0", layer, d), (P if state == "h" else H,)
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> State | None:
         if state is None:
             return None
-        names = self.spec.states
-        LD = self.num_layers * self.num_directions
-        shape = (LD, self.hidden_size) if B is None else (LD, B, self.hidden_size)
+        names, LD = self.spec.states, self.num_layers * self.num_directions
+        shapes = [(LD, *(() if B is None else (B,)), self.state_width(part)) for part in names]
         if len(names) == 1:
-            arrays = [_checks.shaped(f"{name} {names[0]}", state, shape)]
+            arrays = [_checks.shaped(f"{name} {names[0]}", state, shapes[0])]
         else:
             if not isinstance(state, (tuple, list)) or len(state) != len(names):
                 raise TypeError(
-                    f"{name}: expected a tuple ({', '.join(names)}) of arrays {shape}, "
-                    f"got {type(state).__name__}"
+                    f"{name}: expected a tuple ({', '.join(names)}) of arrays "
+                    f"{' and '.join(map(str, dict.fromkeys(shapes)))}, got {type(state).__name__}"
                 )
             arrays = [
-                _checks.shaped(f"{name} {part}", a, shape) for part, a in zip(names, state, strict=True)
+                _checks.shaped(f"{name} {part}", a, shape)
+                for part, a, shape in zip(names, state, shapes, strict=True)
             ]
         return tuple(array[:, None] if B is None else array for array in arrays)
 
@@ -134,18 +231,18 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         >>> sorted(gates), gates["f"].shape, bool((gates["f"] < 1).all())
         (['c', 'f', 'g', 'h', 'i', 'o'], (1, 7, 2, 5), True)
         """
-        steps, unbatched, initial, checked_lengths = self._checked_call(x, state, lengths)
-        workspace = self.inspect(steps, initial, checked_lengths)
+        call = self._checked_call(x, state, lengths)
+        workspace = self.inspect(call.batch, call.state)
         return {
-            name: np.stack([self._as_caller(part, unbatched) for part in parts])
+            name: np.stack([self._as_caller(part, call.unbatched) for part in parts])
             for name, parts in workspace.traced().items()
         }
 
-    def inspect(self, steps: Array, state: State | None, lengths: Array | None) -> Workspace:
-        """A workspace of its own after a forward pass over time-major steps, for diagnostics."""
+    def inspect(self, batch: Batch, state: State | None) -> Workspace:
+        """A workspace of its own after a forward pass, for diagnostics."""
         threads.blas_libraries()
         workspace = Workspace(self, training=True, inspected=True)
-        self._forward(workspace, steps, state, lengths)
+        self._forward(workspace, batch, state)
         return workspace
 
     def _state_for_caller(self, state: State, unbatched: bool) -> Any:
@@ -157,20 +254,24 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         """Whether the layer reads forward only."""
         return not (self.bidirectional or self.reverse)
 
-    def _zero_state(self, B: int) -> State:
-        shape = (self.num_layers * self.num_directions, B, self.hidden_size)
-        return tuple(np.zeros(shape, self.dtype) for _ in self.spec.states)
+    def _initial_state(self, B: int) -> State:
+        LD, states = self.num_layers * self.num_directions, self.spec.states
+        state = tuple(np.zeros((LD, B, self.state_width(name)), self.dtype) for name in states)
+        if self.learn_state:
+            parameters = self.parameters
+            for name, array in zip(states, state, strict=True):
+                for k in range(LD):
+                    array[k] = parameters[parameter_name(f"{name}_0", *divmod(k, self.num_directions))]
+        return state
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
         return Workspace(self, training, in_place)
 
-    def _forward(
-        self, workspace: Workspace, x: Array, state: State | None, lengths: Array | None
-    ) -> tuple[Array, State]:
-        workspace.prepare(x.shape[0], x.shape[1], lengths)
-        return workspace.forward(x, state)
+    def _forward(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
+        workspace.prepare(batch.packing)
+        return workspace.forward(batch, state)
 
     def _backward(
-        self, workspace: Workspace, dy: Array, dstate: State | None, need_dx: bool
+        self, workspace: Workspace, dy: Batch, dstate: State | None, need_dx: bool
     ) -> tuple[Array | None, State]:
         return workspace.backward(dy, dstate, need_dx)

@@ -1,9 +1,7 @@
 """The recurrent layers that people use: LSTM, GRU, RNN."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
-
-from numpy.typing import DTypeLike
+from typing import Any
 
 from cylstm.recurrent import RecurrentLayer
 
@@ -34,18 +32,40 @@ class LSTM(RecurrentLayer):
     bidirectional : bool
         Whether each layer also reads the sequence from its end, with parameters of its own
         (`..._reverse`); the outputs stand side by side, (T, B, 2H), and D = 2, else 1.
-    reverse : bool
-        Whether the layer reads the sequence from its end only.
+    proj_size : int
+        P, below H: h' is W_hr (o ⊙ tanh(c')), P wide, with `weight_hr_l*` (P, H) (Sak et al. 2014); 0: none.
     dtype : {"float32", "float64"}
     seed : int, optional
-        Of the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)), and of the dropout masks.
+        Of the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)), and of all masks.
+    reverse : bool
+        Whether the layer reads the sequence from its end only.
+    input_dropout, recurrent_dropout : float
+        Probability with which a layer, in training, does not see an input, or a unit of h in the products
+        with W_hh, during a whole sequence: one mask for all its steps (Gal and Ghahramani 2016).
+    zoneout, zoneout_cell : float
+        Probability with which a unit of h, or of c, keeps its value of the step before, in training;
+        otherwise states are the mean over that choice (Krueger et al. 2017). h' is made of c' before zoneout.
+    clip : float, optional
+        Bound of what the gates' σ and tanh are applied to, as in ONNX.
+    learn_state : bool
+        Whether the state that sequences start from, unless one is given, is a parameter (`h_0_l*`,
+        `c_0_l*`), zeros at first.
+    peephole : bool
+        Whether i and f also see c, and o sees c', each unit its own: `weight_ci_l*`, `weight_cf_l*`,
+        `weight_co_l*` (H) (Gers and Schmidhuber 2000).
+    coupled : bool
+        Whether f = 1 - i, instead of a gate of its own: gates i, g, o (Greff et al. 2017).
+    layer_norm : bool
+        Whether W_ih x, W_hh h and c' are normalised over their units before the gates and before h'
+        (Ba et al. 2016): gains `norm_ih_l*`, `norm_hh_l*` (4H) and `norm_c_l*` (H), biases `bias_l*` (4H)
+        and `bias_c_l*` (H) in place of `bias_ih_l*` and `bias_hh_l*`. Not together with peephole or coupled.
 
     Notes
     -----
     Parameters have PyTorch's names, layouts and order of gates: `weight_ih_l0` is (4H, I),
     with the rows of i, f, g and o. The state is `(h, c)`, each (L·D, B, H), or (L·D, H) for one
-    sequence without a batch. In the mode of `eval()`, the first one, a layer may be called from
-    any number of threads; training is for one thread at a time.
+    sequence without a batch; h is P wide if there is a projection. In the mode of `eval()`, the first one,
+    a layer may be called from any number of threads; training is for one thread at a time.
 
     Examples
     --------
@@ -62,10 +82,14 @@ class LSTM(RecurrentLayer):
     ((7, 2, 3), (20, 5))
     """
 
+    cell_options = ("proj_size", "zoneout_cell", "peephole", "coupled", "layer_norm")
+
     @classmethod
-    def cell_of(cls, config: Mapping[str, Any]) -> str:
-        """The LSTM cell."""
-        return "lstm"
+    def cell_of(cls, options: Mapping[str, Any]) -> str:
+        """The LSTM cell of these options."""
+        if options["layer_norm"]:
+            return "lstm_norm"
+        return "lstm" + "_coupled" * bool(options["coupled"]) + "_peephole" * bool(options["peephole"])
 
 
 class GRU(RecurrentLayer):
@@ -80,8 +104,10 @@ class GRU(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, seed
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed
         As in `LSTM`.
+    reverse, input_dropout, recurrent_dropout, zoneout, clip, learn_state
+        As in `LSTM`. Its other options are refused.
     reset_after : bool
         Whether the reset gate acts after the product with W_hn; ONNX calls it linear_before_reset.
 
@@ -97,33 +123,12 @@ class GRU(RecurrentLayer):
     ((7, 2, 10), (2, 2, 5), 0.0)
     """
 
-    options = ("reset_after",)
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        reverse: bool = False,
-        dtype: DTypeLike = "float32",
-        seed: int | None = None,
-        reset_after: bool = True,
-    ) -> None:
-        self.reset_after = bool(reset_after)
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            reverse=reverse, dtype=dtype, seed=seed,
-        )  # fmt: skip
+    cell_options = ("reset_after",)
 
     @classmethod
-    def cell_of(cls, config: Mapping[str, Any]) -> str:
+    def cell_of(cls, options: Mapping[str, Any]) -> str:
         """The cell of either variant."""
-        return "gru" if config["reset_after"] else "gru_reset_before"
+        return "gru" if options["reset_after"] else "gru_reset_before"
 
 
 class RNN(RecurrentLayer):
@@ -131,8 +136,10 @@ class RNN(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, reverse, dtype, seed
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed
         As in `LSTM`.
+    reverse, input_dropout, recurrent_dropout, zoneout, clip, learn_state
+        As in `LSTM`. Its other options are refused.
     nonlinearity : {"tanh", "relu"}
         φ.
 
@@ -148,34 +155,11 @@ class RNN(RecurrentLayer):
     ((7, 2, 5), (1, 2, 5), True)
     """
 
-    options = ("nonlinearity",)
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        reverse: bool = False,
-        dtype: DTypeLike = "float32",
-        seed: int | None = None,
-        nonlinearity: Literal["tanh", "relu"] = "tanh",
-    ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
-        self.nonlinearity = nonlinearity
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            reverse=reverse, dtype=dtype, seed=seed,
-        )  # fmt: skip
+    cell_options = ("nonlinearity",)
 
     @classmethod
-    def cell_of(cls, config: Mapping[str, Any]) -> str:
+    def cell_of(cls, options: Mapping[str, Any]) -> str:
         """The cell of either nonlinearity."""
-        if config["nonlinearity"] not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {config['nonlinearity']!r}")
-        return f"rnn_{config['nonlinearity']}"
+        if options["nonlinearity"] not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {options['nonlinearity']!r}")
+        return f"rnn_{options['nonlinearity']}"

@@ -1,22 +1,57 @@
-"""How callers' sequences reach a layer: layouts, initial and final states, results of their own."""
+"""Layers that are called with sequences and a state: callers' layouts, and checks of arguments."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
 from cylstm.layer import Layer
+from cylstm.packing import Batch, Packing
 
 Array = NDArray[Any]
 
 
-class SequenceLayer(Layer, abstract=True):
-    """A layer called as `y, state = layer(x, state)` on sequences in any of three layouts.
+class PackedSequences(NamedTuple):
+    """Sequences of different length without padding; `cylstm.data.pack` makes it, `unpack` takes it apart.
 
-    A subclass also gives `_checked_state(name, state, B)`, None or a state in the
+    Parameters
+    ----------
+    rows : ndarray
+        (N, features), the real steps: all sequences' first ones, then the second ones, and so on, the
+        longest sequence first.
+    packing : Packing
+        Which row is which.
+    """
+
+    rows: Array
+    packing: Packing
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """(B,), the steps of every sequence."""
+        return self.packing.lengths
+
+
+class Call(NamedTuple):
+    """A checked call: the sequences, the state in its internal form, and the form in which they came."""
+
+    batch: Batch
+    state: Any
+    unbatched: bool
+    packed: bool
+
+
+class SequenceLayer(Layer, abstract=True):
+    """A layer called as `y, state = layer(x, state)`; see `RecurrentLayer` and `Sequential`.
+
+    A subclass gives, besides what `Layer` asks for, `_checked_state(name, state, B)`, None or a state in the
     caller's form to internal batched arrays, and `_state_for_caller(state, unbatched)` back.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._packing = Packing(0, 0)  # the last one, for calls that are like the one before
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         raise NotImplementedError
@@ -42,30 +77,64 @@ class SequenceLayer(Layer, abstract=True):
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _checked_call(self, x: Any, state: Any, lengths: Any) -> tuple[Array, bool, Any, Array | None]:
-        """Time-major x, whether it came without a batch, the internal state, and lengths."""
-        steps, unbatched = self._time_major("x", x, self.input_size)
-        T, B = steps.shape[:2]
-        if lengths is not None:
-            if unbatched:
+    def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
+        if isinstance(x, PackedSequences):
+            if lengths is not None:
+                raise ValueError("lengths: expected None with packed sequences, which have their own")
+            if x.rows.ndim != 2 or x.rows.shape[1] != self.input_size:
                 raise ValueError(
-                    "lengths: expected a batch of sequences, got one without a batch; cut it instead"
+                    f"x: expected packed sequences of {self.input_size} features, got {x.rows.shape}"
                 )
-            lengths = _checks.sequence_lengths(lengths, T, B)
-        return steps, unbatched, self._checked_state("state", state, None if unbatched else B), lengths
+            batch, unbatched = Batch(_checks.real_array("x", x.rows), x.packing), False
+        else:
+            steps, unbatched = self._time_major("x", x, self.input_size)
+            T, B = steps.shape[:2]
+            if lengths is not None:
+                if unbatched:
+                    raise ValueError(
+                        "lengths: expected a batch of sequences, got one without a batch; cut it instead"
+                    )
+                lengths = _checks.sequence_lengths(lengths, T, B)
+            batch = Batch(steps, self._packing_of(T, B, lengths))
+        checked = self._checked_state("state", state, None if unbatched else batch.packing.B)
+        return Call(batch, checked, unbatched, isinstance(x, PackedSequences))
+
+    def _packing_of(self, T: int, B: int, lengths: Array | None) -> Packing:
+        packing = self._packing
+        if not packing.is_of(T, B, lengths):
+            packing = self._packing = Packing(T, B, lengths)
+        return packing
+
+    def _shape_for_caller(self, packing: Packing, unbatched: bool, features: int) -> tuple[int, ...]:
+        if unbatched:
+            return packing.T, features
+        return (packing.B, packing.T, features) if self.batch_first else (packing.T, packing.B, features)
+
+    def _rows_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
+        """Packed rows in the form of the call: a new array, or out."""
+        if call.packed:
+            return PackedSequences(rows.copy(), call.batch.packing)
+        if out is None:
+            shape = self._shape_for_caller(call.batch.packing, call.unbatched, rows.shape[1])
+            out = np.empty(shape, self.dtype)
+        steps = out[:, None] if call.unbatched else out.swapaxes(0, 1) if self.batch_first else out
+        call.batch.packing.scatter(rows, steps)
+        return out
 
     def __call__(
         self, x: Any, state: Any = None, *, lengths: Any = None, out: Array | None = None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Any, Any]:
         """Run over whole sequences.
 
         Parameters
         ----------
-        x : array of real numbers
+        x : array of real numbers, or PackedSequences
             (T, B, I), or (B, T, I) if `batch_first`, or one sequence (T, I). Converted to
-            the layer's dtype. T or B may be 0.
+            the layer's dtype. T or B may be 0. Or what `cylstm.data.pack` makes of sequences of different
+            length.
         state : optional
-            The state before the first step, as an earlier call returned it. Zeros by default.
+            The state before the first step, as an earlier call returned it. Zeros by default, or what
+            the layer has learned.
         lengths : array of int, optional
             (B,), the real steps of each sequence, in any order; what follows them in x is not read, and
             y is 0 there. Final states are those after each sequence's own last step.
@@ -74,8 +143,8 @@ class SequenceLayer(Layer, abstract=True):
 
         Returns
         -------
-        y : ndarray
-            Outputs of every step, in the layout of x.
+        y : ndarray or PackedSequences
+            Outputs of every step, in the form of x.
         state
             The state after the last step.
 
@@ -84,27 +153,28 @@ class SequenceLayer(Layer, abstract=True):
         ValueError, TypeError
             If a shape, a dtype or the form of the state is not as above.
         """
-        steps, unbatched, initial, lengths = self._checked_call(x, state, lengths)
-        T, B = steps.shape[:2]
-        shape = self._as_caller(np.broadcast_to(0, (T, B, self.output_size)), unbatched).shape
-        y = np.empty(shape, self.dtype) if out is None else _checks.output("out", out, shape, self.dtype)
+        call = self._checked_call(x, state, lengths)
+        if out is not None:
+            if call.packed:
+                raise ValueError("out: expected None with packed sequences, got an array")
+            shape = self._shape_for_caller(call.batch.packing, call.unbatched, self.output_size)
+            _checks.output("out", out, shape, self.dtype)
+        if self.training:
+            self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
 
-        self._y_shape = shape
+        def result(rows: Array, final: Any) -> tuple[Any, Any]:
+            return self._rows_for_caller(rows, call, out), self._state_for_caller(final, call.unbatched)
 
-        def result(steps_out: Array, final: Any) -> tuple[Array, Any]:
-            y[...] = self._as_caller(steps_out, unbatched)
-            return y, self._state_for_caller(final, unbatched)
-
-        value: tuple[Array, Any] = self._run(steps, initial, lengths, result)
+        value: tuple[Any, Any] = self._run(call.batch, call.state, result)
         return value
 
-    def backward(self, dy: Any, ds_n: Any = None, *, need_dx: bool = True) -> tuple[Array | None, Any]:
+    def backward(self, dy: Any, ds_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         """Go back through the last training forward pass, adding to `gradients`.
 
         Parameters
         ----------
-        dy : array of real numbers
-            dL/dy, in the shape of y.
+        dy : array of real numbers, or PackedSequences
+            dL/dy, in the form of y.
         ds_n : optional
             dL/d(final state), in the form of the state. Zeros by default.
         need_dx : bool
@@ -112,8 +182,8 @@ class SequenceLayer(Layer, abstract=True):
 
         Returns
         -------
-        dx : ndarray or None
-            dL/dx, in the shape of x.
+        dx : ndarray, PackedSequences or None
+            dL/dx, in the form of x.
         ds_0
             dL/d(initial state).
 
@@ -126,10 +196,22 @@ class SequenceLayer(Layer, abstract=True):
             If a shape or dtype is not as above.
         """
         workspace = self._workspace_to_go_back()
-        steps, unbatched = self._time_major("dy", _checks.shaped("dy", dy, self._y_shape), self.output_size)
-        B = steps.shape[1]
-        final = self._checked_state("ds_n", ds_n, None if unbatched else B)
-        dx, initial = self._go_back(workspace, steps, final, need_dx)
-        if dx is not None:
-            dx = self._as_caller(dx, unbatched).copy()
-        return dx, self._state_for_caller(initial, unbatched)
+        call = self._call
+        gradient = self._checked_gradient(dy, call)
+        final = self._checked_state("ds_n", ds_n, None if call.unbatched else call.batch.packing.B)
+        dx, initial = self._go_back(workspace, gradient, final, need_dx)
+        dx = None if dx is None else self._rows_for_caller(dx, call)
+        return dx, self._state_for_caller(initial, call.unbatched)
+
+    def _checked_gradient(self, dy: Any, call: Call) -> Batch:
+        """dL/dy, which has to have the form in which y went out."""
+        packing = call.batch.packing
+        if call.packed:
+            if not isinstance(dy, PackedSequences):
+                raise TypeError(f"dy: expected packed sequences, as y is, got {type(dy).__name__}")
+            if not np.array_equal(dy.lengths, packing.lengths):
+                raise ValueError(f"dy: expected the lengths of y, {packing.lengths}, got {dy.lengths}")
+            return Batch(_checks.shaped("dy", dy.rows, (packing.N, self.output_size)), packing)
+        shape = self._shape_for_caller(packing, call.unbatched, self.output_size)
+        steps, _ = self._time_major("dy", _checks.shaped("dy", dy, shape), self.output_size)
+        return Batch(steps, packing)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cylstm._engine.planning import Shape
 from cylstm.layer import LAYER_TYPES, Layer, from_config
+from cylstm.packing import Batch
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
 
@@ -100,51 +100,30 @@ class Sequential(SequenceLayer):
         """Whether all layers are."""
         return all(layer.causal for layer in self.layers)
 
-    def _zero_state(self, B: int) -> Any:
-        return tuple(layer._zero_state(B) for layer in self.layers)
+    def _initial_state(self, B: int) -> Any:
+        return tuple(layer._initial_state(B) for layer in self.layers)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
-        return _Workspace([layer._new_workspace(training, in_place) for layer in self.layers])
+    def _new_workspace(self, training: bool, in_place: bool = False) -> list[Any]:
+        return [layer._new_workspace(training, in_place) for layer in self.layers]
 
-    def _forward(
-        self, workspace: "_Workspace", x: Array, state: Any, lengths: Array | None
-    ) -> tuple[Array, Any]:
-        workspace.batch_shape = x.shape[:2]
-        workspace.real = None if lengths is None else np.arange(len(x))[:, None] < lengths
-        if not isinstance(self.layers[0], SequenceLayer):  # which would read the padding
-            x = workspace.without_padding(x)
+    def _forward(self, workspace: list[Any], batch: Batch, state: Any) -> tuple[Array, Any]:
         final = []
-        for layer, part, before in zip(self.layers, workspace.parts, state, strict=True):
-            x, after = layer._forward(part, x, before, lengths)
+        for layer, part, before in zip(self.layers, workspace, state, strict=True):
+            rows, after = layer._forward(part, batch, before)
+            batch = Batch(rows, batch.packing)
             final.append(after)
-        if workspace.real is not None:
-            x[~workspace.real] = 0
-        return x, tuple(final)
+        return batch.values, tuple(final)
 
     def _backward(
-        self, workspace: "_Workspace", dy: Array, dstate: Any, need_dx: bool
+        self, workspace: list[Any], dy: Batch, dstate: Any, need_dx: bool
     ) -> tuple[Array | None, Any]:
         initial = []
-        gradient: Array | None = dy
-        if not isinstance(self.layers[-1], SequenceLayer):
-            gradient = workspace.without_padding(dy)
+        gradient: Array | None = None
         for position in reversed(range(len(self.layers))):
-            assert gradient is not None
             gradient, before = self.layers[position]._backward(
-                workspace.parts[position], gradient, dstate[position], need_dx or position > 0
+                workspace[position], dy, dstate[position], need_dx or position > 0
             )
+            if gradient is not None:
+                dy = Batch(gradient, dy.packing)
             initial.append(before)
         return gradient, tuple(reversed(initial))
-
-
-class _Workspace:
-    """One workspace a layer."""
-
-    def __init__(self, parts: list[Any]) -> None:
-        self.parts = parts
-        self.batch_shape: tuple[int, ...] = (0, 0)
-        self.real: NDArray[np.bool_] | None = None  # (T, B), whether there is a step
-
-    def without_padding(self, array: Array) -> Array:
-        """A copy with zeros where there is no step."""
-        return array if self.real is None else np.where(self.real[:, :, None], array, array.dtype.type(0))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, threads
 from cylstm.layer import Layer
+from cylstm.packing import Batch, Packing
 from cylstm.sequence_layer import SequenceLayer
 
 Array = NDArray[Any]
@@ -47,7 +48,8 @@ class Stream:
         self.batch_size = _checks.positive("batch_size", batch_size)
         threads.blas_libraries()
         self._workspace = model._new_workspace(training=False, in_place=True)
-        self._state = model._zero_state(self.batch_size)
+        self._state = model._initial_state(self.batch_size)
+        self._packing = Packing(1, self.batch_size)
 
     def step(self, x: Any, *, out: Array | None = None) -> Array:
         """One step of every stream.
@@ -103,8 +105,10 @@ class Stream:
             if out is None
             else _checks.output("out", out, shape, self.model.dtype)
         )
-        steps_out, self._state = self.model._forward(self._workspace, steps, self._state, None)
-        y[...] = steps_out.reshape(shape)
+        if len(steps) != self._packing.T:
+            self._packing = Packing(len(steps), B)
+        rows, self._state = self.model._forward(self._workspace, Batch(steps, self._packing), self._state)
+        y[...] = rows.reshape(shape)
         return y
 
     def reset(self, rows: Any = None) -> None:
@@ -117,8 +121,9 @@ class Stream:
         """
         chosen = slice(None) if rows is None else rows
         np.empty(self.batch_size)[chosen]  # an index that does not fit fails before anything is changed
-        for array in _arrays(self._state):
-            array[:, chosen] = 0
+        initial = self.model._initial_state(self.batch_size)
+        for array, first in zip(_arrays(self._state), _arrays(initial), strict=True):
+            array[:, chosen] = first[:, chosen]
 
     @property
     def state(self) -> Any:
@@ -131,7 +136,7 @@ class Stream:
     def state(self, state: Any) -> None:
         if isinstance(self.model, SequenceLayer):
             checked = self.model._checked_state("state", state, self.batch_size)
-            new = self.model._zero_state(self.batch_size)
+            new = self.model._initial_state(self.batch_size)
             _assign(new, checked)
             self._state = new
 

@@ -7,19 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm._engine.planning import Arena, Plan
-from cylstm.packing import Packing
+from cylstm.packing import Batch, Packing
 
 if TYPE_CHECKING:
     from cylstm.recurrent import RecurrentLayer
 
 Array = NDArray[Any]
 State = tuple[Array, ...]
-PARAMETERS = {
+PARAMETERS = {  # the engine's names and PyTorch's
     "w_ih": "weight_ih",
     "w_hh": "weight_hh",
     "b_ih": "bias_ih",
     "b_hh": "bias_hh",
-}  # engine, PyTorch
+    "w_hr": "weight_hr",
+}
 
 
 def parameter_name(kind: str, layer: int, d: int) -> str:
@@ -42,38 +43,46 @@ class Workspace:
         self.key: tuple[Any, ...] = ()
         self.buffers: dict[str, Array] = {}
         self.passes: dict[tuple[int, int], Any] = {}
+        self.learned: dict[tuple[str, int], Array] = {}  # gradients of learned initial states in use
 
-    def prepare(self, T: int, B: int, lengths: Array | None) -> None:
+    def prepare(self, packing: Packing) -> None:
         """Plan for a batch, unless the last one was like it."""
-        from cylstm._engine import _recurrent, isa  # brings in SciPy's BLAS, so only now
+        from cylstm._engine import _layer_pass, isa  # brings in SciPy's BLAS, so only now
 
         layer = self.layer
-        key = (T, B, None if lengths is None else lengths.tobytes(), layer._store.place)
+        key = (packing, layer._store.place)
         if self.key == key:
             return
         self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for
-        self.packing = packing = Packing(T, B, lengths)
-        self.index = packing.index(layer.reverse)
-        if layer.bidirectional:
-            self.there, self.back = packing.reversal()
-        self.plan = Plan(
-            N=packing.N, B=B, I=layer.input_size, H=layer.hidden_size, L=layer.num_layers,
-            D=layer.num_directions, G=len(layer.spec.gates), S=len(layer.spec.states),
-            has_extra=bool(layer.spec.extra), training=self.training,
-            dropout=self.training and not self.inspected and layer.dropout > 0, inspected=self.inspected,
-            padded=None if self.index is None else T * B,
-        )  # fmt: skip
+        self.packing = packing
+        self.plan = self._planned()
         self.buffers = self.arena.cut(self.plan.shapes(), layer.dtype)
         self.buffers["no_bias"][...] = 0
         self.parts = [(l, d) for l in range(self.plan.L) for d in range(self.plan.D)]
-        cell, kernels = layer.spec.row, isa.selected()
+        clip = float("inf") if layer.clip is None else layer.clip
         for l, d in self.parts:
-            sizes = (B, self.plan.inputs(l), self.plan.H)
-            self.passes[l, d] = _recurrent.LayerPass(cell, kernels, packing.rows, *sizes, self._arrays(l, d))
-        c_last = packing.last() if self.training else packing.last_in_turn()
-        self.last = {"h": packing.last(), "c": c_last}
-        self.batch_shape = (T, B)
+            self.passes[l, d] = _layer_pass.LayerPass(
+                layer.spec.row, isa.selected(), packing.rows, self.plan.B, self.plan.inputs(l), self.plan.H,
+                self.plan.P, self._arrays(l, d), clip=clip, zoneout_h=layer.zoneout,
+                zoneout_c=layer.zoneout_cell,
+            )  # fmt: skip
+        self.last = {"h": packing.last, "c": packing.last if self.training else packing.last_in_turn}
         self.key = key
+
+    def _planned(self) -> Plan:
+        layer, drawn = self.layer, self.training and not self.inspected
+        zoneout = {"h": layer.zoneout, "c": layer.zoneout_cell}
+        return Plan(
+            N=self.packing.N, B=self.packing.B, I=layer.input_size, H=layer.hidden_size,
+            P=layer.state_width("h"), L=layer.num_layers, D=layer.num_directions,
+            G=len(layer.spec.gates), S=len(layer.spec.states), E=layer.spec.extra,
+            training=self.training, reverse=layer.reverse, projects=layer.proj_size > 0,
+            dropout=drawn and layer.dropout > 0 and layer.num_layers > 1,
+            input_dropout=drawn and layer.input_dropout > 0,
+            recurrent_dropout=drawn and layer.recurrent_dropout > 0,
+            zoneout=tuple(state for state, share in zoneout.items() if share > 0), drawn=drawn,
+            inspected=self.inspected,
+        )  # fmt: skip
 
     def buffer(self, kind: str, layer: int, d: int) -> Array:
         """A buffer of one layer and direction."""
@@ -89,82 +98,126 @@ class Workspace:
 
     def _arrays(self, l: int, d: int) -> dict[str, Array]:
         """What the engine calls by which name, for one layer and direction."""
-        parameters, gradients, buffers = self.layer.parameters, self.layer.gradients, self.buffers
-        if self.inspected:  # whose gradients are not the layer's
-            gradients = {name: np.zeros_like(value) for name, value in gradients.items()}
-        kinds = [
-            "gates",
-            "h",
-            *(["c"] if self.plan.S == 2 else []),
-            *(["extra"] if self.plan.has_extra else []),
-        ]
-        arrays = {kind: self.buffer(kind, l, d) for kind in kinds} | {"x": self.input(l, d)}
-        for ours, name in PARAMETERS.items():
-            arrays[ours] = parameters.get(parameter_name(name, l, d), buffers["no_bias"])
-            if self.training and parameter_name(name, l, d) in gradients:
-                arrays[f"d{ours}"] = gradients[parameter_name(name, l, d)]
+        buffers, plan = self.buffers, self.plan
+        arrays = {kind: self.buffer(kind, l, d) for kind in plan._of_direction()} | {"x": self.input(l, d)}
+        arrays |= {"b_ih": buffers["no_bias"], "b_hh": buffers["no_bias"]} | self._weights(l, d)
         if self.training:
-            arrays["sums"] = buffers["sums"]
-            arrays |= {f"d{s}": buffers[f"d{s}"][l * self.plan.D + d] for s in self.layer.spec.states}
+            scratch = ("sums", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept")
+            arrays |= {name: buffers[name] for name in scratch if name in buffers}
+            arrays |= {f"d{s}": buffers[f"d{s}"][l * plan.D + d] for s in self.layer.spec.states}
             # dL/dx takes the place of x, or of dL/dy where that has its size.
-            arrays |= {
-                "dy": buffers[f"dy{d}"],
-                "dx": buffers["dy0"] if l and self.plan.D == 1 else arrays["x"],
-            }
-            if self.plan.has_extra:
-                arrays["dextra"] = buffers["dextra"]
-            if self.inspected:
-                arrays["dh_steps"] = buffers[f"dh_steps{l}_{d}"]
+            arrays["dy"] = buffers[f"dy{d}"]
+            arrays["dx"] = buffers["dy0"] if l and plan.D == 1 else arrays["x"]
         return arrays
 
-    def forward(self, x: Array, state: State | None) -> tuple[Array, State]:
-        """y (T, B, D.H), a view, and the last states, for time-major x."""
-        B, order = self.plan.B, self.packing.order
+    def _weights(self, l: int, d: int) -> dict[str, Array]:
+        """Parameters, and in training their gradients, of one layer and direction."""
+        store, own = self.layer._store, [parameter_name(kind, l, d) for kind, _ in self.layer.spec.own]
+        names = {
+            ours: name
+            for ours, kind in PARAMETERS.items()
+            if (name := parameter_name(kind, l, d)) in store.shapes
+        }
+        # In inspection the gradients are not the layer's.
+        grad = np.zeros_like(store.grad) if self.inspected else store.grad
+        sources = [("", store.data)] + ([("d", grad)] if self.training else [])
+        arrays: dict[str, Array] = {}
+        for prefix, flat in sources:
+            views = store.views(flat)
+            arrays |= {f"{prefix}{ours}": views[name] for ours, name in names.items()}
+            if own:
+                arrays["d_own" if prefix else "own"] = store.block(flat, own)
+        return arrays
+
+    def forward(self, batch: Batch, state: State | None) -> tuple[Array, State]:
+        """Packed rows of y (N, D.P), a view, and the last states."""
+        plan, order, spec = self.plan, self.packing.order, self.layer.spec
         if self.in_place and state is not None:
             final = state
         else:
-            shape = (len(self.parts), B, self.plan.H)
-            final = tuple(np.empty(shape, self.layer.dtype) for _ in self.layer.spec.states)
-        _gather(x, self.index, self.buffer("x", 0, 0))
+            final = tuple(
+                np.empty((len(self.parts), plan.B, plan.width(s)), self.layer.dtype) for s in spec.states
+            )
+        self.learned = {}
+        batch.into(self.buffer("x", 0, 0), self.layer.reverse)
+        self._mask_input(0)
         for k, (l, d) in enumerate(self.parts):
             if d:
-                np.take(self.input(l, 0), self.there, axis=0, out=self.input(l, 1), mode="clip")
-            for s, name in enumerate(self.layer.spec.states):
-                first = self.buffer(name, l, d)[:B]
-                first[...] = 0 if state is None else state[s][k] if order is None else state[s][k][order]
+                np.take(self.input(l, 0), self.packing.there, axis=0, out=self.input(l, 1), mode="clip")
+            for s, name in enumerate(spec.states):
+                first = self.buffer(name, l, d)[: plan.B]
+                if state is None:
+                    first[...] = self._initial(name, k, l, d)
+                else:
+                    first[...] = state[s][k] if order is None else state[s][k][order]
+            self._draw(l, d)
             self.passes[l, d].forward()
-            for s, name in enumerate(self.layer.spec.states):
+            for s, name in enumerate(spec.states):
                 rows = self.buffer(name, l, d)
                 if order is None:
                     np.take(rows, self.last[name], axis=0, out=final[s][k], mode="clip")
                 else:
                     final[s][k, order] = rows[self.last[name]]
-            if d == self.plan.D - 1:
+            if d == plan.D - 1:
                 self._hand_up(l)
-        y = self.hidden(self.plan.L - 1, 0) if self.plan.D == 1 else self.buffers["out"]
-        return self._padded(y), final
+        top = self.hidden(plan.L - 1, 0)
+        if plan.reverse:
+            np.take(top, self.packing.back, axis=0, out=self.buffers["out"], mode="clip")
+        return self.buffers.get("out", top), final
+
+    def _initial(self, state: str, k: int, l: int, d: int) -> Any:
+        """What a layer's state starts from: zeros, or what it has learned."""
+        name = parameter_name(f"{state}_0", l, d)
+        if name not in self.layer._store.shapes:
+            return 0
+        if self.training and not self.inspected:
+            self.learned[state, k] = self.layer.gradients[name]
+        return self.layer.parameters[name]
 
     def _hand_up(self, l: int) -> None:
-        """A layer's output to the one above: directions side by side, (N, D.H), units dropped out."""
-        top = l + 1 == self.plan.L
-        if self.plan.D == 2:
+        """A layer's output to the one above: directions side by side, (N, D.P), units dropped out."""
+        plan, top = self.plan, l + 1 == self.plan.L
+        if plan.D == 2:
             out = self.buffers["out"] if top else self.buffer("x", l + 1, 0)
-            out[:, : self.plan.H] = self.hidden(l, 0)
-            out[self.there, self.plan.H :] = self.hidden(l, 1)
-        if self.plan.dropout and not top:
-            out = self.buffer("x", l + 1, 0)
-            np.multiply(out if self.plan.D == 2 else self.hidden(l, 0), self._new_mask(l), out=out)
+            out[:, : plan.P] = self.hidden(l, 0)
+            out[self.packing.there, plan.P :] = self.hidden(l, 1)
+        elif not top and plan.has_input(l + 1):
+            self.buffer("x", l + 1, 0)[...] = self.hidden(l, 0)
+        if top:
+            return
+        if plan.dropout:
+            mask = self.buffers[f"mask{l}"]
+            self._keep_some(mask, self.layer.dropout)
+            self.buffer("x", l + 1, 0)[...] *= mask
+        self._mask_input(l + 1)
 
-    def _new_mask(self, l: int) -> Array:
-        """0 with the probability of dropout, else 1 over that of keeping, so that the mean stays."""
-        mask, p = self.buffers[f"mask{l}"], self.layer.dropout
+    def _mask_input(self, l: int) -> None:
+        """One mask for each sequence, the same at every step (Gal and Ghahramani 2016)."""
+        from cylstm._engine import _rows
+
+        if self.plan.input_dropout:
+            mask = self.buffers[f"mask_x{l}"]
+            self._keep_some(mask, self.layer.input_dropout)
+            _rows.mask_steps(self.buffer("x", l, 0), self.packing.rows, mask)
+
+    def _draw(self, l: int, d: int) -> None:
+        """Masks of the recurrence, if there are any."""
+        if self.plan.recurrent_dropout:
+            self._keep_some(self.buffer("mask_h", l, d), self.layer.recurrent_dropout)
+        shares = {"h": self.layer.zoneout, "c": self.layer.zoneout_cell}
+        for state in self.plan.zoneout if self.plan.drawn else ():
+            mask = self.buffer(f"zone_{state}", l, d)
+            self.layer.masks.random(out=mask, dtype=mask.dtype.type)
+            np.less(mask, shares[state], out=mask)
+
+    def _keep_some(self, mask: Array, p: float) -> None:
+        """0 with probability p, else 1 over that of keeping, so that the mean stays."""
         self.layer.masks.random(out=mask, dtype=mask.dtype.type)
         np.greater_equal(mask, p, out=mask)
         mask /= 1 - p
-        return mask
 
     def traced(self) -> dict[str, list[Array]]:
-        """Gates and states, (T, B, H) for each layer and direction."""
+        """Gates and states, (T, B, features) for each layer and direction."""
         H, spec = self.plan.H, self.layer.spec
         result: dict[str, list[Array]] = {name: [] for name in (*spec.gates, *spec.states)}
         for l, d in self.parts:
@@ -178,55 +231,52 @@ class Workspace:
 
     def scattered(self, packed: Array, d: int) -> Array:
         """A new (T, B, features) from packed rows of a direction, with zeros where there is no step."""
-        T, B = self.batch_shape
-        index = self.packing.index(bool(d) or self.layer.reverse)
-        rows = np.zeros((T * B, packed.shape[1]), packed.dtype)
-        rows[slice(None) if index is None else index] = packed
-        return rows.reshape(T, B, packed.shape[1])
+        out = np.empty((self.packing.T, self.packing.B, packed.shape[1]), packed.dtype)
+        self.packing.scatter(packed, out, reverse=bool(d) or self.layer.reverse)
+        return out
 
-    def _padded(self, packed: Array) -> Array:
-        """(T, B, features) from packed rows, with zeros where there is no step."""
-        if self.index is not None:
-            self.buffers["padded"][...] = 0
-            self.buffers["padded"][self.index] = packed
-            packed = self.buffers["padded"]
-        return packed.reshape(*self.batch_shape, packed.shape[1])
+    def backward(self, dy: Batch, dstate: State | None, need_dx: bool) -> tuple[Array | None, State]:
+        """Packed rows of dx, a view, and the gradients of the first states; adds to those of parameters."""
+        from cylstm._engine import _rows
 
-    def backward(self, dy: Array, dstate: State | None, need_dx: bool) -> tuple[Array | None, State]:
-        """dx, maybe a view, and the gradients of the first states; adds to those of the parameters."""
-        buffers, D, H, order = self.buffers, self.plan.D, self.plan.H, self.packing.order
+        buffers, D, P, order = self.buffers, self.plan.D, self.plan.P, self.packing.order
+        states = self.layer.spec.states
         by_length: Any = slice(None) if order is None else order
-        for s, name in enumerate(self.layer.spec.states):
+        for s, name in enumerate(states):
             buffers[f"d{name}"][...] = 0 if dstate is None else dstate[s][:, by_length]
-        _gather(dy, self.index, buffers["dout"] if D == 2 else buffers["dy0"])
+        both = buffers["dout" if D == 2 else "dy0"]
+        dy.into(both, self.layer.reverse)
         for l in reversed(range(self.plan.L)):
             if D == 2:
-                buffers["dy0"][...] = buffers["dout"][:, H:]
-                np.take(buffers["dy0"], self.there, axis=0, out=buffers["dy1"], mode="clip")
-                buffers["dy0"][...] = buffers["dout"][:, :H]
+                buffers["dy0"][...] = buffers["dout"][:, P:]
+                np.take(buffers["dy0"], self.packing.there, axis=0, out=buffers["dy1"], mode="clip")
+                buffers["dy0"][...] = buffers["dout"][:, :P]
             for d in range(D):
                 self.passes[l, d].backward(need_dx or l > 0)
             if D == 2 and l:
-                np.take(self.input(l, 1), self.back, axis=0, out=buffers["dout"], mode="clip")
-                buffers["dout"] += self.input(l, 0)
+                np.take(self.input(l, 1), self.packing.back, axis=0, out=both, mode="clip")
+                both += self.input(l, 0)
+            if self.plan.input_dropout and l:
+                _rows.mask_steps(both, self.packing.rows, buffers[f"mask_x{l}"])
             if self.plan.dropout and l:
-                buffers["dout" if D == 2 else "dy0"] *= buffers[f"mask{l - 1}"]
-        initial = tuple(np.empty_like(buffers[f"d{name}"]) for name in self.layer.spec.states)
-        for part, name in zip(initial, self.layer.spec.states, strict=True):
+                both *= buffers[f"mask{l - 1}"]
+        initial = tuple(np.empty_like(buffers[f"d{name}"]) for name in states)
+        for part, name in zip(initial, states, strict=True):
             part[:, by_length] = buffers[f"d{name}"]
+        for (name, k), gradient in self.learned.items():
+            gradient += buffers[f"d{name}"][k].sum(axis=0)
         return self._input_gradient() if need_dx else None, initial
 
     def _input_gradient(self) -> Array:
+        from cylstm._engine import _rows
+
         dx = self.buffer("x", 0, 0)
         if self.plan.D == 2:
-            dx += self.buffer("x", 0, 1)[self.back]
-        return self.scattered(dx, 0) if self.index is not None else dx.reshape(*self.batch_shape, dx.shape[1])
-
-
-def _gather(array: Array, index: NDArray[np.intp] | None, out: Array) -> None:
-    """Packed rows (N, features) of a time-major array (T, B, features) of any real dtype."""
-    if index is None:
-        out.reshape(array.shape)[...] = array
-    else:
-        rows = np.asarray(array, out.dtype).reshape(-1, array.shape[2])
-        np.take(rows, index, axis=0, out=out, mode="clip")
+            np.take(self.buffer("x", 0, 1), self.packing.back, axis=0, out=self.buffers["dx"], mode="clip")
+            dx += self.buffers["dx"]
+        if self.plan.input_dropout:
+            _rows.mask_steps(dx, self.packing.rows, self.buffers["mask_x0"])
+        if self.plan.reverse:
+            np.take(dx, self.packing.back, axis=0, out=self.buffers["dx"], mode="clip")
+            dx = self.buffers["dx"]
+        return dx

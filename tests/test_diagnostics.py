@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tolerances
 from differences import gradient
-from test_recurrent import DIRECTIONS, make, problem
+from problems import DIRECTIONS, make, problem
 
 import cylstm
 from cylstm.cells import CELLS

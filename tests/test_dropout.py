@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tolerances
-from test_recurrent import DIRECTIONS, for_caller, make, parts_of, problem
+from problems import DIRECTIONS, LAYERS, for_caller, make, parts_of, problem
 
 import cylstm
 from cylstm.cells import CELLS
@@ -16,7 +16,7 @@ def halves(stack):
         options = {
             key: value
             for key, value in stack.config.items()
-            if key not in ("dropout", "reset_after", "nonlinearity")
+            if key not in ("dropout", *LAYERS[stack.spec.name][1])
         }
         part = make(stack.spec.name, **{**options, "input_size": inputs, "num_layers": 1}).train()
         own = {name: value for name, value in stack.state_dict().items() if f"_l{l}" in name}

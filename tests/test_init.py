@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_recurrent import make
+from problems import make
 
 import cylstm
 from cylstm.cells import CELLS
@@ -12,6 +12,8 @@ def test_each_gate_has_a_matrix_of_its_own(cell):
     layer = make(cell, 30, 20, 2, bidirectional=True, dtype="float64")
     initialize(layer, seed=0)
     for name, value in layer.parameters.items():
+        if not name.startswith(("weight_ih", "weight_hh")):
+            continue
         blocks = value.reshape(len(CELLS[cell].gates), 20, -1)
         for block in blocks:
             if name.startswith("weight_hh"):
@@ -19,7 +21,7 @@ def test_each_gate_has_a_matrix_of_its_own(cell):
             elif name.startswith("weight_ih"):
                 bound = (6 / sum(block.shape)) ** 0.5
                 assert 0.95 * bound < np.abs(block).max() <= bound
-        if name.startswith("weight") and len(blocks) > 1:
+        if len(blocks) > 1:
             assert not np.allclose(blocks[0], blocks[1])
 
 
@@ -52,3 +54,18 @@ def test_wrong_arguments_are_named():
         initialize(cylstm.LSTM(3, 4), recurrent="zeros")
     with pytest.raises(TypeError, match="layer: expected an LSTM, GRU or RNN layer, got Linear"):
         initialize(cylstm.Linear(3, 4))
+
+
+def test_what_is_no_weight_begins_as_nothing(rng):
+    norm = cylstm.LSTM(3, 4, layer_norm=True, learn_state=True)
+    norm.load_state_dict({name: rng.uniform(size=value.shape) for name, value in norm.parameters.items()})
+    initialize(norm, forget_bias=2.0, seed=0)
+    np.testing.assert_array_equal(norm.parameters["bias_l0"], [0] * 4 + [2] * 4 + [0] * 8)
+    assert (norm.parameters["norm_hh_l0"] == 1).all()
+    assert not norm.parameters["h_0_l0"].any()
+    peephole = cylstm.LSTM(3, 4, peephole=True, coupled=True, proj_size=2)
+    initialize(peephole, seed=0)
+    assert not peephole.parameters["weight_ci_l0"].any()
+    gate = peephole.parameters["weight_hh_l0"][:4]  # (4, 2): orthogonal columns
+    np.testing.assert_allclose(gate.T @ gate, np.eye(2), atol=1e-6)
+    assert 0 < np.abs(peephole.parameters["weight_hr_l0"]).max() <= 1

@@ -6,132 +6,23 @@ import tolerances
 from differences import gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import (
+    DIRECTIONS,
+    LAYERS,
+    assert_agrees_with_reference,
+    for_caller,
+    make,
+    parts_of,
+    problem,
+)
 
 import cylstm
-from cylstm import reference
-from cylstm._engine import _recurrent, isa
+from cylstm._engine import isa
 from cylstm.cells import CELLS
-from cylstm.workspace import PARAMETERS
-
-# How to make a layer of each cell: the class and its options.
-LAYERS = {
-    "lstm": (cylstm.LSTM, {}),
-    "rnn_tanh": (cylstm.RNN, {}),
-    "rnn_relu": (cylstm.RNN, {"nonlinearity": "relu"}),
-    "gru": (cylstm.GRU, {}),
-    "gru_reset_before": (cylstm.GRU, {"reset_after": False}),
-}
-DIRECTIONS = {"forward": {}, "reverse": {"reverse": True}, "both": {"bidirectional": True}}
 
 # T, B, I, H all different, and sizes around the widths of vectors.
 SIZES = [(7, 3, 5, 4), (1, 2, 3, 4), (5, 1, 2, 3), (4, 3, 1, 2), (3, 4, 2, 1), (1, 1, 1, 1)]
 WIDTHS = [(3, 2, 4, H) for H in (5, 7, 8, 9, 15, 16, 17, 31, 32, 33)]
-
-
-def make(cell, *sizes, **options):
-    layer_type, own = LAYERS[cell]
-    return layer_type(*sizes, **own, **options)
-
-
-def problem(rng, layer, T, B):
-    """In a layer's dtype: x, first states, dy, gradients of the last states."""
-
-    def draw(*shape):
-        return rng.standard_normal(shape).astype(layer.dtype)
-
-    LD, H = layer.num_layers * layer.num_directions, layer.hidden_size
-    first, last = ([draw(LD, B, H) for _ in layer.spec.states] for _ in range(2))
-    return draw(T, B, layer.input_size), first, draw(T, B, layer.output_size), last
-
-
-def for_caller(states):
-    """The form in which a layer takes and gives states."""
-    return tuple(states) if len(states) > 1 else states[0]
-
-
-def parts_of(states):
-    return states if isinstance(states, tuple) else (states,)
-
-
-def run_reference(layer, x, state, dy, dstate, lengths=None):
-    """Each sequence alone: y, last states, dx, dL/d(first states), gradients by name."""
-    T, B, _ = x.shape
-    D, H = layer.num_directions, layer.hidden_size
-    lengths = np.full(B, T) if lengths is None else lengths
-    forward, backward = reference.CELLS[layer.spec.name]
-    parameters = {name: value.astype(float) for name, value in layer.parameters.items()}
-    state, dstate = np.asarray(state, float), np.asarray(dstate, float)
-    final, initial, gradients, saved = np.empty_like(state), np.empty_like(state), {}, {}
-    no_bias = np.zeros(len(layer.spec.gates) * H)
-
-    def names(l, d):
-        return {ours: f"{name}_l{l}{'_reverse' if d else ''}" for ours, name in PARAMETERS.items()}
-
-    def own_order(sequence, d):
-        return sequence[::-1] if d or layer.reverse else sequence
-
-    values = x.astype(float)
-    for l in range(layer.num_layers):
-        y = np.zeros((T, B, D * H))
-        for d, b in np.ndindex(D, B):
-            k, n = l * D + d, lengths[b]
-            weights = [parameters.get(name, no_bias) for name in names(l, d).values()]
-            out, *last, saved[l, d, b] = forward(
-                own_order(values[:n, b : b + 1], d), *state[:, k, b : b + 1], *weights
-            )
-            y[:n, b, d * H : (d + 1) * H] = own_order(out[:, 0], d)
-            final[:, k, b] = np.array(last)[:, 0]
-        values = y
-    y, dvalues = values, dy.astype(float)
-    for l in reversed(range(layer.num_layers)):
-        dx = np.zeros((T, B, D * H if l else x.shape[2]))
-        for d, b in np.ndindex(D, B):
-            k, n = l * D + d, lengths[b]
-            dout = own_order(dvalues[:n, b : b + 1, d * H : (d + 1) * H], d)
-            back = backward(dout, *dstate[:, k, b : b + 1], saved[l, d, b])
-            dx[:n, b] += own_order(back["dx"][:, 0], d)
-            initial[:, k, b] = [back[f"d{s}_0"][0] for s in layer.spec.states]
-            for ours, name in names(l, d).items():
-                gradients[name] = gradients.get(name, 0) + back[f"d{ours}"]
-        dvalues = dx
-    return (
-        y,
-        final,
-        dvalues,
-        initial,
-        {name: gradients[name] for name in layer.parameters if name in gradients},
-    )
-
-
-def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None):
-    y, final = layer.train()(x, for_caller(state), lengths=lengths)
-    layer.zero_grad()
-    dx, initial = layer.backward(dy, for_caller(dstate))
-    expected = run_reference(layer, x, state, dy, dstate, lengths)
-    pairs = {"y": (y, expected[0], False), "final": (np.array(parts_of(final)), expected[1], False)}
-    pairs |= {"dx": (dx, expected[2], True), "initial": (np.array(parts_of(initial)), expected[3], True)}
-    pairs |= {name: (layer.gradients[name], value, True) for name, value in expected[4].items()}
-    if x.shape[1]:
-        assert set(expected[4]) == set(layer.gradients)
-    for name, (ours, theirs, backward) in pairs.items():
-        assert ours.dtype == layer.dtype
-        limits = tolerances.FLOAT64
-        if layer.dtype == np.float32:
-            sources = [value for _, value, b in pairs.values() if b == backward]
-            sources += [dy, *dstate] if backward else []
-            scale = max(np.abs(value).max(initial=0) for value in sources)
-            inner = layer.input_size + layer.hidden_size
-            limits = tolerances.float32(inner, max(1, len(x)) * layer.num_layers, scale, backward)
-        np.testing.assert_allclose(ours, theirs, **limits, err_msg=name)
-
-
-def test_every_cell_has_a_layer_and_the_c_table_says_the_same_of_it():
-    assert list(LAYERS) == list(CELLS)
-    for row, (cell, spec) in enumerate(CELLS.items()):
-        assert (spec.name, spec.row, make(cell, 2, 3).spec) == (cell, row, spec)
-        assert _recurrent.cell_shape(row) == (len(spec.gates), len(spec.states), bool(spec.extra))
-    with pytest.raises(ValueError, match="cell: expected 0 to"):
-        _recurrent.cell_shape(len(CELLS))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -179,7 +70,7 @@ def test_agrees_with_reference_for_any_sizes_and_options(
     cell, direction, ragged, T, B, I, H, L, bias, dtype, seed
 ):
     rng = np.random.default_rng(seed)
-    layer = make(cell, I, H, L, bias, dtype=dtype, seed=seed, **DIRECTIONS[direction])
+    layer = make(cell, I, H, L, bias=bias, dtype=dtype, seed=seed, **DIRECTIONS[direction])
     lengths = rng.integers(0, T + 1, B) if ragged else None
     assert_agrees_with_reference(layer, *problem(rng, layer, T, B), lengths)
 

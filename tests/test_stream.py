@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import tolerances
+from problems import DIRECTIONS, LAYERS, make, parts_of
 from test_memory import peak_of
-from test_recurrent import DIRECTIONS, LAYERS, make, parts_of
 
 import cylstm
 from cylstm.cells import CELLS

@@ -11,11 +11,12 @@ cdef extern from "cylstm/cells.h" nogil:
         int stage, first, count, from_extra, to_extra
 
     ctypedef struct cyl_cell_shape:
-        int gates, states, has_extra, stages, products
+        int gates, states, extra, own, stages, products
         cyl_product product[CYL_MAX_PRODUCTS]
 
     ctypedef struct cyl_forward_f32:
         Py_ssize_t B, H
+        float clip
         float *gates
         float *extra
         float *h
@@ -24,9 +25,11 @@ cdef extern from "cylstm/cells.h" nogil:
         const float *c_prev
         const float *b_ih
         const float *b_hh
+        const float *own
 
     ctypedef struct cyl_forward_f64:
         Py_ssize_t B, H
+        double clip
         double *gates
         double *extra
         double *h
@@ -35,28 +38,33 @@ cdef extern from "cylstm/cells.h" nogil:
         const double *c_prev
         const double *b_ih
         const double *b_hh
+        const double *own
 
     ctypedef struct cyl_backward_f32:
         Py_ssize_t B, H
+        float clip
         float *gates
         float *extra
         float *dh
         float *dc
-        const float *dextra
+        float *dextra
         const float *h_prev
-        const float *c
         const float *c_prev
+        const float *own
+        float *d_own
 
     ctypedef struct cyl_backward_f64:
         Py_ssize_t B, H
+        double clip
         double *gates
         double *extra
         double *dh
         double *dc
-        const double *dextra
+        double *dextra
         const double *h_prev
-        const double *c
         const double *c_prev
+        const double *own
+        double *d_own
 
     ctypedef void (*cyl_forward_step_f32)(const cyl_forward_f32 *) noexcept nogil
     ctypedef void (*cyl_forward_step_f64)(const cyl_forward_f64 *) noexcept nogil

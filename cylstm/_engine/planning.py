@@ -16,18 +16,21 @@ class Plan:
 
     Parameters
     ----------
-    N, B, I, H, L, D : int
-        Real steps of all sequences, sequences, input size, hidden size, layers, directions.
-    G, S : int
-        Gates and states of the cell.
-    has_extra : bool
-        Whether the cell has a plane of its own.
-    padded : int or None
-        Rows of the padded output, T.B; None: the packed one needs no padding.
+    N, B, I, H, P, L, D : int
+        Real steps of all sequences, sequences, input size, units, width of h, layers, directions.
+    G, S, E : int
+        Gates, states and extra planes of the cell.
     training : bool
         Whether everything that the backward pass reads is kept.
-    dropout : bool
-        Whether there are masks between the layers.
+    reverse : bool
+        Whether the layers read in another order than the one in which rows come and go.
+    projects : bool
+        Whether h is a projection of the cell's output.
+    dropout, input_dropout, recurrent_dropout : bool
+        Whether there are masks: of every output between layers, of an input, of the recurrent h.
+    zoneout : tuple of str
+        States that keep some of their units; `drawn`: by masks, not by their mean.
+    drawn : bool
     inspected : bool
         Whether the backward pass also keeps dL/dh_t of every step.
     """
@@ -36,72 +39,96 @@ class Plan:
     B: int
     I: int
     H: int
+    P: int
     L: int
     D: int
     G: int
     S: int
-    has_extra: bool
-    padded: int | None
-    training: bool
+    E: int = 0
+    training: bool = False
+    reverse: bool = False
+    projects: bool = False
     dropout: bool = False
+    input_dropout: bool = False
+    recurrent_dropout: bool = False
+    zoneout: tuple[str, ...] = ()
+    drawn: bool = False
     inspected: bool = False
 
     def inputs(self, layer: int) -> int:
         """Features that a layer reads."""
-        return self.D * self.H if layer else self.I
+        return self.D * self.P if layer else self.I
+
+    def width(self, state: str) -> int:
+        """Features of a state."""
+        return self.P if state == "h" else self.H
 
     def has_input(self, layer: int) -> bool:
         """Whether a layer reads a buffer of its own, not the states of the layer below where they stand."""
-        return layer == 0 or self.D == 2 or self.dropout
+        return layer == 0 or self.D == 2 or self.dropout or self.input_dropout
 
     def shapes(self) -> dict[str, Shape]:
         """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
 
-        Kept from forward to backward: x, gates, extra, h, c. The rest is scratch. In inference layers and
-        directions share what dies within a pass, and hidden sequences take turns.
+        Kept from forward to backward: what a layer and direction has of its own. The rest is scratch. In
+        inference layers and directions share what dies within a pass, and hidden sequences take turns.
         """
-        N, B, H = self.N, self.B, self.H
-        shapes: dict[str, Shape] = {"no_bias": (self.G * H,)}
+        N, P = self.N, self.P
+        shapes: dict[str, Shape] = {"no_bias": (self.G * self.H,)}
         for layer in range(self.L):
-            if self.has_input(layer):
-                for d in range(self.D):
-                    shapes[self.name("x", layer, d)] = (N, self.inputs(layer))
+            inputs = self.inputs(layer)
             for d in range(self.D):
-                shapes[self.name("gates", layer, d)] = (N, self.G * H)
-                shapes[self.name("h", layer, d)] = (B + N, H)
-                if self.S == 2:
-                    shapes[self.name("c", layer, d)] = (B + N if self.training else 2 * B, H)
-                if self.has_extra:
-                    shapes[self.name("extra", layer, d)] = (N if self.training else B, H)
+                own = self._of_direction() | ({"x": (N, inputs)} if self.has_input(layer) else {})
+                shapes |= {self.name(kind, layer, d): shape for kind, shape in own.items()}
+            if self.input_dropout:
+                shapes[f"mask_x{layer}"] = (self.B, inputs)
+            if self.dropout and layer + 1 < self.L:
+                shapes[f"mask{layer}"] = (N, self.D * P)
+        if self.D == 2 or self.reverse:
+            shapes["out"] = (N, self.D * P)
+        return shapes | (self._scratch() if self.training else {})
+
+    def _of_direction(self) -> dict[str, Shape]:
+        N, B, H, P = self.N, self.B, self.H, self.P
+        again = N if self.training else B  # rows of what only the backward pass reads again
+        shapes: dict[str, Shape] = {"gates": (N, self.G * H), "h": (B + N, P)}
+        if self.S == 2:
+            shapes["c"] = (B + N if self.training else 2 * B, H)
+        if self.E:
+            shapes["extra"] = (again, self.E * H)
+        if self.projects:
+            shapes["m"] = (again, H)
+        if self.recurrent_dropout:
+            shapes |= {"mask_h": (B, P), "h_masked": (N, P)}
+        if self.drawn:
+            shapes |= {f"zone_{state}": (N, self.width(state)) for state in self.zoneout}
+        if self.inspected:
+            shapes["dh_steps"] = (N, P)
+        return shapes
+
+    def _scratch(self) -> dict[str, Shape]:
+        N, B, H, P = self.N, self.B, self.H, self.P
+        shapes: dict[str, Shape] = {"sums": (self.G * H,)}
+        shapes |= {f"d{state}": (self.L * self.D, B, self.width(state)) for state in ("h", "c")[: self.S]}
+        shapes |= {f"dy{d}": (N, P) for d in range(self.D)}
+        shapes |= {f"d{state}_kept": (B, self.width(state)) for state in self.zoneout}
         if self.D == 2:
-            shapes["out"] = (N, 2 * H)
-        if self.padded is not None:
-            shapes["padded"] = (self.padded, self.D * H)
-        if self.training:
-            shapes["sums"] = (self.G * H,)
-            shapes |= {f"d{state}": (self.L * self.D, B, H) for state in ("h", "c")[: self.S]}
-            shapes |= {f"dy{d}": (N, H) for d in range(self.D)}
-            if self.D == 2:
-                shapes["dout"] = (N, 2 * H)
-            if self.has_extra:
-                shapes["dextra"] = (B, H)
-            if self.inspected:
-                shapes |= {f"dh_steps{l}_{d}": (N, H) for l in range(self.L) for d in range(self.D)}
-            if self.dropout:
-                shapes |= {f"mask{layer}": (N, self.D * H) for layer in range(self.L - 1)}
+            shapes["dout"] = (N, 2 * P)
+        if self.D == 2 or self.reverse:
+            shapes["dx"] = (N, self.I)
+        if self.E:
+            shapes["dextra"] = (B, H)
+        if self.projects:
+            shapes["dm"] = (B, H)
+        if self.recurrent_dropout:
+            shapes["dh_masked"] = (B, P)
         return shapes
 
     def name(self, kind: str, layer: int, d: int) -> str:
         """A buffer's name: of its own in training, shared where inference allows."""
         if not self.training:
-            shared = {
-                "gates": (0, 0),
-                "extra": (0, 0),
-                "c": (0, 0),
-                "h": (layer % 2, d),
-                "x": (min(layer, 1), d),
-            }
-            layer, d = shared[kind]
+            shared = {"h": (layer % 2, d), "x": (min(layer, 1), d)}
+            layer, d = shared.get(kind, (0, 0))
         return f"{kind}{layer}_{d}"
 
 

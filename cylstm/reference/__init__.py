@@ -1,24 +1,30 @@
 """The definitions in NumPy float64, slow and plain: what the engine is checked against.
 
-Nothing here imports the rest of the package. `CELLS` holds each cell's pair:
-forward(x, *states, w_ih, w_hh, b_ih, b_hh) -> (y, *last states, saved), and
-backward(dy, *gradients of the last states, saved) -> gradients by name.
+Nothing here imports the rest of the package. `CELLS` holds each cell's pair of functions:
+step(x, h, states, p, clip) -> (new states, saved), and
+back(gradients of the new states, saved, p, gradients of p) -> (dx, dh, gradients of the states before).
+`layer_forward` and `layer_backward` unroll them.
 """
 
 from functools import partial
 
 from cylstm.reference.dense import dense_backward, dense_forward, mse
-from cylstm.reference.gru import gru_backward, gru_forward
-from cylstm.reference.lstm import lstm_backward, lstm_forward
+from cylstm.reference.gru import gru_step, gru_step_back
+from cylstm.reference.layer import layer_backward, layer_forward
+from cylstm.reference.lstm import lstm_norm_step, lstm_norm_step_back, lstm_step, lstm_step_back
 from cylstm.reference.optimizers import adam, clip_by_norm, sgd
-from cylstm.reference.rnn import rnn_backward, rnn_forward
+from cylstm.reference.rnn import rnn_step, rnn_step_back
 
 CELLS = {
-    "lstm": (lstm_forward, lstm_backward),
-    "rnn_tanh": (rnn_forward, rnn_backward),
-    "rnn_relu": (partial(rnn_forward, nonlinearity="relu"), rnn_backward),
-    "gru": (gru_forward, gru_backward),
-    "gru_reset_before": (partial(gru_forward, reset_after=False), gru_backward),
+    "lstm": (lstm_step, lstm_step_back),
+    "rnn_tanh": (rnn_step, rnn_step_back),
+    "rnn_relu": (partial(rnn_step, nonlinearity="relu"), rnn_step_back),
+    "gru": (gru_step, gru_step_back),
+    "gru_reset_before": (partial(gru_step, reset_after=False), gru_step_back),
+    "lstm_peephole": (lstm_step, lstm_step_back),
+    "lstm_coupled": (partial(lstm_step, coupled=True), lstm_step_back),
+    "lstm_coupled_peephole": (partial(lstm_step, coupled=True), lstm_step_back),
+    "lstm_norm": (lstm_norm_step, lstm_norm_step_back),
 }
 
 __all__ = [
@@ -27,12 +33,8 @@ __all__ = [
     "clip_by_norm",
     "dense_backward",
     "dense_forward",
-    "gru_backward",
-    "gru_forward",
-    "lstm_backward",
-    "lstm_forward",
+    "layer_backward",
+    "layer_forward",
     "mse",
-    "rnn_backward",
-    "rnn_forward",
     "sgd",
 ]

@@ -1,4 +1,4 @@
-"""One vanilla RNN layer, forward and back through time. T steps, B batch, I input size, H hidden size."""
+"""One step of a vanilla RNN, forward and back. B batch, I input size, H units."""
 
 from typing import Any
 
@@ -6,39 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Parameters = dict[str, Array]
 
 
-def rnn_forward(
-    x: Array, h_0: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, nonlinearity: str = "tanh"
-) -> tuple[Array, Array, dict[str, Any]]:
-    """Hidden states (T, B, H), the last one, and what the backward pass reads.
+def rnn_step(
+    x: Array, h: Array, states: tuple[Array, ...], p: Parameters, clip: float, nonlinearity: str = "tanh"
+) -> tuple[tuple[Array, ...], Any]:
+    """The state after one step, and what the backward step reads.
 
-    Shapes: x (T, B, I), h_0 (B, H), w_ih (H, I), w_hh (H, H), biases (H,).
+    Shapes: x (B, I), h (B, H), w_ih (H, I), w_hh (H, H), biases (H,).
     """
-    h = h_0
-    y = np.empty((len(x), *h_0.shape))
-    for t, x_t in enumerate(x):
-        z = x_t @ w_ih.T + b_ih + h @ w_hh.T + b_hh
-        h = y[t] = np.tanh(z) if nonlinearity == "tanh" else np.maximum(z, 0)
-    return y, h, {"x": x, "h_0": h_0, "y": y, "w_ih": w_ih, "w_hh": w_hh, "nonlinearity": nonlinearity}
+    z = x @ p["w_ih"].T + p["b_ih"] + h @ p["w_hh"].T + p["b_hh"]
+    clipped = np.clip(z, -clip, clip)
+    y = np.tanh(clipped) if nonlinearity == "tanh" else np.maximum(clipped, 0)
+    slope = (1 - y**2 if nonlinearity == "tanh" else y > 0) * (abs(z) <= clip)
+    return (y,), (x, h, slope)
 
 
-def rnn_backward(dy: Array, dh_n: Array, saved: dict[str, Any]) -> dict[str, Array]:
-    """Gradients dx, dh_0, dw_ih, dw_hh, db_ih, db_hh from dL/dy (T, B, H) and dL/d(last state) (B, H)."""
-    x, y, w_ih, w_hh = saved["x"], saved["y"], saved["w_ih"], saved["w_hh"]
-    dw_ih, dw_hh, db, dx, dh = (
-        np.zeros_like(w_ih),
-        np.zeros_like(w_hh),
-        np.zeros(len(w_ih)),
-        np.empty_like(x),
-        dh_n,
-    )
-    for t in reversed(range(len(x))):
-        h_prev = y[t - 1] if t else saved["h_0"]
-        dz = (dh + dy[t]) * (1 - y[t] ** 2 if saved["nonlinearity"] == "tanh" else y[t] > 0)
-        dx[t] = dz @ w_ih
-        dw_ih += dz.T @ x[t]
-        dw_hh += dz.T @ h_prev
-        db += dz.sum(axis=0)
-        dh = dz @ w_hh
-    return {"dx": dx, "dh_0": dh, "dw_ih": dw_ih, "dw_hh": dw_hh, "db_ih": db, "db_hh": db.copy()}
+def rnn_step_back(
+    dstates: tuple[Array, ...], saved: Any, p: Parameters, gradients: Parameters
+) -> tuple[Array, Array, tuple[Array, ...]]:
+    """dx, dL/d(h that the product read), dL/d(h before) besides it; adds to the gradients."""
+    x, h, slope = saved
+    dz = dstates[0] * slope
+    gradients["w_ih"] += dz.T @ x
+    gradients["w_hh"] += dz.T @ h
+    gradients["b_ih"] += dz.sum(axis=0)
+    gradients["b_hh"] += dz.sum(axis=0)
+    return dz @ p["w_ih"], dz @ p["w_hh"], (np.zeros_like(dz),)

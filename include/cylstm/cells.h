@@ -3,9 +3,10 @@
  * One time step of a cell is one or two stages. A stage is some products with the
  * recurrent weights, which the caller forms, and then a pointwise function over
  * B rows of H units. The row of a cell says which products: `count` gates of W_hh from gate `first`
- * on, multiplied with h_{t-1} or with the cell's `extra` plane, added to the gates or put into
- * `extra`. Backward the stages run in reverse order, each function before its products. The product of
- * x with W_ih, over all gates and steps, is in `gates` beforehand.
+ * on, multiplied with h_{t-1} or with the cell's `extra` plane, added to the gates or put into the first
+ * columns of `extra`, whose rows are E H long. Backward the stages run in reverse order, each function
+ * before its products. The product of x with W_ih, over all gates and steps, is in `gates` beforehand.
+ * Parameters that no product reads are the cell's `own`; it adds to their gradients itself.
  *
  * All arrays are row-major, owned by the caller, and do not overlap. The functions
  * cannot fail, allocate nothing and keep no state.
@@ -29,6 +30,7 @@
 
 #include "gru.h"
 #include "lstm.h"
+#include "lstm_norm.h"
 #include "rnn.h"
 
 typedef struct {
@@ -39,7 +41,7 @@ typedef struct {
 } cyl_product;
 
 typedef struct {
-    int gates, states, has_extra, stages, products;
+    int gates, states, extra, own, stages, products; /* extra, own: in units of H */
     cyl_product product[CYL_MAX_PRODUCTS];
 } cyl_cell_shape;
 
@@ -49,15 +51,23 @@ typedef enum {
     CYL_RNN_RELU = 2,
     CYL_GRU = 3,
     CYL_GRU_RESET_BEFORE = 4,
-    CYL_CELL_COUNT = 5
+    CYL_LSTM_PEEPHOLE = 5,
+    CYL_LSTM_COUPLED = 6,
+    CYL_LSTM_COUPLED_PEEPHOLE = 7,
+    CYL_LSTM_NORM = 8,
+    CYL_CELL_COUNT = 9
 } cyl_cell_kind;
 
 CYL_UNUSED static const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT] = {
-    {4, 2, 0, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}},
-    {1, 1, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
-    {1, 1, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
-    {3, 1, 1, 1, 2, {{0, 0, 2, 0, 0}, {0, 2, 1, 0, 1}}},
-    {3, 1, 1, 2, 2, {{0, 0, 2, 0, 0}, {1, 2, 1, 1, 0}}},
+    {4, 2, 0, 0, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}},
+    {1, 1, 0, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
+    {1, 1, 0, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
+    {3, 1, 1, 0, 1, 2, {{0, 0, 2, 0, 0}, {0, 2, 1, 0, 1}}},
+    {3, 1, 1, 0, 2, 2, {{0, 0, 2, 0, 0}, {1, 2, 1, 1, 0}}},
+    {4, 2, 0, 3, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}},
+    {3, 2, 0, 0, 1, 1, {{0, 0, 3, 0, 0}, {0, 0, 0, 0, 0}}},
+    {3, 2, 0, 2, 1, 1, {{0, 0, 3, 0, 0}, {0, 0, 0, 0, 0}}},
+    {4, 2, 8, 14, 1, 1, {{0, 0, 4, 0, 1}, {0, 0, 0, 0, 0}}},
 };
 
 #define CYL_ONE_STAGE(cell, type)                                   \
@@ -72,10 +82,12 @@ CYL_UNUSED static const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT] = {
             CYL_ISA_ROW(cyl_##first##_bwd, type), CYL_ISA_ROW(cyl_##second##_bwd, type)  \
         }                                                                            \
     }
-#define CYL_CELLS(type)                                                             \
-    {                                                                               \
+#define CYL_CELLS(type)                                                                          \
+    {                                                                                            \
         CYL_ONE_STAGE(lstm, type), CYL_ONE_STAGE(rnn_tanh, type), CYL_ONE_STAGE(rnn_relu, type), \
-            CYL_ONE_STAGE(gru, type), CYL_TWO_STAGES(gru_reset, gru_update, type)   \
+            CYL_ONE_STAGE(gru, type), CYL_TWO_STAGES(gru_reset, gru_update, type),               \
+            CYL_ONE_STAGE(lstm_peephole, type), CYL_ONE_STAGE(lstm_coupled, type),               \
+            CYL_ONE_STAGE(lstm_coupled_peephole, type), CYL_ONE_STAGE(lstm_norm, type)           \
     }
 CYL_UNUSED static const cyl_cell_f32 cyl_cells_f32[CYL_CELL_COUNT] = CYL_CELLS(f32);
 CYL_UNUSED static const cyl_cell_f64 cyl_cells_f64[CYL_CELL_COUNT] = CYL_CELLS(f64);

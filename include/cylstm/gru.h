@@ -14,7 +14,7 @@
 #ifndef CYLSTM_GRU_H
 #define CYLSTM_GRU_H
 
-#include "activations.h"
+#include "gates.h"
 
 #define CYL_BODY "gru_body.h"
 #include "instantiate.h"

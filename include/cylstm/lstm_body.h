@@ -1,48 +1,82 @@
-/* LSTM for one real type and instruction set; see lstm.h and the contract in cells.h. */
-CYL_TARGET static void CYL_KERNEL(cyl_lstm_fwd)(const CYL_TYPED(cyl_forward) *a) {
-    const ptrdiff_t H = a->H;
-    const CYL_REAL *b_ih = a->b_ih, *b_hh = a->b_hh;
+/* LSTM and its variants for one real type and instruction set; see lstm.h and the contract in cells.h. */
+CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(const CYL_TYPED(cyl_forward) *a, int peephole, int coupled) {
+    const ptrdiff_t H = a->H, I = 0, F = H, G = coupled ? H : 2 * H, O = G + H; /* where each gate begins */
+    const CYL_REAL *b_ih = a->b_ih, *b_hh = a->b_hh, clip = a->clip;
+    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + F : p_i, *p_o = peephole ? p_i + G : p_i;
     for (ptrdiff_t b = 0; b < a->B; b++) {
-        CYL_REAL *gates = a->gates + b * 4 * H;
+        CYL_REAL *gates = a->gates + b * (O + H);
         CYL_REAL *h = a->h + b * H;
         CYL_REAL *c = a->c + b * H;
         const CYL_REAL *c_prev = a->c_prev + b * H;
         CYL_IVDEP
         for (ptrdiff_t j = 0; j < H; j++) {
-            const CYL_REAL i = CYL_TYPED(cyl_sigmoid)(gates[j] + (b_ih[j] + b_hh[j]));
-            const CYL_REAL f = CYL_TYPED(cyl_sigmoid)(gates[H + j] + (b_ih[H + j] + b_hh[H + j]));
-            const CYL_REAL g = CYL_TYPED(cyl_tanh)(gates[2 * H + j] + (b_ih[2 * H + j] + b_hh[2 * H + j]));
-            const CYL_REAL o = CYL_TYPED(cyl_sigmoid)(gates[3 * H + j] + (b_ih[3 * H + j] + b_hh[3 * H + j]));
+            const CYL_REAL z_i = gates[I + j] + (b_ih[I + j] + b_hh[I + j]);
+            const CYL_REAL i = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_i + p_i[j] * c_prev[j] : z_i, clip);
+            const CYL_REAL z_f = gates[F + j] + (b_ih[F + j] + b_hh[F + j]);
+            const CYL_REAL f =
+                coupled ? 1 - i : CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_f + p_f[j] * c_prev[j] : z_f, clip);
+            const CYL_REAL g = CYL_TYPED(cyl_tanh_gate)(gates[G + j] + (b_ih[G + j] + b_hh[G + j]), clip);
             const CYL_REAL cell = f * c_prev[j] + i * g;
-            gates[j] = i;
-            gates[H + j] = f;
-            gates[2 * H + j] = g;
-            gates[3 * H + j] = o;
+            const CYL_REAL z_o = gates[O + j] + (b_ih[O + j] + b_hh[O + j]);
+            const CYL_REAL o = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_o + p_o[j] * cell : z_o, clip);
+            gates[I + j] = i;
+            if (!coupled) gates[F + j] = f;
+            gates[G + j] = g;
+            gates[O + j] = o;
             c[j] = cell;
             h[j] = o * CYL_TYPED(cyl_tanh)(cell);
         }
     }
 }
 
-CYL_TARGET static void CYL_KERNEL(cyl_lstm_bwd)(const CYL_TYPED(cyl_backward) *a) {
-    const ptrdiff_t H = a->H;
+CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(const CYL_TYPED(cyl_backward) *a, int peephole, int coupled) {
+    const ptrdiff_t H = a->H, I = 0, F = H, G = coupled ? H : 2 * H, O = G + H;
+    const CYL_TYPED(cyl_bound) bound = CYL_TYPED(cyl_bound_of)(a->clip);
+    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + F : p_i, *p_o = peephole ? p_i + G : p_i;
+    CYL_REAL *dp_i = a->d_own, *dp_f = peephole ? dp_i + F : dp_i, *dp_o = peephole ? dp_i + G : dp_i;
     for (ptrdiff_t b = 0; b < a->B; b++) {
-        CYL_REAL *gates = a->gates + b * 4 * H;
+        CYL_REAL *gates = a->gates + b * (O + H);
         CYL_REAL *dc = a->dc + b * H;
         CYL_REAL *dh = a->dh + b * H;
-        const CYL_REAL *c = a->c + b * H;
         const CYL_REAL *c_prev = a->c_prev + b * H;
         CYL_IVDEP
         for (ptrdiff_t j = 0; j < H; j++) {
-            const CYL_REAL i = gates[j], f = gates[H + j], g = gates[2 * H + j], o = gates[3 * H + j];
-            const CYL_REAL s = CYL_TYPED(cyl_tanh)(c[j]);
-            const CYL_REAL dcell = dc[j] + dh[j] * o * (1 - s * s);
-            gates[j] = dcell * g * i * (1 - i);
-            gates[H + j] = dcell * c_prev[j] * f * (1 - f);
-            gates[2 * H + j] = dcell * i * (1 - g * g);
-            gates[3 * H + j] = dh[j] * s * o * (1 - o);
+            const CYL_REAL i = gates[I + j], g = gates[G + j], o = gates[O + j];
+            const CYL_REAL f = coupled ? 1 - i : gates[F + j];
+            const CYL_REAL cell = f * c_prev[j] + i * g;
+            const CYL_REAL s = CYL_TYPED(cyl_tanh)(cell);
+            const CYL_REAL dz_o = dh[j] * s * CYL_TYPED(cyl_sigmoid_slope)(o, bound);
+            const CYL_REAL through_h = dc[j] + dh[j] * o * (1 - s * s);
+            const CYL_REAL dcell = peephole ? through_h + dz_o * p_o[j] : through_h;
+            const CYL_REAL dz_i =
+                dcell * (coupled ? g - c_prev[j] : g) * CYL_TYPED(cyl_sigmoid_slope)(i, bound);
+            const CYL_REAL dz_f = coupled ? 0 : dcell * c_prev[j] * CYL_TYPED(cyl_sigmoid_slope)(f, bound);
+            gates[I + j] = dz_i;
+            if (!coupled) gates[F + j] = dz_f;
+            gates[G + j] = dcell * i * CYL_TYPED(cyl_tanh_slope)(g, bound);
+            gates[O + j] = dz_o;
             dc[j] = dcell * f;
             dh[j] = 0;
+            if (peephole) {
+                dc[j] += dz_i * p_i[j];
+                dp_i[j] += dz_i * c_prev[j];
+                if (!coupled) dc[j] += dz_f * p_f[j];
+                if (!coupled) dp_f[j] += dz_f * c_prev[j];
+                dp_o[j] += dz_o * cell;
+            }
         }
     }
 }
+
+#define CYL_LSTM(name, peephole, coupled)                                                    \
+    CYL_TARGET static void CYL_KERNEL(cyl_##name##_fwd)(const CYL_TYPED(cyl_forward) *a) {   \
+        CYL_KERNEL(cyl_lstm_any_fwd)(a, peephole, coupled);                                  \
+    }                                                                                        \
+    CYL_TARGET static void CYL_KERNEL(cyl_##name##_bwd)(const CYL_TYPED(cyl_backward) *a) {  \
+        CYL_KERNEL(cyl_lstm_any_bwd)(a, peephole, coupled);                                  \
+    }
+CYL_LSTM(lstm, 0, 0)
+CYL_LSTM(lstm_peephole, 1, 0)
+CYL_LSTM(lstm_coupled, 0, 1)
+CYL_LSTM(lstm_coupled_peephole, 1, 1)
+#undef CYL_LSTM

@@ -5,7 +5,7 @@
 #ifndef CYLSTM_RNN_H
 #define CYLSTM_RNN_H
 
-#include "activations.h"
+#include "gates.h"
 
 #define CYL_BODY "rnn_body.h"
 #include "instantiate.h"

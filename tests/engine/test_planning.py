@@ -27,7 +27,7 @@ def test_too_much_memory_is_an_error_that_says_how_much():
 @pytest.mark.parametrize("D", [1, 2])
 def test_inference_keeps_less_than_training(D):
     def size(training):
-        plan = Plan(N=200, B=4, I=3, H=8, L=3, D=D, G=4, S=2, has_extra=False, padded=None, training=training)
+        plan = Plan(N=200, B=4, I=3, H=8, L=3, D=D, P=8, G=4, S=2, training=training)
         return sum(np.prod(shape) for shape in plan.shapes().values())
 
     assert size(training=False) < size(training=True) / 2

@@ -10,6 +10,8 @@ def test_imports_nothing_of_the_package():
     for path in Path(reference.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.module.startswith(("cylstm.reference", "numpy", "typing", "functools")), path
+                assert node.module.startswith(
+                    ("cylstm.reference", "numpy", "typing", "functools", "collections")
+                ), path
             elif isinstance(node, ast.Import):
                 assert {alias.name for alias in node.names} <= {"numpy"}, path
