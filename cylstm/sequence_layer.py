@@ -212,6 +212,8 @@ class SequenceLayer(Layer, abstract=True):
             if not np.array_equal(dy.lengths, packing.lengths):
                 raise ValueError(f"dy: expected the lengths of y, {packing.lengths}, got {dy.lengths}")
             return Batch(_checks.shaped("dy", dy.rows, (packing.N, self.output_size)), packing)
+        if isinstance(dy, PackedSequences):
+            raise TypeError("dy: expected an array, as y is, got PackedSequences")
         shape = self._shape_for_caller(packing, call.unbatched, self.output_size)
         steps, _ = self._time_major("dy", _checks.shaped("dy", dy, shape), self.output_size)
         return Batch(steps, packing)

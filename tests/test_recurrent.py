@@ -96,13 +96,16 @@ def test_gradients_agree_with_finite_differences(rng, cell, direction, lengths):
         np.testing.assert_allclose(ours, gradient(loss, array, step), **limits)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn_tanh", "rnn_relu", "gru"])
+@pytest.mark.parametrize(
+    "cell, options",
+    [("lstm", {}), ("lstm", {"proj_size": 2}), ("rnn_tanh", {}), ("rnn_relu", {}), ("gru", {})],
+)
 @pytest.mark.parametrize(
     "num_layers, bias, batch_first", [(1, True, False), (3, True, True), (2, False, False)]
 )
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("lengths", [None, [2, 6, 3, 1]])
-def test_agrees_with_torch(rng, torch, cell, num_layers, bias, batch_first, bidirectional, lengths):
+def test_agrees_with_torch(rng, torch, cell, options, num_layers, bias, batch_first, bidirectional, lengths):
     T, B, I, H = 6, 4, 3, 5
     layer_type, own = LAYERS[cell]
     theirs = getattr(torch.nn, layer_type.__name__)(
@@ -114,9 +117,10 @@ def test_agrees_with_torch(rng, torch, cell, num_layers, bias, batch_first, bidi
         bidirectional=bidirectional,
         dtype=torch.float64,
         **own,
+        **options,
     )
     ours = make(
-        cell, I, H, num_layers, bias, batch_first, bidirectional=bidirectional, dtype="float64"
+        cell, I, H, num_layers, bias, batch_first, bidirectional=bidirectional, dtype="float64", **options
     ).train()
     ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
     x, state, dy, dstate = problem(rng, ours, T, B)
@@ -190,18 +194,6 @@ def test_training_and_inference_modes_compute_the_same(rng):
     y_train, final_train = layer.train()(x, state)
     np.testing.assert_array_equal(y, y_train)
     np.testing.assert_array_equal(final, final_train)
-
-
-def test_a_sequence_in_pieces_with_carried_state_is_the_whole(rng):
-    layer = cylstm.LSTM(3, 6, 2, dtype="float64", seed=0)
-    x, state, *_ = problem(rng, layer, 9, 2)
-    y, final = layer(x, state)
-    pieces = []
-    for piece in (x[:4], x[4:5], x[5:5], x[5:]):
-        out, state = layer(piece, state)
-        pieces.append(out)
-    np.testing.assert_allclose(np.concatenate(pieces), y, **tolerances.FLOAT64)
-    np.testing.assert_allclose(state, final, **tolerances.FLOAT64)
 
 
 def test_state_defaults_to_zeros(rng):
