@@ -38,7 +38,7 @@ def test_every_cell_has_a_reference():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("sizes", [(4, 3, 2, 5), (1, 1, 1, 1), (3, 1, 4, 3)])
+@pytest.mark.parametrize("sizes", [(3, 2, 1, 4), (1, 1, 1, 1), (2, 1, 3, 2)])
 def test_gradients_agree_with_finite_differences(rng, cell, sizes):
     for name, P, options in around(rng, cell, *sizes):
         (x, state, p), (dy, dstate) = problem(rng, cell, *sizes, P)
