@@ -20,13 +20,13 @@ def cylstm_call(shape: Shape, mode: str) -> Callable[[], object]:
     import cylstm
 
     layer = cylstm.LSTM(shape.I, shape.H, seed=0)
-    x = inputs(shape)
+    x, lengths = inputs(shape), shape.lengths() if shape.ragged else None
     if mode == "forward":
-        return lambda: layer(x)
+        return lambda: layer(x, lengths=lengths)
     layer.train()
 
     def train():
-        y, _ = layer(x)
+        y, _ = layer(x, lengths=lengths)
         layer.zero_grad()
         layer.backward(y, need_dx=False)
 
@@ -37,16 +37,24 @@ def torch_call(shape: Shape, mode: str) -> Callable[[], object]:
     import torch
 
     layer, x = torch.nn.LSTM(shape.I, shape.H), torch.from_numpy(inputs(shape))
+    rnn, lengths = torch.nn.utils.rnn, torch.from_numpy(shape.lengths())
+
+    def forward():
+        if not shape.ragged:
+            return layer(x)[0]
+        packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        return rnn.pad_packed_sequence(layer(packed)[0])[0]
+
     if mode == "forward":
 
         def infer():
             with torch.inference_mode():
-                layer(x)
+                forward()
 
         return infer
 
     def train():
-        y, _ = layer(x)
+        y = forward()
         layer.zero_grad()
         y.backward(y.detach())
 
@@ -54,7 +62,7 @@ def torch_call(shape: Shape, mode: str) -> Callable[[], object]:
 
 
 def reference_call(shape: Shape, mode: str) -> Callable[[], object]:
-    """The NumPy definition in its own precision, float64."""
+    """The NumPy definition in its own precision, float64; padding is computed like the rest."""
     from cylstm import reference
 
     rng = np.random.default_rng(0)

@@ -105,6 +105,15 @@ class Masks:
             return absent
         return buffers[name][self.starts[:n] + self.place[b]][:, None].astype(float)
 
+    def between(self, l, b, n):
+        """(n, features) of the dropout after a layer, in the order of the sequence; 1 where there is none."""
+        return own_order(self.layer, self.of_steps(f"mask{l}", b, n, np.ones((1, 1, 1))), 0)[:, 0]
+
+
+def own_order(layer, sequence, d):
+    """A sequence as a direction reads it, or back."""
+    return sequence[::-1] if d or layer.reverse else sequence
+
 
 def weights_of(layer, l, d):
     """Parameters of one layer and direction by the reference's names, and the layer's names."""
@@ -116,8 +125,8 @@ def weights_of(layer, l, d):
     return {"b_ih": zero, "b_hh": zero} | present, names
 
 
-def run_reference(layer, x, state, dy, dstate, lengths=None, trained=True):
-    """Each sequence alone: y, last states, dx, dL/d(first states), gradients by name.
+def run_reference(layer, x, state, lengths=None, trained=True):
+    """Each sequence alone: y, the last states, and what `run_reference_back` reads.
 
     state None: what the layer has learned. With the masks of the layer's last training pass, or in the
     way of evaluation.
@@ -125,16 +134,10 @@ def run_reference(layer, x, state, dy, dstate, lengths=None, trained=True):
     T, B, _ = x.shape
     D, P = layer.num_directions, layer.state_width("h")
     lengths = np.full(B, T) if lengths is None else lengths
-    masks, cell, states = Masks(layer, trained), reference.CELLS[layer.spec.name], layer.spec.states
+    masks, cell = Masks(layer, trained), reference.CELLS[layer.spec.name]
     clip = np.inf if layer.clip is None else layer.clip
-    learned = state is None
-    state = layer._initial_state(B) if learned else state
-    state, dstate = ([a.astype(float) for a in states] for states in (state, dstate))
-    final, initial, gradients, saved = [a.copy() for a in state], [a.copy() for a in state], {}, {}
-
-    def own_order(sequence, d):
-        return sequence[::-1] if d or layer.reverse else sequence
-
+    first = [a.astype(float) for a in (layer._initial_state(B) if state is None else state)]
+    final, saved = [a.copy() for a in first], {}
     values = x.astype(float)
     for l in range(layer.num_layers):
         y = np.zeros((T, B, D * P))
@@ -146,60 +149,66 @@ def run_reference(layer, x, state, dy, dstate, lengths=None, trained=True):
             ]
             inputs = values[:n, b : b + 1] * masks.of_sequence(f"mask_x{l}", b)
             out, last, saved[l, d, b] = reference.layer_forward(
-                cell, own_order(inputs, d), [s[k, b : b + 1] for s in state], weights_of(layer, l, d)[0],
-                clip, masks.of_sequence(f"mask_h{l}_{d}", b), zoneout,
+                cell, own_order(layer, inputs, d), [s[k, b : b + 1] for s in first],
+                weights_of(layer, l, d)[0], clip, masks.of_sequence(f"mask_h{l}_{d}", b), zoneout,
             )  # fmt: skip
-            y[:n, b, d * P : (d + 1) * P] = own_order(out[:, 0], d)
+            y[:n, b, d * P : (d + 1) * P] = own_order(layer, out[:, 0], d)
             for s, value in enumerate(last):
                 final[s][k, b] = value[0]
-        if l + 1 < layer.num_layers:
-            for b in range(B):
-                y[: lengths[b], b] *= own_order(
-                    masks.of_steps(f"mask{l}", b, lengths[b], np.ones((1, 1, 1))), 0
-                )[:, 0]
+        for b in range(B):
+            y[: lengths[b], b] *= masks.between(l, b, lengths[b])
         values = y
-    y, dvalues = values, dy.astype(float)
+    return values, final, (masks, lengths, saved, state is None)
+
+
+def run_reference_back(layer, x, dy, dstate, saved):
+    """dx, dL/d(first states), gradients by name."""
+    T, B, _ = x.shape
+    D, P, states = layer.num_directions, layer.state_width("h"), layer.spec.states
+    masks, lengths, steps, learned = saved
+    dstate, gradients = [a.astype(float) for a in dstate], {}
+    initial, dvalues = [a.copy() for a in dstate], dy.astype(float)
+
+    def add(name, value):
+        if name in layer.parameters:
+            gradients[name] = gradients.get(name, 0) + value
+
     for l in reversed(range(layer.num_layers)):
         dx = np.zeros((T, B, D * P if l else x.shape[2]))
         for d, b in np.ndindex(D, B):
             k, n = l * D + d, lengths[b]
-            dout = own_order(dvalues[:n, b : b + 1, d * P : (d + 1) * P], d)
-            back, dfirst, own = reference.layer_backward(
-                dout, [s[k, b : b + 1] for s in dstate], saved[l, d, b]
-            )
-            dx[:n, b] += own_order(back[:, 0], d) * masks.of_sequence(f"mask_x{l}", b)
+            dout = own_order(layer, dvalues[:n, b : b + 1, d * P : (d + 1) * P], d)
+            upstream = [s[k, b : b + 1] for s in dstate]
+            back, dfirst, own = reference.layer_backward(dout, upstream, steps[l, d, b])
+            dx[:n, b] += own_order(layer, back[:, 0], d) * masks.of_sequence(f"mask_x{l}", b)
             for s, value in enumerate(dfirst):
                 initial[s][k, b] = value[0]
-                name = parameter_name(f"{states[s]}_0", l, d)
-                if name in layer.parameters:
-                    gradients[name] = gradients.get(name, 0) + (value[0] if learned else 0 * value[0])
+                add(parameter_name(f"{states[s]}_0", l, d), value[0] * learned)
             for ours, name in weights_of(layer, l, d)[1].items():
-                if name in layer.parameters:
-                    gradients[name] = gradients.get(name, 0) + own[ours]
-        if l:
-            for b in range(B):
-                mask = masks.of_steps(f"mask{l - 1}", b, lengths[b], np.ones((1, 1, 1)))
-                dx[: lengths[b], b] *= own_order(mask, 0)[:, 0]
+                add(name, own.get(ours))
+        for b in range(B if l else 0):
+            dx[: lengths[b], b] *= masks.between(l - 1, b, lengths[b])
         dvalues = dx
-    return y, final, dvalues, initial, gradients
+    return dvalues, initial, gradients
 
 
 def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None, learned=False):
     """Values and all gradients of a training pass, and the values of evaluation."""
-    given = None if learned else for_caller(state)
+    given, first = (None, None) if learned else (for_caller(state), state)
     y, final = layer.train()(x, given, lengths=lengths)
     layer.zero_grad()
     dx, initial = layer.backward(dy, for_caller(dstate))
-    expected = run_reference(layer, x, None if learned else state, dy, dstate, lengths)
-    pairs = {"y": (y, expected[0], False), "dx": (dx, expected[2], True)}
+    y_expected, final_expected, saved = run_reference(layer, x, first, lengths)
+    dx_expected, initial_expected, gradients = run_reference_back(layer, x, dy, dstate, saved)
+    pairs = {"y": (y, y_expected, False), "dx": (dx, dx_expected, True)}
     for s, name in enumerate(layer.spec.states):
-        pairs[f"{name}_n"] = (parts_of(final)[s], expected[1][s], False)
-        pairs[f"d{name}_0"] = (parts_of(initial)[s], expected[3][s], True)
-    pairs |= {name: (layer.gradients[name], value, True) for name, value in expected[4].items()}
+        pairs[f"{name}_n"] = (parts_of(final)[s], final_expected[s], False)
+        pairs[f"d{name}_0"] = (parts_of(initial)[s], initial_expected[s], True)
+    pairs |= {name: (layer.gradients[name], value, True) for name, value in gradients.items()}
     if x.shape[1]:
-        assert set(expected[4]) == set(layer.gradients)
-    evaluated = run_reference(layer, x, None if learned else state, dy, dstate, lengths, trained=False)
-    pairs["y in evaluation"] = (layer.eval()(x, given, lengths=lengths)[0], evaluated[0], False)
+        assert set(gradients) == set(layer.gradients)
+    evaluated, _, _ = run_reference(layer, x, first, lengths, trained=False)
+    pairs["y in evaluation"] = (layer.eval()(x, given, lengths=lengths)[0], evaluated, False)
     factor = tolerances.amplification(layer.spec.name, layer.hidden_size)
     sources = [value for _, value, _ in pairs.values()] + [dy, *dstate]
     for name, (ours, theirs, backward) in pairs.items():

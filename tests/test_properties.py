@@ -224,3 +224,16 @@ def test_thousands_of_shapes_in_random_order_keep_memory_flat():
     more_allocations, growth = map(int, result.stdout.split())
     assert more_allocations == 0
     assert growth < 2000
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_only_real_steps_are_computed(rng, layers, direction):
+    lengths = [10, 0, 3, 5]
+    layer = make("lstm", 3, 4, layers, seed=0, **DIRECTIONS[direction])
+    layer(np.zeros((10, 4, 3)), lengths=lengths)
+    plan, buffers = layer._spare[0].plan, layer._spare[0].buffers
+    assert plan.N == sum(lengths)
+    assert all(
+        len(array) <= sum(lengths) + len(lengths) for name, array in buffers.items() if name[-2] == "_"
+    )
