@@ -233,7 +233,7 @@ def test_only_real_steps_are_computed(rng, layers, direction):
     layer = make("lstm", 3, 4, layers, seed=0, **DIRECTIONS[direction])
     layer(np.zeros((10, 4, 3)), lengths=lengths)
     plan, buffers = layer._spare[0].plan, layer._spare[0].buffers
-    assert plan.N == sum(lengths)
+    assert sum(lengths) == plan.N
     assert all(
         len(array) <= sum(lengths) + len(lengths) for name, array in buffers.items() if name[-2] == "_"
     )
