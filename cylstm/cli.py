@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A fault of the input, the disk or the memory is one line on standard error, and status 1;
     an interrupt is status 130.
     """
+    _usable_streams()
     try:
         options = _parser().parse_args(arguments)
         if options.threads is not None:
@@ -48,6 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OverflowError, MemoryError) as error:
         return _fail(str(error) or "out of memory")
     return 0
+
+
+def _usable_streams() -> None:
+    """Nowhere to write to, or a terminal without some of our letters, is no reason to fail."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(message: str, status: int = 1) -> int:
@@ -233,6 +244,9 @@ def _train(options: argparse.Namespace) -> None:
         options.missing == "interpolate"
     ):  # the rows to learn from by themselves: nothing of the test reaches them
         values[:n] = interpolated(values[:n])
+        unknown = [name for name, column in zip(names, values[:n].T, strict=True) if np.isnan(column).any()]
+        if unknown:
+            raise ValueError(f"{options.csv}, column {unknown[0]}: no values in the {n} rows to learn from")
         values = interpolated(values)
     forecaster = Forecaster(options.horizon, options.period, options.hidden, options.updates, options.seed)
     forecaster.columns = names

@@ -32,6 +32,7 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 5e-2)
 BLOCKS = ((0.6, 0.8), (0.8, 1.0))  # learn from the rows before the first, be judged up to the second
 WINDOW, BATCH, LEARNING_RATE, CLIP_NORM = 120, 16, 3e-3, 1.0
 LARGEST = 1e100  # squares of larger values overflow
+FURTHEST = 1e18  # in standard deviations: squares of larger inputs overflow the network's float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,14 @@ class Scaling:
         steps = np.diff(z, axis=0, prepend=z[:1]) / self.step_scale
         angle = 2 * np.pi * seasons / len(self.seasonal)
         circle = [np.sin(angle), np.cos(angle)] if len(self.seasonal) > 1 else []
-        return z, np.column_stack([z, steps, *circle])
+        inputs = np.column_stack([z, steps, *circle])
+        far = ~(np.abs(inputs) < FURTHEST).all(axis=1)
+        if far.any():
+            raise ValueError(
+                f"values: row {int(np.argmax(far)) + 1} is more than {FURTHEST:g} deviations from the mean "
+                "of the rows learnt from; expected values of the same kind"
+            )
+        return z, inputs
 
     def targets(self, z: Array) -> Array:
         """(N - horizon, horizon * C), the scaled changes."""
@@ -162,7 +170,7 @@ class Forecaster:
         if len(values) < self.least_rows:
             raise ValueError(
                 f"values: expected at least {self.least_rows} rows for horizon {self.horizon} and "
-                f"period {self.period}, got {len(values)}; forecast fewer steps ahead"
+                f"period {self.period}, got {len(values)}; choose a smaller horizon or period"
             )
         self.penalty = min(PENALTIES, key=lambda penalty: self._validation_error(values, penalty, progress))
         self._fitted = self._train(values, self.penalty, progress)
@@ -281,7 +289,7 @@ class Forecaster:
                     np.isfinite(getattr(scaling, field.name)).all() for field in dataclasses.fields(scaling)
                 )
             )
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             fits = False
         if not fits or not isinstance(model, Sequential):
             raise files.ModelFileError(f"{path}: holds a model, but none that `cylstm train` made")

@@ -75,6 +75,13 @@ class Layer:
         """The internal form of the state to start from; None for a layer without one."""
         return None
 
+    def _random_state(self) -> Any:
+        """What decides on the masks to come, as JSON values; None for a layer without masks."""
+        return None
+
+    def _set_random_state(self, state: Any) -> None:
+        """Go on from a state of `_random_state`."""
+
     @property
     def causal(self) -> bool:
         """Whether the output at a step depends on the steps up to it only."""
@@ -161,8 +168,8 @@ class Layer:
         return self._backward(workspace, dy, dstate, need_dx)
 
     def __reduce__(self) -> Any:
-        """Copy and pickle as configuration and parameters."""
-        return _rebuild, (type(self), self.config, self.state_dict(), self.training)
+        """Copy and pickle as configuration, parameters, mode and random numbers to come."""
+        return _rebuild, (type(self), self.config, self.state_dict(), self.training, self._random_state())
 
     def __repr__(self) -> str:
         """As it was constructed."""
@@ -170,9 +177,12 @@ class Layer:
         return f"{type(self).__name__}({arguments})"
 
 
-def _rebuild(cls: type[Layer], config: dict[str, Any], values: dict[str, Array], training: bool) -> Layer:
+def _rebuild(
+    cls: type[Layer], config: dict[str, Any], values: dict[str, Array], training: bool, random_state: Any
+) -> Layer:
     layer = cls._from_config(config)
     layer.load_state_dict(values)
+    layer._set_random_state(random_state)
     layer.training = training
     return layer
 

@@ -62,7 +62,9 @@ class MSE:
         if y.ndim not in (2, 3) or 0 in y.shape:
             raise ValueError(f"y: expected (T, B, V), (B, T, V) or (T, V), no size being 0, got {y.shape}")
         dtype = y.dtype if y.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        if self._dy.shape != y.shape or self._dy.dtype != dtype:
+        y = y.astype(dtype, copy=False)
+        ours = any(np.may_share_memory(self._dy, array) for array in (y, np.asarray(target)))
+        if ours or self._dy.shape != y.shape or self._dy.dtype != dtype:
             self._dy = np.empty(y.shape, dtype)
         self._dy[...] = 0
         swap = self.batch_first and y.ndim == 3

@@ -220,8 +220,8 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         -------
         dict of str to ndarray
             For each gate and state of the cell (`i f g o h c` of an LSTM, `r z n h` of a GRU, `h` of an RNN)
-            (L·D, T, B, H), or (L·D, B, T, H) if `batch_first`, or (L·D, T, H) for one sequence. Zeros
-            where there is no step.
+            (L·D, T, B, H), or (L·D, B, T, H) if `batch_first`, or (L·D, T, H) for one sequence; h is as wide
+            as the layer's state. Zeros where there is no step.
 
         Examples
         --------
@@ -244,6 +244,12 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         workspace = Workspace(self, training=True, inspected=True)
         self._forward(workspace, batch, state)
         return workspace
+
+    def _random_state(self) -> Any:
+        return self.masks.bit_generator.state
+
+    def _set_random_state(self, state: Any) -> None:
+        self.masks.bit_generator.state = state
 
     def _state_for_caller(self, state: State, unbatched: bool) -> Any:
         parts = tuple(part[:, 0] if unbatched else part for part in state)

@@ -84,6 +84,10 @@ class Sequential(SequenceLayer):
                 f"{name}: expected a tuple of {len(self.layers)} states, one a layer, "
                 f"got {type(state).__name__}"
             )
+        for i, (layer, part) in enumerate(zip(self.layers, state, strict=True)):
+            if part is not None and not isinstance(layer, SequenceLayer):
+                kind, got = type(layer).__name__, type(part).__name__
+                raise TypeError(f"{name}[{i}]: expected None, for {kind} has no state, got {got}")
         return tuple(
             layer._checked_state(f"{name}[{i}]", part, B) if isinstance(layer, SequenceLayer) else None
             for i, (layer, part) in enumerate(zip(self.layers, state, strict=True))
@@ -94,6 +98,13 @@ class Sequential(SequenceLayer):
             layer._state_for_caller(part, unbatched) if isinstance(layer, SequenceLayer) else None
             for layer, part in zip(self.layers, state, strict=True)
         )
+
+    def _random_state(self) -> list[Any]:
+        return [layer._random_state() for layer in self.layers]
+
+    def _set_random_state(self, state: list[Any]) -> None:
+        for layer, part in zip(self.layers, state, strict=True):
+            layer._set_random_state(part)
 
     @property
     def causal(self) -> bool:

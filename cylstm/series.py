@@ -47,7 +47,7 @@ def read_csv(
     OSError
         If it cannot be read.
     """
-    rows, names = _table(path, header, delimiter)
+    rows, names, lines = _table(path, header, delimiter)
     if columns is None:
         columns = [name for i, name in enumerate(names) if _number(rows[0][i]) is not None]
         if len(columns) != 1:
@@ -60,50 +60,53 @@ def read_csv(
     twice = [name for name in columns if names.count(name) > 1 or list(columns).count(name) > 1]
     if twice:
         raise ValueError(f"{path}: column {twice[0]}: expected once, got it more than once")
-    first_line = 2 if header else 1
     values = np.empty((len(rows), len(columns)))
     for j, name in enumerate(columns):
         i = names.index(name)
         for row, cells in enumerate(rows):
             number = _number(cells[i])
             if number is None or np.isinf(number):
-                place = f"{path}, line {row + first_line}, column {name}"
+                place = f"{path}, line {lines[row]}, column {name}"
                 raise ValueError(f"{place}: expected a finite number, got {cells[i]!r}")
             values[row, j] = number
-        _check_missing(values[:, j], f"{path}, column {name}", first_line, missing)
+        _check_missing(values[:, j], f"{path}, column {name}", lines, missing)
     return values, list(columns)
 
 
-def _table(path: str | os.PathLike[str], header: bool, delimiter: str) -> tuple[list[list[str]], list[str]]:
-    """Rows of equally many cells, and the names of the columns."""
+def _table(
+    path: str | os.PathLike[str], header: bool, delimiter: str
+) -> tuple[list[list[str]], list[str], list[int]]:
+    """Rows of equally many cells, the names of the columns, and the line on which each row ends."""
     if len(delimiter) != 1:
         raise ValueError(f"--delimiter: expected one character, got {delimiter!r}")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [
-                [cell.strip() for cell in row] for row in csv.reader(file, delimiter=delimiter, strict=True)
-            ]
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            numbered = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except UnicodeDecodeError:
         raise ValueError(f"{path}: expected a text file in UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"{path}: not a CSV file: {error}") from None
-    while rows and not rows[-1]:
-        rows.pop()
+    while numbered and not numbered[-1][1]:
+        numbered.pop()
+    lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
+    if rows and len(rows[0]) == 1:  # where an empty line is an empty cell
+        rows = [row or [""] for row in rows]
     if len(rows) < 1 + header:
         raise ValueError(f"{path}: expected lines of numbers, got {len(rows)} lines")
-    for line, row in enumerate(rows, 1):
+    for line, row in zip(lines, rows, strict=True):
         if len(row) != len(rows[0]):
             raise ValueError(
                 f"{path}, line {line}: expected {len(rows[0])} cells as in line 1, got {len(row)}"
             )
     if not header:
-        return rows, [str(i) for i in range(1, len(rows[0]) + 1)]
+        return rows, [str(i) for i in range(1, len(rows[0]) + 1)], lines
     names = rows.pop(0)
     if all(_number(name) is not None for name in names):
         raise ValueError(
             f"{path}, line 1: expected names of columns, got numbers; pass --no-header if it has none"
         )
-    return rows, names
+    return rows, names, lines[1:]
 
 
 def _number(cell: str) -> float | None:
@@ -118,11 +121,11 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _check_missing(column: Array, place: str, first_line: int, missing: str) -> None:
+def _check_missing(column: Array, place: str, lines: list[int], missing: str) -> None:
     """Refuse a column with missing values, or of nothing else."""
     gaps = np.isnan(column)
     if gaps.any() and missing != "interpolate":
-        line = int(np.argmax(gaps)) + first_line
+        line = lines[int(np.argmax(gaps))]
         raise ValueError(
             f"{place}: {gaps.sum()} missing values, the first in line {line}; "
             "pass --missing interpolate to fill them"

@@ -160,7 +160,7 @@ def test_info_says_what_runs(capsys):
         (["train", "{csv}", "--columns", "a", "--output", "{dir}"], "Is a directory"),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--horizon", "99"],
-            "forecast fewer steps ahead",
+            "choose a smaller horizon or period",
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--test", "1"],
@@ -255,3 +255,24 @@ def test_help_shows_every_command():
         assert word in out
     out, err = command("--version").communicate(timeout=30)
     assert out == f"cylstm {cylstm.__version__}\n"
+
+
+def test_nothing_of_the_test_rows_reaches_a_learning_part_without_values(tmp_path, capsys):
+    path = tmp_path / "gaps.csv"
+    path.write_text("day,a\n" + "".join(f"d{d},{'' if d < 96 else d}\n" for d in range(120)))
+    assert train(path, "--columns", "a", "--missing", "interpolate", "--output", str(tmp_path / "m")) == 1
+    assert "column a: no values in the 96 rows to learn from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "</dev/null >&-"])
+def test_closed_streams_are_no_fault(redirection):
+    command = f"{sys.executable} -m cylstm info {redirection}"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_terminal_without_our_letters_is_no_fault():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "cylstm", "train", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr

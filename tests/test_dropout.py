@@ -85,3 +85,15 @@ def test_evaluation_drops_nothing(rng):
 def test_it_goes_through_a_file(tmp_path):
     cylstm.save(cylstm.LSTM(3, 8, 2, dropout=0.25), tmp_path / "m")
     assert cylstm.load(tmp_path / "m").dropout == 0.25
+
+
+def test_a_copy_draws_the_same_masks(rng):
+    import copy
+    import pickle
+
+    model = cylstm.Sequential(cylstm.LSTM(3, 8, 2, dropout=0.5), cylstm.Linear(8, 2)).train()
+    x = rng.standard_normal((5, 2, 3))
+    model(x)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        kept = copy.deepcopy(model)
+        np.testing.assert_array_equal(twin(x)[0], kept(x)[0])

@@ -83,7 +83,21 @@ def test_a_file_holds_all_that_forecasting_needs(waves, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["seasonal", "scale", "step_scale", "change_scale", "columns"])
-@pytest.mark.parametrize("value", [None, [[1.0]], "x", [2], [1e-400, None], {"a": 1}, [[1.0], [2.0, 3.0]]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [[1.0]],
+        "x",
+        [2],
+        [1e-400, None],
+        [0.0, 1.0],
+        [-1.0, 1.0],
+        [10**400, 1],
+        {"a": 1},
+        [[1.0], [2.0, 3.0]],
+    ],
+)
 def test_a_damaged_scaling_is_refused(waves, tmp_path, field, value):
     forecaster = quick(waves, updates=1)
     forecaster.columns = ["a", "b"]
@@ -138,3 +152,11 @@ def test_order_of_calls_is_checked(waves, tmp_path):
         Forecaster().save(tmp_path / "f")
     with pytest.raises(ValueError, match="expected 2 columns, got 1"):
         quick(waves, updates=1).forecast(waves[:, :1])
+
+
+def test_values_far_from_those_learnt_from_are_refused(waves):
+    forecaster = quick(waves, updates=1)
+    values = waves.copy()
+    values[7, 0] = 1e60
+    with pytest.raises(ValueError, match=r"row 8 is more than 1e\+18 deviations from the mean"):
+        forecaster.forecast(values)

@@ -94,3 +94,21 @@ def test_mse_refuses_what_does_not_fit():
         cylstm.losses.MSE()(np.zeros((5, 3)), np.zeros((5, 3)), [5])
     with pytest.raises(ValueError, match=r"y: expected .* got \(0, 2, 3\)"):
         cylstm.losses.MSE()(np.zeros((0, 2, 3)), np.zeros((0, 2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, bool, np.int64])
+def test_mse_computes_in_float64_what_is_no_float_of_ours(dtype):
+    y, target = np.array([[0, 1, 0]], dtype), np.array([[1, 1, 1]], dtype)
+    value, dy = cylstm.losses.MSE()(y, target)
+    assert value == pytest.approx(2 / 3)
+    assert dy.dtype == np.float64
+    np.testing.assert_allclose(dy, [[-2 / 3, 0, -2 / 3]])
+
+
+def test_mse_of_its_own_gradient(rng):
+    loss = cylstm.losses.MSE()
+    _, dy = loss(rng.standard_normal((3, 2, 1)), rng.standard_normal((3, 2, 1)))
+    expected = np.mean(dy**2)
+    assert loss(dy, np.zeros((3, 2, 1)))[0] == pytest.approx(expected)
+    _, dy = loss(rng.standard_normal((3, 2, 1)), rng.standard_normal((3, 2, 1)))
+    assert loss(np.zeros((3, 2, 1)), dy)[0] == pytest.approx(np.mean(dy**2))

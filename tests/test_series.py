@@ -71,3 +71,19 @@ def test_files_that_are_no_text_are_refused(tmp_path):
     path.write_bytes(b"a\n\0\0\n")
     with pytest.raises(ValueError, match=r"zeros\.csv"):
         read_csv(path, ["a"])
+
+
+def test_an_empty_line_is_an_empty_cell_where_there_is_one_column(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("a\n1\n\n3\n\n")
+    values, _ = read_csv(path, missing="interpolate")
+    np.testing.assert_array_equal(values[:, 0], [1, np.nan, 3])
+    with pytest.raises(ValueError, match="1 missing values, the first in line 3"):
+        read_csv(path)
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text('note,a\n"two\nlines",1\nshort,x\n')
+    with pytest.raises(ValueError, match="line 4, column a: expected a finite number, got 'x'"):
+        read_csv(path, ["a"])
