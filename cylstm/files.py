@@ -193,7 +193,8 @@ def _check_architecture(config: Any, file: Any, file_size: int) -> None:
 def _check_config(config: Any, file_size: int) -> str:
     """The dtype of a configuration of known types and plausible sizes.
 
-    No size can be more than the bytes of the file, for every unit of it has a weight there.
+    No size can be more than the bytes of the file, for every unit of it has a weight there. Shares and
+    bounds, which are no ints, are left to the layer's own checks.
     """
     if not isinstance(config, dict) or config.get("type") not in LAYER_TYPES:
         raise ValueError(f"unknown layer {config.get('type') if isinstance(config, dict) else config}")
@@ -205,7 +206,7 @@ def _check_config(config: Any, file_size: int) -> str:
             raise ValueError("layers of different dtypes")
         return dtypes.pop()
     for key, value in config.items():
-        possible = 0 <= value <= file_size if isinstance(value, (int, float)) else isinstance(value, str)
+        possible = 0 <= value <= file_size if isinstance(value, int) else isinstance(value, (str, float))
         if not possible:
             raise ValueError(f"{key}: impossible value {value!r}")
     if config.get("dtype") not in DTYPES:

@@ -31,6 +31,8 @@ class Packing:
         Sequences that have a step, for every step that any of them has.
     order : ndarray or None
         Position in the batch of each sequence; None: as they stand.
+    given : ndarray or None
+        The lengths as they came.
 
     Examples
     --------
@@ -55,6 +57,7 @@ class Packing:
             self._lengths = lengths[self.order].astype(np.intp)
         longest = int(self._lengths.max(initial=0))
         self.rows = np.searchsorted(-self._lengths, -np.arange(longest), side="left").astype(np.intp)
+        self.rows.flags.writeable = False  # the engine trusts what it has checked
         self._starts = np.concatenate([[0], np.cumsum(self.rows)]).astype(np.intp)
         self.N = int(self._starts[-1])
 

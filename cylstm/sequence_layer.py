@@ -81,11 +81,8 @@ class SequenceLayer(Layer, abstract=True):
         if isinstance(x, PackedSequences):
             if lengths is not None:
                 raise ValueError("lengths: expected None with packed sequences, which have their own")
-            if x.rows.ndim != 2 or x.rows.shape[1] != self.input_size:
-                raise ValueError(
-                    f"x: expected packed sequences of {self.input_size} features, got {x.rows.shape}"
-                )
-            batch, unbatched = Batch(_checks.real_array("x", x.rows), x.packing), False
+            rows = _checks.shaped("x: packed rows", x.rows, (x.packing.N, self.input_size))
+            batch, unbatched = Batch(rows, x.packing), False
         else:
             steps, unbatched = self._time_major("x", x, self.input_size)
             T, B = steps.shape[:2]

@@ -99,7 +99,7 @@ class Workspace:
     def _arrays(self, l: int, d: int) -> dict[str, Array]:
         """What the engine calls by which name, for one layer and direction."""
         buffers, plan = self.buffers, self.plan
-        arrays = {kind: self.buffer(kind, l, d) for kind in plan._of_direction()} | {"x": self.input(l, d)}
+        arrays = {kind: self.buffer(kind, l, d) for kind in plan.of_direction()} | {"x": self.input(l, d)}
         arrays |= {"b_ih": buffers["no_bias"], "b_hh": buffers["no_bias"]} | self._weights(l, d)
         if self.training:
             scratch = ("sums", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept")

@@ -105,7 +105,15 @@ HUGE = 2**50
         ),
         (lambda d: d["model"]["layers"][0].update(hidden_size=-1), "hidden_size: impossible value -1"),
         (lambda d: d["model"]["layers"][0].update(hidden_size="3"), "not a readable"),
-        (lambda d: d["model"]["layers"][0].update(dropout=1e300), "dropout: impossible value"),
+        (lambda d: d["model"]["layers"][0].update(dropout=1e300), "dropout: expected a number"),
+        (lambda d: d["model"]["layers"][0].update(clip=float("nan")), "clip: expected a number"),
+        (lambda d: d["model"]["layers"][0].update(clip=-1.0), "clip: expected a number"),
+        (lambda d: d["model"]["layers"][0].update(proj_size=HUGE), "proj_size: impossible value"),
+        (lambda d: d["model"]["layers"][0].update(proj_size="2"), "not a readable"),
+        (lambda d: d["model"]["layers"][0].update(hidden_size=1e300), "not a readable"),
+        (lambda d: d["model"]["layers"][0].update(num_layers=1e300), "not a readable"),
+        (lambda d: d["model"]["layers"][0].update(peephole=True), "tensor 0.weight_ci_l0 is missing"),
+        (lambda d: d["model"]["layers"][0].update(layer_norm=1, coupled=1), "not a readable"),
         (lambda d: d["model"]["layers"][0].update(dropout=1.0), "dropout: expected a number"),
         (lambda d: d["model"]["layers"][0].update(hidden_size=2.5), "not a readable"),
         (lambda d: d["model"]["layers"][0].update(hidden_size=None), "hidden_size: impossible value None"),
@@ -209,3 +217,8 @@ def test_files_have_the_permissions_of_ordinary_ones(tmp_path):
     (tmp_path / "m").chmod(0o600)  # a file that is replaced keeps its own
     cylstm.save(model(), tmp_path / "m")
     assert (tmp_path / "m").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_bound_larger_than_the_file_is_no_size(tmp_path):
+    cylstm.save(cylstm.LSTM(1, 1, clip=1e6), tmp_path / "m")
+    assert cylstm.load(tmp_path / "m").clip == 1e6

@@ -156,7 +156,7 @@ def test_packed_sequences_that_do_not_fit_are_refused(rng):
         layer(packed, lengths=[2, 4])
     with pytest.raises(ValueError, match="out: expected None with packed sequences"):
         layer(packed, out=np.zeros((6, 4), np.float32))
-    with pytest.raises(ValueError, match=r"x: expected packed sequences of 3 features, got \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"x: packed rows: expected \(1, 3\), got \(1, 2\)"):
         layer(data.pack([np.zeros((1, 2))]))
     layer(packed)
     with pytest.raises(TypeError, match="dy: expected packed sequences, as y is, got ndarray"):

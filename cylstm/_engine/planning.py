@@ -29,8 +29,9 @@ class Plan:
     dropout, input_dropout, recurrent_dropout : bool
         Whether there are masks: of every output between layers, of an input, of the recurrent h.
     zoneout : tuple of str
-        States that keep some of their units; `drawn`: by masks, not by their mean.
+        States that keep some of their units.
     drawn : bool
+        Whether masks say which; else they keep a share of each.
     inspected : bool
         Whether the backward pass also keeps dL/dh_t of every step.
     """
@@ -78,7 +79,7 @@ class Plan:
         for layer in range(self.L):
             inputs = self.inputs(layer)
             for d in range(self.D):
-                own = self._of_direction() | ({"x": (N, inputs)} if self.has_input(layer) else {})
+                own = self.of_direction() | ({"x": (N, inputs)} if self.has_input(layer) else {})
                 shapes |= {self.name(kind, layer, d): shape for kind, shape in own.items()}
             if self.input_dropout:
                 shapes[f"mask_x{layer}"] = (self.B, inputs)
@@ -88,7 +89,8 @@ class Plan:
             shapes["out"] = (N, self.D * P)
         return shapes | (self._scratch() if self.training else {})
 
-    def _of_direction(self) -> dict[str, Shape]:
+    def of_direction(self) -> dict[str, Shape]:
+        """Buffers of every layer and direction, by kind."""
         N, B, H, P = self.N, self.B, self.H, self.P
         again = N if self.training else B  # rows of what only the backward pass reads again
         shapes: dict[str, Shape] = {"gates": (N, self.G * H), "h": (B + N, P)}
