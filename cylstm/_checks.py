@@ -46,6 +46,8 @@ def real_dtype(value: Any) -> np.dtype[Any]:
 
 def real_array(name: str, value: Any) -> Array:
     """An array of real numbers of any precision, not copied if it is one already."""
+    if hasattr(value, "packing"):
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; its rows are one")
     try:
         array = np.asarray(value)
     except ValueError:
@@ -95,6 +97,8 @@ def number(name: str, value: Any, low: float, high: float = float("inf")) -> flo
     """A finite number with low <= value < high."""
     try:
         result = float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number, got one too large for a float") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {value!r}") from None
     if not low <= result < high:

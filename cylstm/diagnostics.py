@@ -23,7 +23,7 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
     x : array of real numbers
         As in a call of the layer, of at least one step.
     dy : array, optional
-        dL/dy. By default that of the sum of the last step's outputs.
+        dL/dy. By default that of the sum of the outputs of each sequence's last step.
     state : optional
         The state before the first step.
 
@@ -50,7 +50,8 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
         raise ValueError(f"x: expected at least one step, got {np.shape(x)}")
     if dy is None:
         upstream = np.zeros((T, B, layer.output_size), layer.dtype)
-        upstream[-1] = 1
+        (some,) = np.nonzero(packing.lengths)
+        upstream[packing.lengths[some] - 1, some] = 1
     else:
         upstream, unbatched_dy = layer._time_major("dy", dy, layer.output_size)
         if upstream.shape[:2] != (T, B) or unbatched_dy != unbatched:

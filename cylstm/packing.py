@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _checks
+
 Array = NDArray[Any]
 Index = NDArray[np.intp]
 
@@ -47,6 +49,8 @@ class Packing:
     """
 
     def __init__(self, T: int, B: int, lengths: NDArray[Any] | None = None) -> None:
+        if lengths is not None:
+            lengths = _checks.sequence_lengths(lengths, T, B)
         self.T, self.B = T, B
         self.given = lengths
         self.order: Index | None = None
@@ -57,9 +61,10 @@ class Packing:
             self._lengths = lengths[self.order].astype(np.intp)
         longest = int(self._lengths.max(initial=0))
         self.rows = np.searchsorted(-self._lengths, -np.arange(longest), side="left").astype(np.intp)
-        self.rows.flags.writeable = False  # the engine trusts what it has checked
         self._starts = np.concatenate([[0], np.cumsum(self.rows)]).astype(np.intp)
         self.N = int(self._starts[-1])
+        for array in (self.rows, self._lengths, self._starts, *(() if self.order is None else (self.order,))):
+            array.flags.writeable = False  # the engine trusts what it has checked
 
     @functools.cached_property
     def lengths(self) -> Index:
@@ -68,6 +73,7 @@ class Packing:
             return self._lengths
         lengths = np.empty(self.B, np.intp)
         lengths[self.order] = self._lengths
+        lengths.flags.writeable = False
         return lengths
 
     def is_of(self, T: int, B: int, lengths: NDArray[Any] | None) -> bool:
@@ -164,5 +170,8 @@ class Batch(NamedTuple):
         index = own_order if packed else self.packing.index(reverse)
         if index is None:
             out.reshape(values.shape)[...] = values
-        else:
-            np.take(np.asarray(values, out.dtype).reshape(-1, features), index, axis=0, out=out, mode="clip")
+        elif values.dtype == out.dtype and values.flags.c_contiguous:
+            np.take(values.reshape(-1, features), index, axis=0, out=out, mode="clip")
+        else:  # real rows first, so that padding is not even converted
+            B = self.packing.B
+            out[...] = values[index] if packed else values[index // B, index % B]

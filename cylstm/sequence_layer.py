@@ -15,6 +15,9 @@ Array = NDArray[Any]
 class PackedSequences(NamedTuple):
     """Sequences of different length without padding; `cylstm.data.pack` makes it, `unpack` takes it apart.
 
+    A loss takes the rows: `value, dy = loss(y.rows, target.rows)`, then
+    `model.backward(PackedSequences(dy, y.packing))`.
+
     Parameters
     ----------
     rows : ndarray
@@ -81,6 +84,7 @@ class SequenceLayer(Layer, abstract=True):
         if isinstance(x, PackedSequences):
             if lengths is not None:
                 raise ValueError("lengths: expected None with packed sequences, which have their own")
+            _check_packing("x", x)
             rows = _checks.shaped("x: packed rows", x.rows, (x.packing.N, self.input_size))
             batch, unbatched = Batch(rows, x.packing), False
         else:
@@ -206,6 +210,7 @@ class SequenceLayer(Layer, abstract=True):
         if call.packed:
             if not isinstance(dy, PackedSequences):
                 raise TypeError(f"dy: expected packed sequences, as y is, got {type(dy).__name__}")
+            _check_packing("dy", dy)
             if not np.array_equal(dy.lengths, packing.lengths):
                 raise ValueError(f"dy: expected the lengths of y, {packing.lengths}, got {dy.lengths}")
             return Batch(_checks.shaped("dy", dy.rows, (packing.N, self.output_size)), packing)
@@ -214,3 +219,10 @@ class SequenceLayer(Layer, abstract=True):
         shape = self._shape_for_caller(packing, call.unbatched, self.output_size)
         steps, _ = self._time_major("dy", _checks.shaped("dy", dy, shape), self.output_size)
         return Batch(steps, packing)
+
+
+def _check_packing(name: str, packed: PackedSequences) -> None:
+    if not isinstance(packed.packing, Packing):
+        raise TypeError(
+            f"{name}: expected what cylstm.data.pack makes, got {type(packed.packing).__name__} in it"
+        )

@@ -50,7 +50,14 @@ class Workspace:
         from cylstm._engine import _layer_pass, isa  # brings in SciPy's BLAS, so only now
 
         layer = self.layer
-        key = (packing, layer._store.place)
+        options = (
+            layer.dropout,
+            layer.input_dropout,
+            layer.recurrent_dropout,
+            layer.zoneout,
+            layer.zoneout_cell,
+        )
+        key = (packing, layer._store.place, layer.clip, *options)
         if self.key == key:
             return
         self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for
@@ -58,6 +65,8 @@ class Workspace:
         self.plan = self._planned()
         self.buffers = self.arena.cut(self.plan.shapes(), layer.dtype)
         self.buffers["no_bias"][...] = 0
+        # In inspection the gradients are not the layer's.
+        self.grad = np.zeros_like(layer._store.grad) if self.inspected else layer._store.grad
         self.parts = [(l, d) for l in range(self.plan.L) for d in range(self.plan.D)]
         clip = float("inf") if layer.clip is None else layer.clip
         for l, d in self.parts:
@@ -118,9 +127,7 @@ class Workspace:
             for ours, kind in PARAMETERS.items()
             if (name := parameter_name(kind, l, d)) in store.shapes
         }
-        # In inspection the gradients are not the layer's.
-        grad = np.zeros_like(store.grad) if self.inspected else store.grad
-        sources = [("", store.data)] + ([("d", grad)] if self.training else [])
+        sources = [("", store.data)] + ([("d", self.grad)] if self.training else [])
         arrays: dict[str, Array] = {}
         for prefix, flat in sources:
             views = store.views(flat)

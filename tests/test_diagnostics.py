@@ -3,6 +3,7 @@ import pytest
 import tolerances
 from differences import gradient
 from problems import DIRECTIONS, make, problem
+from test_memory import peak_of
 
 import cylstm
 from cylstm.cells import CELLS
@@ -97,3 +98,18 @@ def test_flows_are_drawn(tmp_path, rng):
     flows = {t.__name__: gradient_flow(t(3, 8, seed=0), x) for t in (cylstm.RNN, cylstm.GRU, cylstm.LSTM)}
     plot_gradient_flow(tmp_path / "flow.png", flows)
     assert (tmp_path / "flow.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_flow_of_packed_sequences_starts_at_their_own_ends(rng):
+    layer = cylstm.LSTM(3, 4, seed=0)
+    norms = gradient_flow(layer, cylstm.data.pack([rng.standard_normal((n, 3)) for n in (5, 2, 0)]))
+    alone = [gradient_flow(layer, np.zeros((n, 1, 3)))[0, -1] for n in (5, 2)]
+    assert norms[0, 4] == pytest.approx(alone[0]) == 2.0  # the root of 4 units
+    assert norms[0, 1] > 2.0
+
+
+def test_looking_takes_the_memory_of_one_gradient(rng):
+    layer = cylstm.LSTM(32, 32, num_layers=16, seed=0)
+    x = np.zeros((1, 1, 32))
+    layer.trace(x)
+    assert peak_of(lambda: layer.trace(x)) < 3 * layer._store.data.nbytes

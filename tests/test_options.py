@@ -210,6 +210,7 @@ def test_more_layers_learn_states_and_project(rng):
         (cylstm.LSTM, {"zoneout": 1.0}, r"zoneout: expected a number in \[0, 1\), got 1"),
         (cylstm.LSTM, {"recurrent_dropout": -0.1}, r"recurrent_dropout: expected a number in \[0, 1\)"),
         (cylstm.LSTM, {"clip": 0}, "clip: expected a number above 0, got 0"),
+        (cylstm.LSTM, {"clip": 10**400}, "clip: expected a number, got one too large for a float"),
         (cylstm.LSTM, {"clip": float("nan")}, r"clip: expected a number in \[0, inf\), got nan"),
         (cylstm.LSTM, {"layer_norm": True, "coupled": True}, "layer_norm: expected False with peephole or"),
         (cylstm.LSTM, {"layer_norm": True, "bias": False}, "bias: expected True with layer_norm"),

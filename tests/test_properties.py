@@ -13,6 +13,7 @@ from problems import DIRECTIONS, GRID, LAYERS, for_caller, make, options_of, par
 
 import cylstm
 from cylstm import data
+from cylstm.packing import Packing
 
 LENGTHS = [None, [3, 7, 1, 7, 0]]
 
@@ -168,6 +169,70 @@ def test_packed_sequences_that_do_not_fit_are_refused(rng):
     layer(np.zeros((4, 2, 3)))
     with pytest.raises(TypeError, match="dy: expected an array, as y is, got PackedSequences"):
         layer.backward(data.pack([np.zeros((4, 4)), np.zeros((4, 4))]))
+
+
+def test_what_a_caller_does_to_lengths_changes_no_result(rng):
+    for lengths in ([4, 4], [2, 4]):
+        packed = data.pack([np.ones((n, 3)) for n in lengths])
+        with pytest.raises(ValueError, match="read-only"):
+            packed.lengths[...] -= 1
+        for array in (packed.packing.rows, packed.packing.order):
+            assert array is None or not array.flags.writeable
+
+
+@pytest.mark.parametrize("lengths", [[-1, 2], [5, 1], [1.5, 2.5], [1]])
+def test_a_packing_of_impossible_lengths_is_refused(lengths):
+    with pytest.raises(ValueError, match="lengths: expected"):
+        Packing(4, 2, np.array(lengths))
+    assert Packing(3, 2, np.array([0, 3], np.uint8)).N == 3
+
+
+def test_packings_made_by_hand_are_checked():
+    layer = cylstm.GRU(3, 4)
+    with pytest.raises(TypeError, match=r"x: expected what cylstm\.data\.pack makes, got NoneType"):
+        layer(data.PackedSequences(np.zeros((4, 3)), None))
+    with pytest.raises(ValueError, match=r"x: packed rows: expected \(6, 3\), got \(5, 3\)"):
+        layer(data.PackedSequences(np.zeros((5, 3)), Packing(3, 2)))
+    for other in (cylstm.Linear(3, 2), cylstm.Stream(layer, 2).run):
+        with pytest.raises(TypeError, match="x: expected an array, got PackedSequences; its rows are one"):
+            other(data.pack([np.zeros((2, 3))] * 2))
+
+
+def test_a_loss_of_packed_rows_trains(rng):
+    model = cylstm.Sequential(cylstm.GRU(3, 4, seed=0), cylstm.Linear(4, 3, seed=1)).train()
+    packed = data.pack([rng.standard_normal((n, 3)) for n in (5, 2, 0)])
+    loss, adam, values = cylstm.losses.MSE(), cylstm.optim.Adam(0.02), []
+    for _ in range(60):
+        y, _ = model(packed)
+        value, dy = loss(y.rows, packed.rows)
+        model.zero_grad()
+        model.backward(data.PackedSequences(dy, y.packing), need_dx=False)
+        adam.step(model)
+        values.append(value)
+    assert values[-1] < 0.5 * values[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_padding_is_not_even_converted(rng, dtype, batch_first):
+    layer = make("gru", 3, 5, seed=0, batch_first=batch_first)
+    x = (100 * rng.standard_normal((4, 6, 3))).astype(dtype)
+    lengths = np.array([6, 2, 0, 5])
+    clean = layer(x if batch_first else x.swapaxes(0, 1), lengths=lengths)[0]
+    for b, n in enumerate(lengths):
+        x[b, n:] = 1e18 if dtype == "int64" else 1e30 if dtype == "float32" else 1e300
+    with np.errstate(all="raise"):
+        y = layer(x if batch_first else x.swapaxes(0, 1), lengths=lengths)[0]
+    np.testing.assert_array_equal(y, clean)
+
+
+@pytest.mark.parametrize("option, value", [("zoneout", 0.5), ("clip", 0.01), ("zoneout_cell", 0.5)])
+def test_an_option_that_is_changed_counts_from_the_next_call(rng, option, value):
+    changed, fresh = make("lstm", 3, 5, seed=0), make("lstm", 3, 5, seed=0, **{option: value})
+    x = rng.standard_normal((6, 4, 3))
+    changed(x)
+    setattr(changed, option, value)
+    np.testing.assert_array_equal(changed(x)[0], fresh(x)[0])
 
 
 @pytest.mark.parametrize("cell, option", GRID)

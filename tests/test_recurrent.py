@@ -365,3 +365,16 @@ def test_nan_and_infinity_go_through_as_ieee_says(rng):
     assert np.isnan(y[3:, 1]).all()
     saturated = cylstm.LSTM(1, 4, seed=0)(np.full((6, 2, 1), np.inf))[0]
     assert np.isfinite(saturated).all()
+
+
+def test_gradients_go_through_infinite_activations_of_relu(torch):
+    layer = cylstm.RNN(1, 1, bias=False, nonlinearity="relu").train()
+    layer.load_state_dict({"weight_ih_l0": np.ones((1, 1)), "weight_hh_l0": np.zeros((1, 1))})
+    theirs = torch.nn.RNN(1, 1, bias=False, nonlinearity="relu")
+    theirs.load_state_dict({"weight_ih_l0": torch.ones(1, 1), "weight_hh_l0": torch.zeros(1, 1)})
+    for value in (np.inf, 3.0, 0.0, -3.0, -np.inf, np.nan):
+        x = torch.full((1, 1, 1), value, requires_grad=True)
+        theirs(x)[0].backward(torch.ones(1, 1, 1))
+        layer(np.full((1, 1, 1), value))
+        dx, _ = layer.backward(np.ones((1, 1, 1)))
+        np.testing.assert_array_equal(dx, x.grad.numpy())

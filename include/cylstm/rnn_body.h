@@ -22,7 +22,8 @@
         }                                                                                  \
     }
 #define CYL_RELU(z, clip) ((z) < 0 ? (CYL_REAL)0 : ((z) > (clip) ? (clip) : (z)))
-#define CYL_RELU_SLOPE(y, bound) ((CYL_REAL)((y) > 0 && !((y) >= (bound).clip)))
+/* 1 for infinity and NaN, which no clip has held. */
+#define CYL_RELU_SLOPE(y, bound) ((CYL_REAL)(!((y) <= 0) && ((y) < (bound).clip || (y) - (y) != 0)))
 
 CYL_RNN(rnn_tanh, CYL_TYPED(cyl_tanh_gate), CYL_TYPED(cyl_tanh_slope))
 CYL_RNN(rnn_relu, CYL_RELU, CYL_RELU_SLOPE)
