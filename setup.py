@@ -1,5 +1,6 @@
 """Builds the extension modules; everything else stands in pyproject.toml."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,4 +29,7 @@ extensions = [
     )
     for source in sorted(ENGINE.glob("*.pyx"))
 ]
-setup(ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES))
+setup(
+    ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES),
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)
