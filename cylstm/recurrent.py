@@ -35,12 +35,12 @@ CELL_OPTIONS: dict[str, Any] = {
     "reset_after": True,
     "nonlinearity": "tanh",
 }
-SHARES = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
 
 
 class RecurrentLayer(SequenceLayer, abstract=True):
     """A stack of `num_layers` layers of one cell; see `LSTM` for the parameters."""
 
+    shares: ClassVar = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
     cell_options: ClassVar[tuple[str, ...]] = ()  # those of CELL_OPTIONS that a subclass has
 
     def __init__(
@@ -77,7 +77,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self.bias, self.batch_first = bool(bias), bool(batch_first)
         self.bidirectional, self.reverse = bool(bidirectional), bool(reverse)
         self.proj_size = _checks.natural("proj_size", proj_size)
-        for name in SHARES:
+        for name in self.shares:
             setattr(self, name, _checks.number(name, given[name], 0, 1))
         self.clip = None if clip is None else _checks.above("clip", clip, 0)
         self.learn_state, self.peephole, self.coupled = bool(learn_state), bool(peephole), bool(coupled)

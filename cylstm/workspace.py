@@ -47,19 +47,12 @@ class Workspace:
 
     def prepare(self, packing: Packing) -> None:
         """Plan for a batch, unless the last one was like it."""
-        from cylstm._engine import _layer_pass, isa  # brings in SciPy's BLAS, so only now
-
         layer = self.layer
-        options = (
-            layer.dropout,
-            layer.input_dropout,
-            layer.recurrent_dropout,
-            layer.zoneout,
-            layer.zoneout_cell,
-        )
-        key = (packing, layer._store.place, layer.clip, *options)
+        key = (packing, layer._store.place, layer.clip, *(getattr(layer, name) for name in layer.shares))
         if self.key == key:
             return
+        from cylstm._engine import _layer_pass, isa  # brings in SciPy's BLAS, so only now
+
         self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for
         self.packing = packing
         self.plan = self._planned()
@@ -75,8 +68,16 @@ class Workspace:
                 self.plan.P, self._arrays(l, d), clip=clip, zoneout_h=layer.zoneout,
                 zoneout_c=layer.zoneout_cell,
             )  # fmt: skip
-        self.last = {"h": packing.last, "c": packing.last if self.training else packing.last_in_turn}
+        self.states = [[self._state(name, l, d) for name in layer.spec.states] for l, d in self.parts]
         self.key = key
+
+    def _state(self, name: str, l: int, d: int) -> tuple[str, Array, Array, Any]:
+        """A state's name, its rows before the first step, all rows, and where each sequence's last one is."""
+        rows, packing = self.buffer(name, l, d), self.packing
+        last = packing.last if self.training or name == "h" else packing.last_in_turn
+        if packing.order is None and packing.B:  # one after the other
+            return name, rows[: packing.B], rows, slice(int(last[0]), int(last[0]) + packing.B)
+        return name, rows[: packing.B], rows, last
 
     def _planned(self) -> Plan:
         layer, drawn = self.layer, self.training and not self.inspected
@@ -138,7 +139,8 @@ class Workspace:
 
     def forward(self, batch: Batch, state: State | None) -> tuple[Array, State]:
         """Packed rows of y (N, D.P), a view, and the last states."""
-        plan, order, spec = self.plan, self.packing.order, self.layer.spec
+        plan, spec = self.plan, self.layer.spec
+        by_length: Any = slice(None) if self.packing.order is None else self.packing.order
         if self.in_place and state is not None:
             final = state
         else:
@@ -151,26 +153,18 @@ class Workspace:
         for k, (l, d) in enumerate(self.parts):
             if d:
                 np.take(self.input(l, 0), self.packing.there, axis=0, out=self.input(l, 1), mode="clip")
-            for s, name in enumerate(spec.states):
-                first = self.buffer(name, l, d)[: plan.B]
-                if state is None:
-                    first[...] = self._initial(name, k, l, d)
-                else:
-                    first[...] = state[s][k] if order is None else state[s][k][order]
+            for s, (name, first, *_) in enumerate(self.states[k]):
+                first[...] = self._initial(name, k, l, d) if state is None else state[s][k, by_length]
             self._draw(l, d)
             self.passes[l, d].forward()
-            for s, name in enumerate(spec.states):
-                rows = self.buffer(name, l, d)
-                if order is None:
-                    np.take(rows, self.last[name], axis=0, out=final[s][k], mode="clip")
-                else:
-                    final[s][k, order] = rows[self.last[name]]
+            for s, (_, _, rows, last) in enumerate(self.states[k]):
+                final[s][k, by_length] = rows[last]
             if d == plan.D - 1:
                 self._hand_up(l)
-        top = self.hidden(plan.L - 1, 0)
         if plan.reverse:
+            top = self.hidden(plan.L - 1, 0)
             np.take(top, self.packing.back, axis=0, out=self.buffers["out"], mode="clip")
-        return self.buffers.get("out", top), final
+        return (self.buffers["out"] if "out" in self.buffers else self.hidden(plan.L - 1, 0)), final
 
     def _initial(self, state: str, k: int, l: int, d: int) -> Any:
         """What a layer's state starts from: zeros, or what it has learned."""
@@ -200,9 +194,9 @@ class Workspace:
 
     def _mask_input(self, l: int) -> None:
         """One mask for each sequence, the same at every step (Gal and Ghahramani 2016)."""
-        from cylstm._engine import _rows
-
         if self.plan.input_dropout:
+            from cylstm._engine import _rows
+
             mask = self.buffers[f"mask_x{l}"]
             self._keep_some(mask, self.layer.input_dropout)
             _rows.mask_steps(self.buffer("x", l, 0), self.packing.rows, mask)
@@ -211,11 +205,10 @@ class Workspace:
         """Masks of the recurrence, if there are any."""
         if self.plan.recurrent_dropout:
             self._keep_some(self.buffer("mask_h", l, d), self.layer.recurrent_dropout)
-        shares = {"h": self.layer.zoneout, "c": self.layer.zoneout_cell}
         for state in self.plan.zoneout if self.plan.drawn else ():
             mask = self.buffer(f"zone_{state}", l, d)
             self.layer.masks.random(out=mask, dtype=mask.dtype.type)
-            np.less(mask, shares[state], out=mask)
+            np.less(mask, self.layer.zoneout if state == "h" else self.layer.zoneout_cell, out=mask)
 
     def _keep_some(self, mask: Array, p: float) -> None:
         """0 with probability p, else 1 over that of keeping, so that the mean stays."""
