@@ -172,7 +172,7 @@ class SequenceLayer(Layer, abstract=True):
     def backward(self, dy: Any, ds_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         """Go back through the last training forward pass, adding to `gradients`.
 
-        A layer keeps one pass: a second forward takes the place of the first, and a second backward is refused.
+        A layer keeps one pass: a second forward takes the place of the first; a second backward is refused.
 
         Parameters
         ----------
