@@ -52,14 +52,15 @@ class Optimizer:
             self._start(store.data)
         elif self._store is not store:
             raise ValueError("model: expected the model of the first step; make one optimiser for each model")
-        self.steps += 1
         with store.writing() as flat:
-            self._update(flat, store.grad)
+            self._update(flat, store.grad, self.steps + 1)
+        self.steps += 1  # not before: a step that failed is none
 
     def _start(self, flat: Array) -> None:
         """Make the state for a parameter vector."""
 
-    def _update(self, flat: Array, grad: Array) -> None:
+    def _update(self, flat: Array, grad: Array, t: int) -> None:
+        """Step t = 1, 2, …"""
         raise NotImplementedError
 
 
@@ -72,7 +73,7 @@ class SGD(Optimizer):
         Learning rate; may be set between steps.
     """
 
-    def _update(self, flat: Array, grad: Array) -> None:
+    def _update(self, flat: Array, grad: Array, t: int) -> None:
         from cylstm._engine import _optim
 
         _optim.sgd(flat, grad, self.lr)
@@ -126,10 +127,10 @@ class Adam(Optimizer):
     def _start(self, flat: Array) -> None:
         self._m, self._v = np.zeros_like(flat), np.zeros_like(flat)
 
-    def _update(self, flat: Array, grad: Array) -> None:
+    def _update(self, flat: Array, grad: Array, t: int) -> None:
         from cylstm._engine import _optim
 
-        (beta1, beta2), t = self.betas, self.steps
+        beta1, beta2 = self.betas
         _optim.adam(
             flat, grad, self._m, self._v,
             self.lr, beta1, beta2, self.eps, self.weight_decay, 1 - beta1**t, 1 - beta2**t,

@@ -104,3 +104,16 @@ def test_an_optimiser_is_for_one_model():
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_a_step_that_failed_is_none(rng):
+    model, twin = with_gradients(rng), with_gradients(rng)
+    twin._store.grad[...] = model._store.grad
+    adam, other = cylstm.optim.Adam(), cylstm.optim.Adam()
+    adam.lr = "fast"
+    with pytest.raises(TypeError):
+        adam.step(model)
+    adam.lr = other.lr
+    adam.step(model)
+    other.step(twin)
+    np.testing.assert_array_equal(model._store.data, twin._store.data)
