@@ -61,6 +61,54 @@ def torch_call(shape: Shape, mode: str) -> Callable[[], object]:
     return train
 
 
+def onnx_model(shape: Shape) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A model of one LSTM node with random weights, and its inputs."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    sizes = {"W": (1, 4 * shape.H, shape.I), "R": (1, 4 * shape.H, shape.H), "B": (1, 8 * shape.H)}
+    weights = {name: rng.uniform(-0.1, 0.1, size).astype(np.float32) for name, size in sizes.items()}
+    feeds = {"X": inputs(shape)}
+    if shape.ragged:
+        feeds["lengths"] = shape.lengths().astype(np.int32)
+    names = ["X", "W", "R", "B", *(["lengths"] if shape.ragged else [])]
+    node = helper.make_node("LSTM", names, ["Y", "Y_h", "Y_c"], hidden_size=shape.H)
+    types = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in feeds.items()}
+    graph = helper.make_graph(
+        [node], "lstm",
+        [helper.make_tensor_value_info(name, types[name], value.shape) for name, value in feeds.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("Y", "Y_h", "Y_c")],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    return model.SerializeToString(), feeds
+
+
+def onnxruntime_call(shape: Shape, mode: str) -> Callable[[], object]:
+    import onnxruntime
+
+    model, feeds = onnx_model(shape)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads_asked_for(), 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, feeds)
+
+
+def openvino_call(shape: Shape, mode: str) -> Callable[[], object]:
+    import openvino
+
+    model, feeds = onnx_model(shape)
+    core = openvino.Core()
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads_asked_for()}
+    settings["INFERENCE_PRECISION_HINT"] = "f32"  # where the CPU has bfloat16 it would be taken
+    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
+    return lambda: request.infer(feeds)
+
+
+def threads_asked_for() -> int:
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
 def reference_call(shape: Shape, mode: str) -> Callable[[], object]:
     """The NumPy definition in its own precision, float64; padding is computed like the rest."""
     from cylstm import reference
@@ -88,7 +136,15 @@ def inputs(shape: Shape) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((shape.T, shape.B, shape.I)).astype(np.float32)
 
 
-CONTENDERS = {"cylstm": cylstm_call, "torch": torch_call, "reference": reference_call}
+CONTENDERS = {
+    "cylstm": cylstm_call,
+    "torch": torch_call,
+    "onnxruntime": onnxruntime_call,
+    "openvino": openvino_call,
+    "reference": reference_call,
+}
+FORWARD_ONLY = {"onnxruntime", "openvino"}
+NEEDED = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "torch": ("torch",)}
 
 
 def version(name: str) -> str:

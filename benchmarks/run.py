@@ -1,4 +1,4 @@
-"""Times cylstm beside PyTorch and the NumPy reference on named shapes.
+"""Times cylstm beside PyTorch, ONNX Runtime, OpenVINO and the NumPy reference on named shapes.
 
     python benchmarks/run.py > results.jsonl         # all of it, about three minutes
     python benchmarks/run.py --shapes medium-16 tiny-1 --threads 1
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from contenders import CONTENDERS
+from contenders import CONTENDERS, FORWARD_ONLY, NEEDED
 from shapes import SHAPES, Shape
 
 from cylstm.threads import usable_cpus
@@ -75,6 +75,7 @@ def measure(contenders: list[Contender], shape: Shape, mode: str, rounds: int, s
                 "median_us": statistics.median(own) * 1e6,
                 "min_us": min(own) * 1e6,
                 "max_us": max(own) * 1e6,
+                "rounds_us": [seconds * 1e6 for seconds in own],
                 "gflops": shape.flops(mode) / statistics.median(own) / 1e9,
                 "ratio": statistics.median(a / b for a, b in zip(own, times["cylstm"], strict=True)),
             }
@@ -95,12 +96,16 @@ def machine(threads: int) -> dict:
     }
 
 
-def row(shape: Shape, mode: str, records: list[dict]) -> str:
+def row(shape: Shape, mode: str, records: list[dict], names: list[str]) -> str:
     """A line of the table: microseconds of each contender, and its ratio to cylstm."""
     cells = [shape.name, f"{shape.B}, {shape.T}, {shape.I}, {shape.H}", mode]
-    for record in records:
-        ratio = "" if record["contender"] == "cylstm" else f" ({record['ratio']:.2f})"
-        cells.append(f"{record['median_us']:.0f}{ratio}")
+    by_name = {record["contender"]: record for record in records}
+    for name in names:
+        if name not in by_name:
+            cells.append("-")
+            continue
+        ratio = "" if name == "cylstm" else f" ({by_name[name]['ratio']:.2f})"
+        cells.append(f"{by_name[name]['median_us']:.0f}{ratio}")
     return "| " + " | ".join(cells) + " |"
 
 
@@ -119,9 +124,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.15, help="of calls in each turn")
     options = parser.parse_args()
     chosen = options.contenders or list(CONTENDERS)
-    if "torch" in chosen and not importlib.util.find_spec("torch"):
-        print("torch is not installed: left out", file=sys.stderr)
-        chosen.remove("torch")
+    for name in list(chosen):
+        missing = [module for module in NEEDED.get(name, ()) if not importlib.util.find_spec(module)]
+        if missing:
+            tell(f"{name}: left out, for {' and '.join(missing)} is not installed")
+            chosen.remove(name)
     chosen = ["cylstm", *(name for name in chosen if name != "cylstm")]
     contenders = [Contender(name, options.threads) for name in chosen]
     about = machine(options.threads)
@@ -131,9 +138,10 @@ def main() -> None:
     tell("| shape | B, T, I, H | pass | " + " | ".join(chosen) + " |\n|" + "---|" * (3 + len(chosen)))
     for shape in (shape for shape in SHAPES if shape.name in options.shapes):
         for mode in options.modes:
-            records = measure(contenders, shape, mode, options.rounds, options.seconds)
+            able = [c for c in contenders if mode == "forward" or c.name not in FORWARD_ONLY]
+            records = measure(able, shape, mode, options.rounds, options.seconds)
             print("\n".join(map(json.dumps, records)), flush=True)
-            tell(row(shape, mode, records))
+            tell(row(shape, mode, records, chosen))
 
 
 def tell(line: str) -> None:

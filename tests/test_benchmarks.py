@@ -1,0 +1,75 @@
+"""The benchmark scripts, apart from the timing itself."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="needs the source tree, for its benchmarks")
+
+
+@pytest.fixture
+def compare():
+    spec = importlib.util.spec_from_file_location("compare", FOLDER / "compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def result(path, rng, *, speed=1.0, machine=1.0, torch=True, cpu="one"):
+    """A result of run.py whose cylstm takes `speed` times as long, on a machine `machine` times as slow."""
+    lines = [{"cpu": cpu, "threads": "1 of 2 CPUs"}]
+    for contender in ("cylstm", *(["torch"] if torch else [])):
+        own = speed if contender == "cylstm" else 1.5
+        rounds = (100 * own * machine * rng.uniform(0.99, 1.01, 7)).tolist()
+        lines.append({"shape": "tiny", "mode": "forward", "contender": contender, "rounds_us": rounds})
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict", "status"),
+    [
+        ({}, "noise", 0),
+        ({"speed": 1.1}, "slower", 1),
+        ({"speed": 0.9}, "faster", 0),
+        ({"speed": 1.02}, "noise", 0),  # too little to matter
+        ({"machine": 1.4}, "noise", 0),  # the machine's, for torch is slower too
+        ({"machine": 1.4, "torch": False}, "slower", 1),
+    ],
+)
+def test_a_regression_is_told_from_noise(tmp_path, rng, capsys, compare, after, verdict, status):
+    before = result(tmp_path / "before", rng)
+    assert compare.main([before, result(tmp_path / "after", rng, **after)]) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].split()[:2] == ["tiny", "forward"]
+    assert lines[-1].split()[-1] == verdict
+
+
+def test_results_that_cannot_be_compared_are_named(tmp_path, rng, capsys, compare):
+    before = result(tmp_path / "before", rng)
+    compare.main([before, result(tmp_path / "after", rng, cpu="two")])
+    assert "careful, cpu differs: one and two" in capsys.readouterr().out
+    assert compare.difference([1.0] * 3, [2.0] * 3).verdict == "too few rounds"
+    old = tmp_path / "old"
+    old.write_text('{"cpu": "one"}\n{"shape": "tiny", "mode": "forward", "contender": "cylstm"}')
+    with pytest.raises(SystemExit, match="no rounds in it"):
+        compare.main([str(old), before])
+    old.write_text('{"cpu": "one"}')
+    with pytest.raises(SystemExit, match="no measurement in common"):
+        compare.main([str(old), before])
+
+
+def test_every_shape_says_why_it_is_here_and_how_much_it_computes(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from shapes import SHAPES
+
+    assert len({shape.name for shape in SHAPES}) == len(SHAPES)
+    for shape in SHAPES:
+        steps = shape.T * shape.B
+        assert shape.why
+        assert shape.flops("training") > 2 * shape.flops("forward")
+        assert np.isclose(shape.lengths().sum(), steps / 2 if shape.ragged else steps, rtol=0.02)
