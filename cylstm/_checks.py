@@ -12,23 +12,21 @@ REALS = ("float32", "float64")
 
 def positive(name: str, value: Any) -> int:
     """A positive int."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected a positive int, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name}: expected a positive int, got {number}")
-    return number
+    return _int_from(1, "a positive int", name, value)
 
 
 def natural(name: str, value: Any) -> int:
     """An int, 0 or more."""
+    return _int_from(0, "an int, 0 or more", name, value)
+
+
+def _int_from(least: int, words: str, name: str, value: Any) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: expected an int, 0 or more, got {value!r}") from None
-    if number < 0:
-        raise ValueError(f"{name}: expected an int, 0 or more, got {number}")
+        raise TypeError(f"{name}: expected {words}, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name}: expected {words}, got {number}")
     return number
 
 
