@@ -15,7 +15,7 @@ cdef extern from "cylstm/cells.h" nogil:
         cyl_product product[CYL_MAX_PRODUCTS]
 
     ctypedef struct cyl_forward_f32:
-        Py_ssize_t B, H
+        Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c
         float clip
         float *gates
         float *extra
@@ -28,7 +28,7 @@ cdef extern from "cylstm/cells.h" nogil:
         const float *own
 
     ctypedef struct cyl_forward_f64:
-        Py_ssize_t B, H
+        Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c
         double clip
         double *gates
         double *extra
@@ -41,7 +41,7 @@ cdef extern from "cylstm/cells.h" nogil:
         const double *own
 
     ctypedef struct cyl_backward_f32:
-        Py_ssize_t B, H
+        Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c, ld_d
         float clip
         float *gates
         float *extra
@@ -54,7 +54,7 @@ cdef extern from "cylstm/cells.h" nogil:
         float *d_own
 
     ctypedef struct cyl_backward_f64:
-        Py_ssize_t B, H
+        Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c, ld_d
         double clip
         double *gates
         double *extra

@@ -100,11 +100,11 @@ cdef void pointwise_forward(const Pass *p, const Step *s, int stage, real _) noe
     cdef real *c = row[real](p.c, s.c, H, 0)
     cdef real *c_prev = row[real](p.c, s.c_prev, H, 0)
     if real is float:
-        f32 = cyl_forward_f32(s.B, H, <float>p.clip, gates, extra, h, c, h_prev, c_prev,
+        f32 = cyl_forward_f32(s.B, H, H, H, GH, EH, H, H, <float>p.clip, gates, extra, h, c, h_prev, c_prev,
                               <const float *>p.b_ih, <const float *>p.b_hh, <const float *>p.own)
         cyl_cells_f32[p.cell].forward[stage][p.isa](&f32)
     else:
-        f64 = cyl_forward_f64(s.B, H, p.clip, gates, extra, h, c, h_prev, c_prev,
+        f64 = cyl_forward_f64(s.B, H, H, H, GH, EH, H, H, p.clip, gates, extra, h, c, h_prev, c_prev,
                               <const double *>p.b_ih, <const double *>p.b_hh, <const double *>p.own)
         cyl_cells_f64[p.cell].forward[stage][p.isa](&f64)
 
@@ -184,12 +184,12 @@ cdef void pointwise_backward(const Pass *p, const Step *s, int stage, real _) no
     cdef const real *h_prev = row[real](p.h, s.h_prev, p.P, 0)
     cdef const real *c_prev = row[real](p.c, s.c_prev, H, 0)
     if real is float:
-        f32 = cyl_backward_f32(s.B, H, <float>p.clip, gates, extra, dh, <float *>p.dc, <float *>p.dextra,
-                               h_prev, c_prev, <const float *>p.own, <float *>p.d_own)
+        f32 = cyl_backward_f32(s.B, H, H, H, GH, EH, H, H, H, <float>p.clip, gates, extra, dh, <float *>p.dc,
+                               <float *>p.dextra, h_prev, c_prev, <const float *>p.own, <float *>p.d_own)
         cyl_cells_f32[p.cell].backward[stage][p.isa](&f32)
     else:
-        f64 = cyl_backward_f64(s.B, H, p.clip, gates, extra, dh, <double *>p.dc, <double *>p.dextra,
-                               h_prev, c_prev, <const double *>p.own, <double *>p.d_own)
+        f64 = cyl_backward_f64(s.B, H, H, H, GH, EH, H, H, H, p.clip, gates, extra, dh, <double *>p.dc,
+                               <double *>p.dextra, h_prev, c_prev, <const double *>p.own, <double *>p.d_own)
         cyl_cells_f64[p.cell].backward[stage][p.isa](&f64)
 
 

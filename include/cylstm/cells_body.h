@@ -1,6 +1,8 @@
 /* Arguments of a cell's functions for one real type; see cells.h. */
 typedef struct {
-    ptrdiff_t B, H;
+    ptrdiff_t B, H;         /* rows, units */
+    ptrdiff_t gate, plane;  /* distances: of gates, and planes of extra; of the gates' biases, and rows of own */
+    ptrdiff_t ld_gates, ld_extra, ld_h, ld_c; /* distances of rows; ld_h of h_prev too, ld_c of c_prev */
     CYL_REAL clip;          /* bound of every gate's pre-activation; infinity: none */
     CYL_REAL *gates;        /* (B, G H) in: products of x and h_prev; out: the gates */
     CYL_REAL *extra;        /* (B, E H) the cell's own planes, or NULL; in or out as its products say */
@@ -14,7 +16,8 @@ typedef struct {
 } CYL_TYPED(cyl_forward);
 
 typedef struct {
-    ptrdiff_t B, H;
+    ptrdiff_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c; /* as above */
+    ptrdiff_t ld_d;          /* distance of rows of dh, dc and dextra */
     CYL_REAL clip;
     CYL_REAL *gates;         /* (B, G H) in: the gates; out: dL/d(what the product of x is added to) */
     CYL_REAL *extra;         /* (B, E H) in: as forward left it; out: dL/d(a product put there) */

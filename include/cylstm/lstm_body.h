@@ -1,23 +1,25 @@
 /* LSTM and its variants for one real type and instruction set; see lstm.h and the contract in cells.h. */
-CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(const CYL_TYPED(cyl_forward) *a, int peephole, int coupled) {
-    const ptrdiff_t H = a->H, I = 0, F = H, G = coupled ? H : 2 * H, O = G + H; /* where each gate begins */
+CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(
+    const CYL_TYPED(cyl_forward) *a, const ptrdiff_t H, int peephole, int coupled) {
+    const ptrdiff_t I = 0, F = a->gate, G = coupled ? F : 2 * F, O = G + F;          /* where each gate begins */
+    const ptrdiff_t PF = a->plane, PG = coupled ? PF : 2 * PF, PO = PG + PF; /* and its biases */
     const CYL_REAL *b_ih = a->b_ih, *b_hh = a->b_hh, clip = a->clip;
-    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + F : p_i, *p_o = peephole ? p_i + G : p_i;
+    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + PF : p_i, *p_o = peephole ? p_i + PG : p_i;
     for (ptrdiff_t b = 0; b < a->B; b++) {
-        CYL_REAL *gates = a->gates + b * (O + H);
-        CYL_REAL *h = a->h + b * H;
-        CYL_REAL *c = a->c + b * H;
-        const CYL_REAL *c_prev = a->c_prev + b * H;
+        CYL_REAL *gates = a->gates + b * a->ld_gates;
+        CYL_REAL *h = a->h + b * a->ld_h;
+        CYL_REAL *c = a->c + b * a->ld_c;
+        const CYL_REAL *c_prev = a->c_prev + b * a->ld_c;
         CYL_IVDEP
         for (ptrdiff_t j = 0; j < H; j++) {
-            const CYL_REAL z_i = gates[I + j] + (b_ih[I + j] + b_hh[I + j]);
+            const CYL_REAL z_i = gates[I + j] + (b_ih[j] + b_hh[j]);
             const CYL_REAL i = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_i + p_i[j] * c_prev[j] : z_i, clip);
-            const CYL_REAL z_f = gates[F + j] + (b_ih[F + j] + b_hh[F + j]);
+            const CYL_REAL z_f = gates[F + j] + (b_ih[PF + j] + b_hh[PF + j]);
             const CYL_REAL f =
                 coupled ? 1 - i : CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_f + p_f[j] * c_prev[j] : z_f, clip);
-            const CYL_REAL g = CYL_TYPED(cyl_tanh_gate)(gates[G + j] + (b_ih[G + j] + b_hh[G + j]), clip);
+            const CYL_REAL g = CYL_TYPED(cyl_tanh_gate)(gates[G + j] + (b_ih[PG + j] + b_hh[PG + j]), clip);
             const CYL_REAL cell = f * c_prev[j] + i * g;
-            const CYL_REAL z_o = gates[O + j] + (b_ih[O + j] + b_hh[O + j]);
+            const CYL_REAL z_o = gates[O + j] + (b_ih[PO + j] + b_hh[PO + j]);
             const CYL_REAL o = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_o + p_o[j] * cell : z_o, clip);
             gates[I + j] = i;
             if (!coupled) gates[F + j] = f;
@@ -29,16 +31,18 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(const CYL_TYPED(cyl_forw
     }
 }
 
-CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(const CYL_TYPED(cyl_backward) *a, int peephole, int coupled) {
-    const ptrdiff_t H = a->H, I = 0, F = H, G = coupled ? H : 2 * H, O = G + H;
+CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
+    const CYL_TYPED(cyl_backward) *a, const ptrdiff_t H, int peephole, int coupled) {
+    const ptrdiff_t I = 0, F = a->gate, G = coupled ? F : 2 * F, O = G + F;
+    const ptrdiff_t PF = a->plane, PG = coupled ? PF : 2 * PF;
     const CYL_TYPED(cyl_bound) bound = CYL_TYPED(cyl_bound_of)(a->clip);
-    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + F : p_i, *p_o = peephole ? p_i + G : p_i;
-    CYL_REAL *dp_i = a->d_own, *dp_f = peephole ? dp_i + F : dp_i, *dp_o = peephole ? dp_i + G : dp_i;
+    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + PF : p_i, *p_o = peephole ? p_i + PG : p_i;
+    CYL_REAL *dp_i = a->d_own, *dp_f = peephole ? dp_i + PF : dp_i, *dp_o = peephole ? dp_i + PG : dp_i;
     for (ptrdiff_t b = 0; b < a->B; b++) {
-        CYL_REAL *gates = a->gates + b * (O + H);
-        CYL_REAL *dc = a->dc + b * H;
-        CYL_REAL *dh = a->dh + b * H;
-        const CYL_REAL *c_prev = a->c_prev + b * H;
+        CYL_REAL *gates = a->gates + b * a->ld_gates;
+        CYL_REAL *dc = a->dc + b * a->ld_d;
+        CYL_REAL *dh = a->dh + b * a->ld_d;
+        const CYL_REAL *c_prev = a->c_prev + b * a->ld_c;
         CYL_IVDEP
         for (ptrdiff_t j = 0; j < H; j++) {
             const CYL_REAL i = gates[I + j], g = gates[G + j], o = gates[O + j];
@@ -70,10 +74,16 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(const CYL_TYPED(cyl_back
 
 #define CYL_LSTM(name, peephole, coupled)                                                    \
     CYL_TARGET static void CYL_KERNEL(cyl_##name##_fwd)(const CYL_TYPED(cyl_forward) *a) {   \
-        CYL_KERNEL(cyl_lstm_any_fwd)(a, peephole, coupled);                                  \
+        if (a->H == CYL_PANEL)                                                               \
+            CYL_KERNEL(cyl_lstm_any_fwd)(a, CYL_PANEL, peephole, coupled);                   \
+        else                                                                                 \
+            CYL_KERNEL(cyl_lstm_any_fwd)(a, a->H, peephole, coupled);                        \
     }                                                                                        \
     CYL_TARGET static void CYL_KERNEL(cyl_##name##_bwd)(const CYL_TYPED(cyl_backward) *a) {  \
-        CYL_KERNEL(cyl_lstm_any_bwd)(a, peephole, coupled);                                  \
+        if (a->H == CYL_PANEL)                                                               \
+            CYL_KERNEL(cyl_lstm_any_bwd)(a, CYL_PANEL, peephole, coupled);                   \
+        else                                                                                 \
+            CYL_KERNEL(cyl_lstm_any_bwd)(a, a->H, peephole, coupled);                        \
     }
 CYL_LSTM(lstm, 0, 0)
 CYL_LSTM(lstm_peephole, 1, 0)

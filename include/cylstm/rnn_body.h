@@ -4,7 +4,7 @@
         const ptrdiff_t H = a->H;                                                          \
         const CYL_REAL *b_ih = a->b_ih, *b_hh = a->b_hh, clip = a->clip;                   \
         for (ptrdiff_t b = 0; b < a->B; b++) {                                             \
-            CYL_REAL *gates = a->gates + b * H, *h = a->h + b * H;                         \
+            CYL_REAL *gates = a->gates + b * a->ld_gates, *h = a->h + b * a->ld_h;                        \
             CYL_IVDEP                                                                      \
             for (ptrdiff_t j = 0; j < H; j++) {                                            \
                 const CYL_REAL z = gates[j] + (b_ih[j] + b_hh[j]);                         \
@@ -14,11 +14,13 @@
     }                                                                                      \
     CYL_TARGET static void CYL_KERNEL(cyl_##name##_bwd)(const CYL_TYPED(cyl_backward) *a) {\
         const CYL_TYPED(cyl_bound) bound = CYL_TYPED(cyl_bound_of)(a->clip);               \
-        CYL_REAL *gates = a->gates, *dh = a->dh;                                           \
-        CYL_IVDEP                                                                          \
-        for (ptrdiff_t j = 0; j < a->B * a->H; j++) {                                      \
-            gates[j] = dh[j] * SLOPE(gates[j], bound);                                     \
-            dh[j] = 0;                                                                     \
+        for (ptrdiff_t b = 0; b < a->B; b++) {                                             \
+            CYL_REAL *gates = a->gates + b * a->ld_gates, *dh = a->dh + b * a->ld_d;       \
+            CYL_IVDEP                                                                      \
+            for (ptrdiff_t j = 0; j < a->H; j++) {                                         \
+                gates[j] = dh[j] * SLOPE(gates[j], bound);                                 \
+                dh[j] = 0;                                                                 \
+            }                                                                              \
         }                                                                                  \
     }
 #define CYL_RELU(z, clip) ((z) < 0 ? (CYL_REAL)0 : ((z) > (clip) ? (clip) : (z)))

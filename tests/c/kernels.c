@@ -29,6 +29,7 @@ static int faults = 0;
         free((p) - 1);                                           \
     } while (0)
 
+#define W(planes) ((ptrdiff_t)(planes) * units)
 #define RUN(real, type, plane)                                                                 \
     static void run_##type(int cell, int isa, size_t B, size_t H, size_t overrun, real clip) { \
         const size_t G = (size_t)cyl_cell_shapes[cell].gates;                                  \
@@ -40,9 +41,9 @@ static int faults = 0;
         real *dh = plane(B * H), *dc = plane(B * H), *dextra = plane(B * H);                   \
         const ptrdiff_t rows = (ptrdiff_t)B, units = (ptrdiff_t)(H + overrun);                 \
         const cyl_forward_##type f = {                                                      \
-            rows, units, clip, gates, extra, h, c, h_prev, c_prev, b_ih, b_hh, K ? own : NULL}; \
+            rows, units, units, units, W(G), W(E), units, units, clip, gates, extra, h, c, h_prev, c_prev, b_ih, b_hh, K ? own : NULL}; \
         const cyl_backward_##type b = {                                                     \
-            rows, units, clip, gates, extra, dh, dc, dextra, h_prev, c_prev,                   \
+            rows, units, units, units, W(G), W(E), units, units, units, clip, gates, extra, dh, dc, dextra, h_prev, c_prev,                   \
             K ? own : NULL, K ? d_own : NULL};                                                 \
         int stage;                                                                             \
         for (stage = 0; stage < cyl_cell_shapes[cell].stages; stage++)                         \
