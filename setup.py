@@ -8,7 +8,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ENGINE = Path("cylstm/_engine")
-HEADERS = [str(path) for path in Path("include/cylstm").glob("*.h")]
+HEADERS = [str(path) for folder in ("include/cylstm", "cylstm/_engine") for path in Path(folder).glob("*.h")]
 # The two -fno flags let loops with square roots and selects vectorise; results stay those of IEEE arithmetic.
 FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
 DIRECTIVES = {
@@ -23,7 +23,7 @@ extensions = [
     Extension(
         f"cylstm._engine.{source.stem}",
         [source.as_posix()],
-        include_dirs=["include"],
+        include_dirs=["include", ENGINE.as_posix()],
         depends=HEADERS,
         extra_compile_args=FLAGS,
     )

@@ -33,6 +33,11 @@ class CellSpec:
     biases: bool = True
 
     @property
+    def planes(self) -> int:
+        """Size of its own parameters, in H."""
+        return sum(size for _, size in self.own)
+
+    @property
     def row(self) -> int:
         """Index in the engine's table of cells."""
         return list(CELLS).index(self.name)

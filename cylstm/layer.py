@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import threads
 from cylstm._engine.planning import Shape
 from cylstm.packing import Batch
 from cylstm.parameters import ParameterStore
@@ -136,7 +135,6 @@ class Layer:
         """result(y, state) of a forward pass, taken while the workspace is this caller's own."""
         if self.training:
             if self._kept is None:
-                threads.blas_libraries()
                 self._kept = self._new_workspace(True)
             self._kept_for = None  # an exception on the way leaves nothing to go back through
             value = result(*self._forward(self._kept, batch, state))
@@ -145,7 +143,6 @@ class Layer:
         try:
             workspace = self._spare.pop()
         except IndexError:
-            threads.blas_libraries()
             workspace = self._new_workspace(False)
         value = result(*self._forward(workspace, batch, state))
         self._spare.append(workspace)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks
+from cylstm import _checks, threads
 from cylstm._engine.planning import Arena, Shape
 from cylstm.layer import Layer
 from cylstm.packing import Batch, Packing
@@ -96,6 +96,7 @@ class Linear(Layer):
     def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
         from cylstm._engine import _dense  # brings in SciPy's BLAS, so only now
 
+        threads.blas_libraries()
         workspace.prepare(batch.packing.N, self)
         batch.into(workspace.x)
         parameters = self.parameters

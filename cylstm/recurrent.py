@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks, threads
+from cylstm import _checks
 from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
+from cylstm.packed_weights import PackedWeights
 from cylstm.packing import Batch
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
-from cylstm.workspace import Workspace, parameter_name
+from cylstm.workspace import PARAMETERS, Workspace, parameter_name
 
 Array = NDArray[Any]
 State = tuple[Array, ...]
@@ -93,6 +94,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         shapes = dict(self.parameter_shapes(self._sizes()))
         self._store = ParameterStore(shapes, _checks.real_dtype(dtype))
         self._draw_parameters(_checks.generator(seed))
+        self._packed: PackedWeights | None = None
         self.masks = np.random.default_rng(
             None if seed is None else [seed, 1]
         )  # apart from the weights' numbers
@@ -240,7 +242,6 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     def inspect(self, batch: Batch, state: State | None) -> Workspace:
         """A workspace of its own after a forward pass, for diagnostics."""
-        threads.blas_libraries()
         workspace = Workspace(self, training=True, inspected=True)
         self._forward(workspace, batch, state)
         return workspace
@@ -270,12 +271,27 @@ class RecurrentLayer(SequenceLayer, abstract=True):
                     array[k] = parameters[parameter_name(f"{name}_0", *divmod(k, self.num_directions))]
         return state
 
+    def engine_parameters(self, l: int, d: int) -> dict[str, Array]:
+        """Parameters of one layer and direction by the engine's names; the cell's own are `own`."""
+        views = self._store.views(self._store.data)
+        names = {ours: parameter_name(kind, l, d) for ours, kind in PARAMETERS.items()}
+        found = {ours: views[name] for ours, name in names.items() if name in views}
+        own = [parameter_name(kind, l, d) for kind, _ in self.spec.own]
+        return found | ({"own": self._store.block(self._store.data, own)} if own else {})
+
     def _new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
         return Workspace(self, training, in_place)
 
     def _forward(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
         workspace.prepare(batch.packing)
         return workspace.forward(batch, state)
+
+    def packed_weights(self) -> PackedWeights:
+        """Those of inference, packed at the parameters' version; shared by all that run."""
+        packed = self._packed
+        if packed is None or not packed.is_of(self):
+            packed = self._packed = PackedWeights(self, training=False)
+        return packed
 
     def _backward(
         self, workspace: Workspace, dy: Batch, dstate: State | None, need_dx: bool

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, threads
+from cylstm import _checks
 from cylstm.layer import Layer
 from cylstm.packing import Batch, Packing
 from cylstm.sequence_layer import SequenceLayer
@@ -46,7 +46,6 @@ class Stream:
             )
         self.model = model
         self.batch_size = _checks.positive("batch_size", batch_size)
-        threads.blas_libraries()
         self._workspace = model._new_workspace(training=False, in_place=True)
         self._state = model._initial_state(self.batch_size)
         self._packing = Packing(1, self.batch_size)

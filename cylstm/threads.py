@@ -1,19 +1,22 @@
-"""How many threads cylstm uses: those of SciPy's BLAS, which is all that works in parallel.
+"""How many threads cylstm uses: those of its team (_engine/team.h), and of SciPy's BLAS where that is needed.
 
-The number belongs to the process, for BLAS has one pool. The default is the number of CPUs
-that this process may use (affinity and cgroup quota) or CYLSTM_NUM_THREADS; it is applied when BLAS
-is first needed. `threadpoolctl.threadpool_limits` reaches the same pool.
+The number belongs to the process. The default is the number of CPUs that this process may use (affinity and
+cgroup quota) or CYLSTM_NUM_THREADS; it is applied at the first call, to BLAS when that is first needed.
+`threadpoolctl.threadpool_limits` reaches both, the team if threadpoolctl was imported before the first call.
 """
 
 import contextlib
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cylstm import _checks
+from cylstm._engine import _packed
+from cylstm._version import __version__
 
 MOST = 4096  # more is a slip, and would overflow an int of BLAS
 
@@ -29,13 +32,17 @@ def set_num_threads(n: int) -> None:
     n = _checks.positive("n", n)
     if n > MOST:
         raise ValueError(f"n: expected at most {MOST} threads, got {n}")
-    for library in blas_libraries():
+    _prepare()
+    _packed.set_threads(n)
+    for library in _libraries:
         library.set_num_threads(n)
 
 
 def get_num_threads() -> int:
     """The number of threads in use."""
-    return max((library.num_threads for library in blas_libraries()), default=1)
+    if not _prepared or (not _registered and "threadpoolctl" in sys.modules):
+        _prepare()
+    return _packed.get_threads()
 
 
 @contextlib.contextmanager
@@ -87,8 +94,49 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
     return cpus if cpus > 0 else math.inf
 
 
+_prepared: list[bool] = []  # the default number was applied
+_registered: list[Any] = []  # threadpoolctl knows the team
 _libraries: list[Any] = []
 _lock = threading.Lock()
+
+
+def _prepare() -> None:
+    """Apply the default once, and make the team known to threadpoolctl once that is there."""
+    with _lock:
+        if not _prepared:
+            _packed.set_threads(default())
+            _prepared.append(True)
+        if not _registered and "threadpoolctl" in sys.modules:
+            _registered.append(_register())
+
+
+def _register() -> Any:
+    import threadpoolctl
+
+    class TeamController(threadpoolctl.LibController):  # type: ignore[misc]
+        """cylstm's thread team."""
+
+        user_api = internal_api = "cylstm"
+        filename_prefixes = ("_packed",)
+        check_symbols = ("cylstm_get_num_threads", "cylstm_set_num_threads")
+
+        def get_num_threads(self) -> int:
+            """As cylstm.get_num_threads."""
+            return int(self.dynlib.cylstm_get_num_threads())
+
+        def set_num_threads(self, num_threads: int) -> None:
+            """Of the team; BLAS has a controller of its own."""
+            self.dynlib.cylstm_set_num_threads(num_threads)
+
+        def get_version(self) -> str:
+            """Of cylstm."""
+            return __version__
+
+        def set_additional_attributes(self) -> None:
+            """There are none."""
+
+    threadpoolctl.register(TeamController)
+    return TeamController
 
 
 def blas_libraries() -> list[Any]:
@@ -99,13 +147,13 @@ def blas_libraries() -> list[Any]:
 
             from cylstm._engine import _blas
 
-            wanted = default()
+            wanted = _packed.get_threads() if _prepared else default()
             _blas.load()
             found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
             # SciPy's wheels bring a BLAS of their own; without one it shares that of the process.
             chosen = [library for library in found if "scipy" in library.filepath] or found
             for library in chosen:
-                if "CYLSTM_NUM_THREADS" in os.environ or library.num_threads > wanted:
+                if _prepared or "CYLSTM_NUM_THREADS" in os.environ or library.num_threads > wanted:
                     library.set_num_threads(wanted)
             _libraries.extend(chosen)
     return _libraries

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import threads
+from cylstm._engine import _packed, isa
 from cylstm._engine.planning import Arena, Plan
+from cylstm.packed_weights import PackedWeights
 from cylstm.packing import Batch, Packing
 
 if TYPE_CHECKING:
@@ -37,33 +40,35 @@ class Workspace:
     def __init__(
         self, layer: "RecurrentLayer", training: bool, in_place: bool = False, inspected: bool = False
     ) -> None:
-        self.layer = weakref.proxy(layer)  # which owns its workspaces
+        self.layer: RecurrentLayer = weakref.proxy(layer)  # type: ignore[assignment]  # it owns its workspaces
         self.training, self.in_place, self.inspected = training, in_place, inspected
         self.arena = Arena()
         self.key: tuple[Any, ...] = ()
         self.buffers: dict[str, Array] = {}
         self.passes: dict[tuple[int, int], Any] = {}
+        self.packed: PackedWeights | None = None  # on the packed path
         self.learned: dict[tuple[str, int], Array] = {}  # gradients of learned initial states in use
 
     def prepare(self, packing: Packing) -> None:
         """Plan for a batch, unless the last one was like it."""
         layer = self.layer
-        key = (packing, layer._store.place, layer.clip, *(getattr(layer, name) for name in layer.shares))
+        self._take_weights()
+        shares = (getattr(layer, name) for name in layer.shares)
+        key = (packing, layer._store.place, self.packed, layer.clip, *shares)
         if self.key == key:
             return
-        from cylstm._engine import _layer_pass, isa  # brings in SciPy's BLAS, so only now
-
         self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for
         self.packing = packing
         self.plan = self._planned()
         self.buffers = self.arena.cut(self.plan.shapes(), layer.dtype)
         self.buffers["no_bias"][...] = 0
+        self.d_own = np.zeros((layer.spec.planes, self.plan.padded(self.plan.H)), layer.dtype)
         # In inspection the gradients are not the layer's.
         self.grad = np.zeros_like(layer._store.grad) if self.inspected else layer._store.grad
         self.parts = [(l, d) for l in range(self.plan.L) for d in range(self.plan.D)]
         clip = float("inf") if layer.clip is None else layer.clip
         for l, d in self.parts:
-            self.passes[l, d] = _layer_pass.LayerPass(
+            self.passes[l, d] = self._pass_type()(
                 layer.spec.row, isa.selected(), packing.rows, self.plan.B, self.plan.inputs(l), self.plan.H,
                 self.plan.P, self._arrays(l, d), clip=clip, zoneout_h=layer.zoneout,
                 zoneout_c=layer.zoneout_cell,
@@ -71,9 +76,27 @@ class Workspace:
         self.states = [[self._state(name, l, d) for name in layer.spec.states] for l, d in self.parts]
         self.key = key
 
+    def _take_weights(self) -> None:
+        """Weights in panels as they are now: in training its own copy, packed into the same arrays."""
+        if isa.path() == "blas":
+            threads.blas_libraries()
+        elif not self.training:
+            self.packed = self.layer.packed_weights()
+        elif self.packed is None:
+            self.packed = PackedWeights(self.layer, training=True)
+        else:
+            self.packed.refresh(self.layer)
+
+    def _pass_type(self) -> Any:
+        if self.packed is not None:
+            return _packed.PackedPass
+        from cylstm._engine import _layer_pass  # brings in SciPy's BLAS, so only now
+
+        return _layer_pass.LayerPass
+
     def _state(self, name: str, l: int, d: int) -> tuple[str, Array, Array, Any]:
         """A state's name, its rows before the first step, all rows, and where each sequence's last one is."""
-        rows, packing = self.buffer(name, l, d), self.packing
+        rows, packing = self.buffer(name, l, d)[:, : self.plan.width(name)], self.packing
         last = packing.last if self.training or name == "h" else packing.last_in_turn
         if packing.order is None and packing.B:  # one after the other
             return name, rows[: packing.B], rows, slice(int(last[0]), int(last[0]) + packing.B)
@@ -91,8 +114,19 @@ class Workspace:
             input_dropout=drawn and layer.input_dropout > 0,
             recurrent_dropout=drawn and layer.recurrent_dropout > 0,
             zoneout=tuple(state for state, share in zoneout.items() if share > 0), drawn=drawn,
-            inspected=self.inspected,
+            inspected=self.inspected, **self._padding(),
         )  # fmt: skip
+
+    def _padding(self) -> dict[str, int]:
+        """What the packed path asks of the buffers."""
+        layer, cell = self.layer, self.layer.spec.row
+        if self.packed is None:
+            return {}
+        unit = self.packed.unit
+        Hp, Pp = (-(-n // unit) * unit for n in (layer.hidden_size, layer.state_width("h")))
+        strips = _packed.strips(cell, Hp, Pp)
+        written = _packed.planes_written(cell)
+        return {"unit": unit, "ahead": _packed.AHEAD, "written": written, "strips": strips}
 
     def buffer(self, kind: str, layer: int, d: int) -> Array:
         """A buffer of one layer and direction."""
@@ -100,7 +134,7 @@ class Workspace:
 
     def hidden(self, layer: int, d: int) -> Array:
         """Hidden states of all packed steps, without the initial one."""
-        return self.buffer("h", layer, d)[self.plan.B :]
+        return self.buffer("h", layer, d)[self.plan.B :, : self.plan.P]
 
     def input(self, layer: int, d: int) -> Array:
         """What a layer reads: where it can, the states of the layer below where they stand."""
@@ -112,7 +146,7 @@ class Workspace:
         arrays = {kind: self.buffer(kind, l, d) for kind in plan.of_direction()} | {"x": self.input(l, d)}
         arrays |= {"b_ih": buffers["no_bias"], "b_hh": buffers["no_bias"]} | self._weights(l, d)
         if self.training:
-            scratch = ("sums", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept")
+            scratch = ("sums", "sums_extra", "strips", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept")
             arrays |= {name: buffers[name] for name in scratch if name in buffers}
             arrays |= {f"d{s}": buffers[f"d{s}"][l * plan.D + d] for s in self.layer.spec.states}
             # dL/dx takes the place of x, or of dL/dy where that has its size.
@@ -122,20 +156,23 @@ class Workspace:
 
     def _weights(self, l: int, d: int) -> dict[str, Array]:
         """Parameters, and in training their gradients, of one layer and direction."""
-        store, own = self.layer._store, [parameter_name(kind, l, d) for kind, _ in self.layer.spec.own]
-        names = {
-            ours: name
-            for ours, kind in PARAMETERS.items()
-            if (name := parameter_name(kind, l, d)) in store.shapes
-        }
-        sources = [("", store.data)] + ([("d", self.grad)] if self.training else [])
-        arrays: dict[str, Array] = {}
-        for prefix, flat in sources:
-            views = store.views(flat)
-            arrays |= {f"{prefix}{ours}": views[name] for ours, name in names.items()}
-            if own:
-                arrays["d_own" if prefix else "own"] = store.block(flat, own)
+        layer = self.layer
+        arrays = dict(layer.engine_parameters(l, d) if self.packed is None else self.packed.of[l, d])
+        if not self.training:
+            return arrays
+        gradients = layer._store.views(self.grad)
+        for ours, kind in PARAMETERS.items():
+            if (name := parameter_name(kind, l, d)) in gradients:
+                arrays[f"d{ours}"] = gradients[name]
+        if layer.spec.own:
+            arrays["d_own"] = self.d_own if self.packed is not None else self._own_gradient(l, d)
         return arrays
+
+    def _own_gradient(self, l: int, d: int) -> Array:
+        """That of the cell's own parameters, as they lie in the flat vector."""
+        names = [parameter_name(kind, l, d) for kind, _ in self.layer.spec.own]
+        block: Array = self.layer._store.block(self.grad, names)
+        return block
 
     def forward(self, batch: Batch, state: State | None) -> tuple[Array, State]:
         """Packed rows of y (N, D.P), a view, and the last states."""
@@ -155,8 +192,9 @@ class Workspace:
                 np.take(self.input(l, 0), self.packing.there, axis=0, out=self.input(l, 1), mode="clip")
             for s, (name, first, *_) in enumerate(self.states[k]):
                 first[...] = self._initial(name, k, l, d) if state is None else state[s][k, by_length]
+                self.buffer(name, l, d)[: plan.B, plan.width(name) :] = 0
             self._draw(l, d)
-            self.passes[l, d].forward()
+            self.passes[l, d].forward(threads.get_num_threads())
             for s, (_, _, rows, last) in enumerate(self.states[k]):
                 final[s][k, by_length] = rows[last]
             if d == plan.D - 1:
@@ -218,13 +256,14 @@ class Workspace:
 
     def traced(self) -> dict[str, list[Array]]:
         """Gates and states, (T, B, features) for each layer and direction."""
-        H, spec = self.plan.H, self.layer.spec
+        H, Hp, spec = self.plan.H, self.plan.padded(self.plan.H), self.layer.spec
         result: dict[str, list[Array]] = {name: [] for name in (*spec.gates, *spec.states)}
         for l, d in self.parts:
             gates = self.scattered(self.buffer("gates", l, d), d)
-            parts = {name: gates[..., g * H : (g + 1) * H] for g, name in enumerate(spec.gates)}
+            parts = {name: gates[..., g * Hp : g * Hp + H] for g, name in enumerate(spec.gates)}
             for name in spec.states:
-                parts[name] = self.scattered(self.buffer(name, l, d)[self.plan.B :], d)
+                states = self.buffer(name, l, d)[self.plan.B :, : self.plan.width(name)]
+                parts[name] = self.scattered(states, d)
             for name, value in parts.items():
                 result[name].append(value)
         return result
@@ -243,7 +282,9 @@ class Workspace:
         states = self.layer.spec.states
         by_length: Any = slice(None) if order is None else order
         for s, name in enumerate(states):
-            buffers[f"d{name}"][...] = 0 if dstate is None else dstate[s][:, by_length]
+            buffers[f"d{name}"][...] = 0
+            if dstate is not None:
+                buffers[f"d{name}"][..., : self.plan.width(name)] = dstate[s][:, by_length]
         both = buffers["dout" if D == 2 else "dy0"]
         dy.into(both, self.layer.reverse)
         for l in reversed(range(self.plan.L)):
@@ -252,7 +293,7 @@ class Workspace:
                 np.take(buffers["dy0"], self.packing.there, axis=0, out=buffers["dy1"], mode="clip")
                 buffers["dy0"][...] = buffers["dout"][:, :P]
             for d in range(D):
-                self.passes[l, d].backward(need_dx or l > 0)
+                self._go_back(l, d, need_dx or l > 0)
             if D == 2 and l:
                 np.take(self.input(l, 1), self.packing.back, axis=0, out=both, mode="clip")
                 both += self.input(l, 0)
@@ -260,12 +301,19 @@ class Workspace:
                 _rows.mask_steps(both, self.packing.rows, buffers[f"mask_x{l}"])
             if self.plan.dropout and l:
                 both *= buffers[f"mask{l - 1}"]
-        initial = tuple(np.empty_like(buffers[f"d{name}"]) for name in states)
+        firsts = {name: buffers[f"d{name}"][..., : self.plan.width(name)] for name in states}
+        initial = tuple(np.empty_like(first) for first in firsts.values())
         for part, name in zip(initial, states, strict=True):
-            part[:, by_length] = buffers[f"d{name}"]
+            part[:, by_length] = firsts[name]
         for (name, k), gradient in self.learned.items():
-            gradient += buffers[f"d{name}"][k].sum(axis=0)
+            gradient += firsts[name][k].sum(axis=0)
         return self._input_gradient() if need_dx else None, initial
+
+    def _go_back(self, l: int, d: int, need_dx: bool) -> None:
+        self.d_own[...] = 0
+        self.passes[l, d].backward(need_dx, threads.get_num_threads())
+        if self.packed is not None and self.layer.spec.own:
+            self._own_gradient(l, d)[...] += self.d_own[:, : self.plan.H].ravel()
 
     def _input_gradient(self) -> Array:
         from cylstm._engine import _rows

@@ -109,7 +109,8 @@ def test_the_flow_of_packed_sequences_starts_at_their_own_ends(rng):
 
 
 def test_looking_takes_the_memory_of_one_gradient(rng):
+    """And, on the packed path, of the weights in panels for both ways through the layer."""
     layer = cylstm.LSTM(32, 32, num_layers=16, seed=0)
     x = np.zeros((1, 1, 32))
     layer.trace(x)
-    assert peak_of(lambda: layer.trace(x)) < 3 * layer._store.data.nbytes
+    assert peak_of(lambda: layer.trace(x)) < 5 * layer._store.data.nbytes

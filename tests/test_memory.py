@@ -78,6 +78,7 @@ def test_a_stream_of_shapes_keeps_the_memory_of_the_largest(rng):
 
 def test_training_keeps_one_plane_for_each_gate_and_state():
     """(4 gates + h + c) T.B.H numbers a layer, and x and dy: what the design of the buffers promises."""
+    T, B, H = 800, 16, 128  # so many rows that scratch for the gradients of 256 of them is little
     layer = cylstm.LSTM(H, H, seed=0).train()
     layer(np.zeros((T, B, H)))
     planes = layer._kept.arena._block.nbytes / (T * B * H * 4)

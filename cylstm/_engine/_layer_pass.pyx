@@ -141,15 +141,15 @@ cdef class LayerPass:
         PyBuffer_Release(&view)
         return address
 
-    def forward(self):
-        """Fill gates and the states after the initial one."""
+    def forward(self, int threads=1):
+        """Fill gates and the states after the initial one; on as many threads as BLAS has."""
         with nogil:
             if self.double_precision:
                 forward[double](&self.p, 0)
             else:
                 forward[float](&self.p, 0)
 
-    def backward(self, bint need_dx=True):
+    def backward(self, bint need_dx=True, int threads=1):
         """Turn gates into gradients, dh and dc into those of the initial state; add to those of weights.
 
         h is used up: afterwards it holds h_{t-1} of every packed row.

@@ -34,6 +34,12 @@ class Plan:
         Whether masks say which; else they keep a share of each.
     inspected : bool
         Whether the backward pass also keeps dL/dh_t of every step.
+    unit : int
+        Units are padded to a multiple of it, a panel on the packed path; 1 on the BLAS path.
+    ahead : int
+        Rows of gates that inference on the packed path keeps, if B is not more.
+    written, strips : int
+        On the packed path: extra planes that products write; numbers of its scratch for gradients.
     """
 
     N: int
@@ -55,6 +61,14 @@ class Plan:
     zoneout: tuple[str, ...] = ()
     drawn: bool = False
     inspected: bool = False
+    unit: int = 1
+    ahead: int = 0
+    written: int = 0
+    strips: int = 0
+
+    def padded(self, n: int) -> int:
+        """The width of n units in the buffers."""
+        return -(-n // self.unit) * self.unit
 
     def inputs(self, layer: int) -> int:
         """Features that a layer reads."""
@@ -66,7 +80,8 @@ class Plan:
 
     def has_input(self, layer: int) -> bool:
         """Whether a layer reads a buffer of its own, not the states of the layer below where they stand."""
-        return layer == 0 or self.D == 2 or self.dropout or self.input_dropout
+        apart = self.padded(self.P) > self.P
+        return layer == 0 or self.D == 2 or self.dropout or self.input_dropout or apart
 
     def shapes(self) -> dict[str, Shape]:
         """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
@@ -91,27 +106,36 @@ class Plan:
 
     def of_direction(self) -> dict[str, Shape]:
         """Buffers of every layer and direction, by kind."""
-        N, B, H, P = self.N, self.B, self.H, self.P
+        N, B, P, Hp, Pp = self.N, self.B, self.P, self.padded(self.H), self.padded(self.P)
         again = N if self.training else B  # rows of what only the backward pass reads again
-        shapes: dict[str, Shape] = {"gates": (N, self.G * H), "h": (B + N, P)}
+        rows = N if self.training or not self.ahead else max(B, self.ahead)
+        shapes: dict[str, Shape] = {"gates": (rows, self.G * Hp + self._gap), "h": (B + N, Pp)}
         if self.S == 2:
-            shapes["c"] = (B + N if self.training else 2 * B, H)
+            shapes["c"] = (B + N if self.training else 2 * B, Hp)
         if self.E:
-            shapes["extra"] = (again, self.E * H)
+            shapes["extra"] = (again, self.E * Hp)
         if self.projects:
-            shapes["m"] = (again, H)
+            shapes["m"] = (again, Hp)
         if self.recurrent_dropout:
-            shapes |= {"mask_h": (B, P), "h_masked": (N, P)}
+            shapes |= {"mask_h": (B, P), "h_masked": (N, Pp)}
         if self.drawn:
             shapes |= {f"zone_{state}": (N, self.width(state)) for state in self.zoneout}
         if self.inspected:
             shapes["dh_steps"] = (N, P)
         return shapes
 
+    @property
+    def _gap(self) -> int:
+        """Numbers between rows of gates, so that a column's places do not all share a cache set."""
+        return 16 if self.unit > 1 else 0
+
     def _scratch(self) -> dict[str, Shape]:
-        N, B, H, P = self.N, self.B, self.H, self.P
-        shapes: dict[str, Shape] = {"sums": (self.G * H,)}
-        shapes |= {f"d{state}": (self.L * self.D, B, self.width(state)) for state in ("h", "c")[: self.S]}
+        N, B, P, Hp = self.N, self.B, self.P, self.padded(self.H)
+        shapes: dict[str, Shape] = {"sums": (self.G * Hp,)}
+        shapes |= {
+            f"d{state}": (self.L * self.D, B, self.padded(self.width(state)))
+            for state in ("h", "c")[: self.S]
+        }
         shapes |= {f"dy{d}": (N, P) for d in range(self.D)}
         shapes |= {f"d{state}_kept": (B, self.width(state)) for state in self.zoneout}
         if self.D == 2:
@@ -119,11 +143,13 @@ class Plan:
         if self.D == 2 or self.reverse:
             shapes["dx"] = (N, self.I)
         if self.E:
-            shapes["dextra"] = (B, H)
+            shapes["dextra"] = (B, Hp)
         if self.projects:
-            shapes["dm"] = (B, H)
+            shapes["dm"] = (B, Hp)
         if self.recurrent_dropout:
-            shapes["dh_masked"] = (B, P)
+            shapes["dh_masked"] = (B, self.padded(P))
+        if self.unit > 1:
+            shapes |= {"strips": (self.strips,), "sums_extra": (self.written * Hp,)}
         return shapes
 
     def name(self, kind: str, layer: int, d: int) -> str:

@@ -4,29 +4,47 @@
  *     #include "instantiate.h"
  *
  * The body sees CYL_REAL, CYL_REAL_BITS, CYL_TYPED(name) -> name_f32 and
- * CYL_KERNEL(name) -> name_f32_avx2, and puts CYL_TARGET before each kernel.
+ * CYL_KERNEL(name) -> name_f32_avx2, and puts CYL_TARGET before each kernel. CYL_VECTOR_BYTES is the width of a
+ * vector register, CYL_PANEL the numbers in two of them, CYL_TILE the rows of a product's tile.
  * A body that is the same for every instruction set needs instantiate_reals.h only.
  * No include guard: it is meant to be included once per body.
  */
 #include "platform.h"
 
+#ifndef CYL_PANEL
+#define CYL_PANEL (16 * CYL_VECTOR_BYTES / CYL_REAL_BITS)
+#define CYL_TILE (CYL_VECTOR_BYTES == 64 ? 12 : 6)
+#endif
+
 #define CYL_ISA_SUFFIX scalar
+#define CYL_ISA_INDEX CYL_SCALAR
+#define CYL_VECTOR_BYTES 16
 #define CYL_TARGET CYL_UNUSED
 #include "instantiate_reals.h"
 #undef CYL_ISA_SUFFIX
+#undef CYL_ISA_INDEX
+#undef CYL_VECTOR_BYTES
 #undef CYL_TARGET
 
 #if CYL_X86_DISPATCH
 #define CYL_ISA_SUFFIX avx2
+#define CYL_ISA_INDEX CYL_AVX2
+#define CYL_VECTOR_BYTES 32
 #define CYL_TARGET CYL_UNUSED __attribute__((target("avx2,fma")))
 #include "instantiate_reals.h"
 #undef CYL_ISA_SUFFIX
+#undef CYL_ISA_INDEX
+#undef CYL_VECTOR_BYTES
 #undef CYL_TARGET
 
 #define CYL_ISA_SUFFIX avx512
+#define CYL_ISA_INDEX CYL_AVX512
+#define CYL_VECTOR_BYTES 64
 #define CYL_TARGET CYL_UNUSED __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma")))
 #include "instantiate_reals.h"
 #undef CYL_ISA_SUFFIX
+#undef CYL_ISA_INDEX
+#undef CYL_VECTOR_BYTES
 #undef CYL_TARGET
 #endif
 

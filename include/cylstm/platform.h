@@ -5,6 +5,7 @@
  * CYL_IVDEP         before a loop whose iterations are independent.
  * CYL_X86_DISPATCH  1 where one translation unit can hold kernels for several
  *                   x86 instruction sets (GCC and clang).
+ * CYL_PACKED        1 where the packed path is built: vector extensions (GCC and clang).
  * cyl_isa           the instruction sets; a larger value needs a newer CPU.
  */
 #ifndef CYLSTM_PLATFORM_H
@@ -13,6 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #if defined(__GNUC__) || defined(__clang__)
 #define CYL_INLINE static inline __attribute__((always_inline))
@@ -34,6 +39,12 @@
 #define CYL_X86_DISPATCH 1
 #else
 #define CYL_X86_DISPATCH 0
+#endif
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(CYL_NO_PACKED)
+#define CYL_PACKED 1
+#else
+#define CYL_PACKED 0
 #endif
 
 /* Names within the bodies that instantiate.h builds: cyl_exp -> cyl_exp_f32, cyl_exp_f32_avx2. */

@@ -1,0 +1,356 @@
+"""The packed path: weights in panels, and a layer's pass over planned buffers on the thread team.
+
+The loops are C (include/cylstm/pass.h), for they are one piece with their kernels. Here are the checks, the
+packing of weights, and the division of a call among threads.
+"""
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+
+from cylstm._engine._cells cimport CYL_CELL_COUNT, cyl_cell_shape, cyl_cell_shapes, cyl_detect_isa
+
+ctypedef fused real:
+    float
+    double
+
+cdef extern from "cylstm/pass.h" nogil:
+    enum:
+        CYL_PACKED
+        CYL_MOST_PARTS
+    enum:
+        CYL_ROWS_AHEAD
+    ctypedef struct cyl_pass:
+        int cell, trains
+        double clip, zoneout_h, zoneout_c
+        Py_ssize_t T, B, N, I, H, P, Hp, Pp, ld_gates, ld_extra, rows_of_gates
+        const Py_ssize_t *rows
+        const void *w_ih
+        const void *w_hh
+        const void *w_hr
+        const void *w_ih_t
+        const void *w_hh_t
+        const void *w_hr_t
+        const void *b_ih
+        const void *b_hh
+        const void *own
+        const void *x
+        void *gates
+        void *extra
+        void *h
+        void *c
+        void *m
+        void *h_masked
+        const void *mask_h
+        const void *zone_h
+        const void *zone_c
+        void *dy
+        void *dh
+        void *dc
+        void *dextra
+        void *dm
+        void *dh_masked
+        void *dh_kept
+        void *dc_kept
+        void *dh_steps
+        void *dx
+        void *dw_ih
+        void *dw_hh
+        void *dw_hr
+        void *d_own
+        void *sums
+        void *sums_extra
+        void *db_ih
+        void *db_hh
+        void *strips
+    ctypedef struct cyl_meeting:
+        unsigned count
+    ctypedef struct cyl_part:
+        int index
+    ctypedef void (*cyl_pass_function)(const cyl_pass *, cyl_part *) noexcept nogil
+    ctypedef struct cyl_pass_functions:
+        cyl_pass_function forward[3]
+        cyl_pass_function backward[3]
+    const cyl_pass_functions cyl_passes_f32
+    const cyl_pass_functions cyl_passes_f64
+    Py_ssize_t cyl_panel(int isa, size_t size)
+    Py_ssize_t cyl_strips(int cell, Py_ssize_t Hp, Py_ssize_t Pp)
+    Py_ssize_t cyl_planes_written(int cell)
+    int cyl_divide(const cyl_pass *, int, Py_ssize_t, size_t, int, cyl_part *, cyl_meeting *)
+    void cyl_pack_rows_f32(float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t)
+    void cyl_pack_rows_f64(double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t)
+    void cyl_pack_columns_f32(
+        float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    void cyl_pack_columns_f64(
+        double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+
+cdef extern from "team.h" nogil:
+    ctypedef void (*cyl_job)(void *argument, int index) noexcept nogil
+    int cyl_take_team(int members)
+    void cyl_leave_team()
+    void cyl_run_team(cyl_job function, void *argument, int members)
+
+AVAILABLE = bool(CYL_PACKED)  # whether the compiler of this build had what the path needs
+AHEAD = CYL_ROWS_AHEAD  # rows of gates that an inference pass keeps at least
+MOST_THREADS = CYL_MOST_PARTS
+
+
+cdef int _threads = 1
+
+
+cdef public int cylstm_get_num_threads() noexcept nogil:
+    """For threadpoolctl, which finds it by name."""
+    return _threads
+
+
+cdef public void cylstm_set_num_threads(int n) noexcept nogil:
+    global _threads
+    _threads = max(1, n)
+
+
+def get_threads():
+    """Threads that a pass may take, unless it says otherwise."""
+    return _threads
+
+
+def set_threads(int n):
+    """Let passes take n threads."""
+    cylstm_set_num_threads(n)
+
+
+cdef struct Job:
+    cyl_pass_function function
+    const cyl_pass *p
+    cyl_part parts[CYL_MOST_PARTS]
+    cyl_meeting meetings[2 * CYL_MOST_PARTS]
+
+
+cdef void run_part(void *job, int index) noexcept nogil:
+    cdef Job *j = <Job *>job
+    j.function(j.p, &j.parts[index])
+
+
+def panel(int isa, int itemsize):
+    """Units that the kernels of an instruction set take at once."""
+    return cyl_panel(isa, itemsize)
+
+
+def planes_written(int cell):
+    """Extra planes of a cell that products write."""
+    return cyl_planes_written(cell)
+
+
+def strips(int cell, Py_ssize_t Hp, Py_ssize_t Pp):
+    """Numbers of the scratch in which the backward pass lays gradients side by side."""
+    return cyl_strips(cell, Hp, Pp)
+
+
+def pack_rows(real[::1] out, Py_ssize_t panel, const real[:, ::1] w, Py_ssize_t blocks):
+    """w (blocks.units, K) to panels (ceil(units / panel), blocks, K, panel), with zeros beyond the units."""
+    cdef Py_ssize_t units = w.shape[0] // blocks, K = w.shape[1], block, size = K * panel
+    cdef Py_ssize_t panels = (units + panel - 1) // panel
+    if units == 0 or K == 0 or out.shape[0] != panels * blocks * size:
+        raise ValueError("pack_rows: sizes of out and w do not fit together")
+    with nogil:
+        for block in range(blocks):
+            if real is float:
+                cyl_pack_rows_f32(&out[block * size], blocks * size, panel, &w[block * units, 0], units, K)
+            else:
+                cyl_pack_rows_f64(&out[block * size], blocks * size, panel, &w[block * units, 0], units, K)
+
+
+def pack_columns(real[::1] out, Py_ssize_t panel, const real[:, ::1] w, Py_ssize_t blocks, Py_ssize_t padded):
+    """w (blocks.K, columns) to panels (ceil(columns / panel), blocks, padded K, panel), with zeros around."""
+    cdef Py_ssize_t K = w.shape[0] // blocks, columns = w.shape[1], block, size = padded * panel
+    cdef Py_ssize_t panels = (columns + panel - 1) // panel
+    if K == 0 or columns == 0 or padded < K or out.shape[0] != panels * blocks * size:
+        raise ValueError("pack_columns: sizes of out and w do not fit together")
+    with nogil:
+        for block in range(blocks):
+            if real is float:
+                cyl_pack_columns_f32(
+                    &out[block * size], blocks * size, panel, &w[block * K, 0], K, columns, padded)
+            else:
+                cyl_pack_columns_f64(
+                    &out[block * size], blocks * size, panel, &w[block * K, 0], K, columns, padded)
+
+
+cdef class PackedPass:
+    """One layer's pass over planned buffers, checked once and run many times: `LayerPass` of the packed path.
+
+    Parameters
+    ----------
+    cell, isa : int
+        Row of the tables of cells, instruction set.
+    rows : ndarray of intp
+        (T,), the number of sequences that have each step: descending, B at most.
+    B, I, H, P : int
+        Sizes; P, the width of h, is H without a projection.
+    arrays : dict
+        The arrays of `cyl_pass` (include/cylstm/pass.h) by name, C-contiguous, all float32 or all float64. What
+        the cell or the options lack is missing; for inference `dy` and all gradients.
+    clip, zoneout_h, zoneout_c : float
+    """
+    cdef cyl_pass p
+    cdef int isa
+    cdef bint double_precision
+    cdef dict arrays
+    cdef const Py_ssize_t[::1] rows
+
+    def __init__(self, int cell, int isa, const Py_ssize_t[::1] rows, Py_ssize_t B, Py_ssize_t I,
+                 Py_ssize_t H, Py_ssize_t P, dict arrays, *, double clip=float("inf"),
+                 double zoneout_h=0, double zoneout_c=0):
+        cdef cyl_pass *p = &self.p
+        cdef Py_ssize_t unit
+        if not 0 <= cell < CYL_CELL_COUNT or not 0 <= isa <= cyl_detect_isa():
+            raise ValueError(f"cell {cell}, isa {isa}: no such row in the table of cells on this machine")
+        self.rows, self.arrays, self.isa = rows, dict(arrays), isa
+        self.double_precision = arrays["x"].dtype.itemsize == 8
+        unit = cyl_panel(isa, 8 if self.double_precision else 4)
+        p.cell, p.T, p.B, p.I, p.H, p.P = cell, rows.shape[0], B, I, H, P
+        p.Hp, p.Pp = (H + unit - 1) // unit * unit, (P + unit - 1) // unit * unit
+        p.clip, p.zoneout_h, p.zoneout_c = clip, zoneout_h, zoneout_c
+        p.rows = &rows[0] if p.T else NULL
+        p.N = self.checked_rows()
+        if P != H and (cyl_cell_shapes[cell].states != 2 or "w_hr" not in arrays):
+            raise ValueError(f"P: expected {H} without a projection, got {P}")
+        p.trains = "dy" in arrays
+        self.bind(unit)
+        if p.trains:
+            self.bind_gradients(unit)
+
+    cdef Py_ssize_t checked_rows(self) except -1:
+        cdef Py_ssize_t t, total = 0, before = self.p.B
+        for t in range(self.p.T):
+            if not 0 < self.rows[t] <= before:
+                raise ValueError(f"rows: expected to descend from at most {self.p.B}, got {list(self.rows)}")
+            before = self.rows[t]
+            total += before
+        return total
+
+    cdef int bind(self, Py_ssize_t unit) except -1:
+        """Take the addresses of what the forward pass uses, checking shapes."""
+        cdef cyl_pass *p = &self.p
+        cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
+        G, N, B, H, P, Hp, Pp = cell.gates, p.N, p.B, p.H, p.P, p.Hp, p.Pp
+        one_step = N if p.trains else B  # rows of planes that only the backward pass reads again
+        p.ld_gates = self.arrays["gates"].shape[1]
+        p.rows_of_gates = N if p.trains else max(B, CYL_ROWS_AHEAD)
+        if p.ld_gates < G * Hp:
+            raise ValueError(f"gates: expected rows of at least {G * Hp}, got {p.ld_gates}")
+        p.w_ih = self.pointer("w_ih", (G * Hp * p.I,), False)
+        p.w_hh = self.pointer("w_hh", (G * Hp * P,), False)
+        p.b_ih = self.pointer("b_ih", (G, Hp), False)
+        p.b_hh = self.pointer("b_hh", (G, Hp), False)
+        p.x = self.pointer("x", (N, p.I), False)
+        p.gates = self.pointer("gates", (p.rows_of_gates, p.ld_gates), True)
+        p.h = self.pointer("h", (B + N, Pp), True)
+        if cell.states == 2:
+            p.c = self.pointer("c", (B + N if p.trains else 2 * B, Hp), True)
+        if cell.extra:
+            p.ld_extra = cell.extra * Hp
+            p.extra = self.pointer("extra", (one_step, p.ld_extra), True)
+        if cell.own:
+            p.own = self.pointer("own", (cell.own, Hp), False)
+        if "w_hr" in self.arrays:
+            p.w_hr = self.pointer("w_hr", (Pp * H,), False)
+            p.m = self.pointer("m", (one_step, Hp), True)
+        if "mask_h" in self.arrays:
+            p.mask_h = self.pointer("mask_h", (B, P), False)
+            p.h_masked = self.pointer("h_masked", (N, Pp), True)
+        if "zone_h" in self.arrays:
+            p.zone_h = self.pointer("zone_h", (N, P), False)
+        if "zone_c" in self.arrays:
+            p.zone_c = self.pointer("zone_c", (N, H), False)
+        return 0
+
+    cdef int bind_gradients(self, Py_ssize_t unit) except -1:
+        """Take the addresses of what the backward pass uses besides."""
+        cdef cyl_pass *p = &self.p
+        cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
+        G, N, B, H, P, Hp, Pp = cell.gates, p.N, p.B, p.H, p.P, p.Hp, p.Pp
+        p.w_hh_t = self.pointer("w_hh_t", (Pp * G * Hp,), False)
+        p.w_ih_t = self.pointer("w_ih_t", ((p.I + unit - 1) // unit * unit * G * Hp,), False)
+        p.dy = self.pointer("dy", (N, P), True)
+        p.dh = self.pointer("dh", (B, Pp), True)
+        p.dw_ih = self.pointer("dw_ih", (G * H, p.I), True)
+        p.dw_hh = self.pointer("dw_hh", (G * H, P), True)
+        p.strips = self.pointer("strips", (cyl_strips(p.cell, Hp, Pp),), True)
+        if cell.states == 2:
+            p.dc = self.pointer("dc", (B, Hp), True)
+        if cell.extra:
+            p.dextra = self.pointer("dextra", (B, Hp), True)
+        if cell.own:
+            p.d_own = self.pointer("d_own", (cell.own, Hp), True)
+        if p.w_hr != NULL:
+            p.w_hr_t = self.pointer("w_hr_t", (Hp * P,), False)
+            p.dm = self.pointer("dm", (B, Hp), True)
+            p.dw_hr = self.pointer("dw_hr", (P, H), True)
+        if p.mask_h != NULL:
+            p.dh_masked = self.pointer("dh_masked", (B, Pp), True)
+        if p.zoneout_h > 0:
+            p.dh_kept = self.pointer("dh_kept", (B, P), True)
+        if p.zoneout_c > 0:
+            p.dc_kept = self.pointer("dc_kept", (B, H), True)
+        if "dh_steps" in self.arrays:
+            p.dh_steps = self.pointer("dh_steps", (N, P), True)
+        if "dx" in self.arrays:
+            p.dx = self.pointer("dx", (N, p.I), True)
+        if "db_ih" in self.arrays:
+            p.sums = self.pointer("sums", (G * Hp,), True)
+            if cyl_planes_written(p.cell):
+                p.sums_extra = self.pointer("sums_extra", (cyl_planes_written(p.cell) * Hp,), True)
+            p.db_ih = self.pointer("db_ih", (G * H,), True)
+            p.db_hh = self.pointer("db_hh", (G * H,), True)
+        return 0
+
+    cdef void *pointer(self, str name, tuple shape, bint writable) except? NULL:
+        """Address of a named array of this shape; self.arrays keeps it alive."""
+        cdef Py_buffer view
+        cdef void *address
+        array = self.arrays[name]
+        if (array.shape != shape or not array.dtype.isnative
+                or array.dtype.char != ("d" if self.double_precision else "f")):
+            raise ValueError(
+                f"{name}: expected {shape} {'float64' if self.double_precision else 'float32'}, "
+                f"got {array.shape} {array.dtype}")
+        PyObject_GetBuffer(
+            array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
+        address = view.buf
+        PyBuffer_Release(&view)
+        return address
+
+    def forward(self, int threads=1):
+        """Fill gates and the states after the initial one; returns the number of threads that did."""
+        with nogil:
+            threads = run(&self.p, self.isa, self.double_precision, False, threads)
+        return threads
+
+    def backward(self, bint need_dx=True, int threads=1):
+        """Turn gates into gradients, dh and dc into those of the initial state; add to those of weights."""
+        cdef cyl_pass p = self.p
+        if not p.trains:
+            raise ValueError("backward: this pass was planned for inference")
+        if not need_dx:
+            p.dx = NULL
+        with nogil:
+            threads = run(&p, self.isa, self.double_precision, True, threads)
+        return threads
+
+
+cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int threads) noexcept nogil:
+    """A pass by at most so many threads; returns how many there were."""
+    cdef Job job
+    cdef const cyl_pass_functions *functions = &cyl_passes_f64 if double_precision else &cyl_passes_f32
+    cdef size_t size = 8 if double_precision else 4
+    cdef int taken
+    cdef Py_ssize_t panel = cyl_panel(isa, size)
+    job.p, job.function = p, functions.backward[isa] if back else functions.forward[isa]
+    threads = cyl_divide(p, min(threads, CYL_MOST_PARTS), panel, size, back, job.parts, job.meetings)
+    taken = cyl_take_team(threads)
+    if taken < threads:
+        threads = cyl_divide(p, taken, panel, size, back, job.parts, job.meetings)
+    if taken == 1:
+        run_part(&job, 0)
+    else:
+        cyl_run_team(run_part, &job, threads)
+        cyl_leave_team()
+    return threads

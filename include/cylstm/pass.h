@@ -1,0 +1,231 @@
+/* One recurrent layer in one direction on the packed path, forward and back through time.
+ *
+ * Sizes: T steps, B sequences, N rows (real steps of all), I inputs, H units, P width of h (H, or that of the
+ * projection), G gates, E extra planes. Rows are packed as in cylstm/packing.py: rows[t] of them at step t, descending.
+ * H and P are padded to whole panels, Hp and Pp; what the padding holds is 0 and stays so.
+ *
+ *     cyl_pass_fwd_<f32|f64>[isa](pass, part)     gates and states of every step
+ *     cyl_pass_bwd_<f32|f64>[isa](pass, part)     gradients; the gates become those of the pre-activations
+ *
+ * are called once by each thread with its own part of the work (`cyl_divide`). A step is: for every panel of units,
+ * the products of all its gates in a scratch that stays in L1, then the cell's pointwise function on it. x enters by
+ * the same products, first in the sum, then h: many rows at once where a step has few. Backward, the gradients of a block
+ * of rows are used while they are in cache: for dh, for the weights, for dx. Weights' gradients are summed over rows
+ * in descending time, straight into their own matrices.
+ *
+ * Parts are rows, without any meeting, while the weights fit L2; else units, meeting at every step. All results are
+ * the same bits for any number of parts.
+ *
+ * Tried without gain: (nothing yet).
+ */
+#ifndef CYLSTM_PASS_H
+#define CYLSTM_PASS_H
+
+#include "cells.h"
+#include "product.h"
+
+#define CYL_BODY "pack_body.h"
+#include "instantiate_reals.h"
+#undef CYL_BODY
+
+#define CYL_MOST_PARTS 64
+
+typedef struct {
+    int cell, trains;
+    double clip, zoneout_h, zoneout_c;
+    ptrdiff_t T, B, N, I, H, P, Hp, Pp;
+    ptrdiff_t ld_gates, ld_extra, rows_of_gates;
+    const ptrdiff_t *rows; /* (T) */
+    /* Packed weights: panels of units, gates of a panel side by side; `_t` for the products of the backward pass. */
+    const void *w_ih, *w_hh, *w_hr;       /* (Hp/PANEL, G, I|P, PANEL); (Pp/PANEL, H, PANEL) */
+    const void *w_ih_t, *w_hh_t, *w_hr_t; /* (I|P panels, G Hp, PANEL); (Hp/PANEL, P, PANEL) */
+    const void *b_ih, *b_hh, *own;        /* (G, Hp), (G, Hp), (K, Hp) or NULL */
+    const void *x;                        /* (N, I) */
+    void *gates;     /* (N, ld_gates) gate g from column g Hp on; in inference rows_of_gates rows, scratch */
+    void *extra;     /* (N, ld_extra), in inference (B, ld_extra), or NULL */
+    void *h, *c;     /* (B+N, Pp); (B+N, Hp), in inference (2 B, Hp), or NULL */
+    void *m;         /* (N, Hp) h before its projection; (B, Hp) in inference; or NULL */
+    void *h_masked;  /* (N, Pp) or NULL: no recurrent dropout */
+    const void *mask_h, *zone_h, *zone_c; /* (B, P), (N, P), (N, H), or NULL */
+    void *dy;                             /* (N, P) in; with a projection then dL/d(its result) */
+    void *dh, *dc;                        /* (B, Pp), (B, Hp) in: of the last states; out: of the first */
+    void *dextra, *dm, *dh_masked;        /* (B, Hp), (B, Hp), (B, Pp) scratch, or NULL */
+    void *dh_kept, *dc_kept;              /* (B, P), (B, H) scratch of zoneout, or NULL */
+    void *dh_steps;                       /* (N, P) out, or NULL */
+    void *dx;                             /* (N, I) out, or NULL; may be x or dy */
+    void *dw_ih, *dw_hh, *dw_hr;          /* (G H, I), (G H, P), (P, H) added to */
+    void *d_own;                          /* (K, Hp) added to, or NULL */
+    void *sums, *sums_extra;              /* (G Hp) scratch; the second for products that go to extra, or NULL */
+    void *db_ih, *db_hh;                  /* (G H) added to, or NULL */
+    void *strips;                         /* scratch, cyl_strips() numbers */
+} cyl_pass;
+
+/* Where the threads of a call meet: each has its count on a line of its own. */
+typedef struct {
+    unsigned count;
+    char rest[124];
+} cyl_meeting;
+
+typedef struct {
+    int index, count;          /* of parts */
+    ptrdiff_t row, row_end;    /* sequences */
+    ptrdiff_t unit, unit_end;  /* panels of units in the steps */
+    ptrdiff_t wide, wide_end;  /* panels of h, P wide, in the steps */
+    ptrdiff_t share, share_end; /* panels of units whose weights' gradients this part sums */
+    unsigned met;
+    cyl_meeting *meetings;     /* NULL: no other part to wait for in a step */
+    cyl_meeting *gatherings;   /* NULL: no other part at all */
+    unsigned gathered;
+} cyl_part;
+
+#if CYL_PACKED
+
+#define CYL_ROWS_AT_ONCE 256 /* of which the backward pass keeps the gradients in cache */
+#define CYL_FEW_ROWS 16      /* fewer in a step: the product with x takes several steps at once */
+#define CYL_ROWS_AHEAD 32    /* that many rows of them */
+
+#if defined(__x86_64__)
+static inline unsigned cyl_flush_subnormals(void) {
+    const unsigned kept = _mm_getcsr();
+    _mm_setcsr(kept | 0x8040u);
+    return kept;
+}
+static inline void cyl_restore_subnormals(unsigned kept) { _mm_setcsr(kept); }
+static inline void cyl_pause(void) { _mm_pause(); }
+#elif defined(__aarch64__)
+static inline unsigned cyl_flush_subnormals(void) {
+    uint64_t kept;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(kept));
+    __asm__ volatile("msr fpcr, %0" : : "r"(kept | (1u << 24)));
+    return (unsigned)kept;
+}
+static inline void cyl_restore_subnormals(unsigned kept) {
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)kept));
+}
+static inline void cyl_pause(void) { __asm__ volatile("yield"); }
+#else
+static inline unsigned cyl_flush_subnormals(void) { return 0; }
+static inline void cyl_restore_subnormals(unsigned kept) { (void)kept; }
+static inline void cyl_pause(void) {}
+#endif
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sched.h>
+static inline void cyl_give_way(void) { sched_yield(); }
+#else
+static inline void cyl_give_way(void) {}
+#endif
+
+/* Wait until all parts have come here; what each wrote before, all may read after. */
+static inline void cyl_wait_for(cyl_meeting *all, int index, int count, unsigned *met) {
+    const unsigned now = ++*met;
+    __atomic_store_n(&all[index].count, now, __ATOMIC_RELEASE);
+    for (int k = 0; k < count; k++)
+        for (unsigned turns = 1; (int)(__atomic_load_n(&all[k].count, __ATOMIC_ACQUIRE) - now) < 0; turns++) {
+            cyl_pause();
+            if (turns % 1024 == 0) cyl_give_way(); /* more threads than CPUs */
+        }
+}
+static inline void cyl_meet(cyl_part *w) {
+    if (w->meetings) cyl_wait_for(w->meetings, w->index, w->count, &w->met);
+}
+static inline void cyl_gather(cyl_part *w) {
+    if (w->gatherings) cyl_wait_for(w->gatherings, w->index, w->count, &w->gathered);
+}
+
+/* Where step t is: the first packed row, its rows, and the places of states; `once`: of planes kept for one step. */
+typedef struct {
+    ptrdiff_t start, rows, h_prev, h, c_prev, c, once;
+} cyl_step;
+
+static inline cyl_step cyl_step_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_t start) {
+    cyl_step s;
+    s.start = start;
+    s.rows = p->rows[t];
+    s.h = p->B + start;
+    s.h_prev = t ? s.h - p->rows[t - 1] : 0;
+    s.c_prev = p->trains ? s.h_prev : t % 2 * p->B;
+    s.c = p->trains ? s.h : (t + 1) % 2 * p->B;
+    s.once = p->trains ? start : 0;
+    return s;
+}
+
+/* A cell whose pointwise function needs whole rows: sums over units. */
+static inline int cyl_needs_rows(const cyl_pass *p) { return p->cell == CYL_LSTM_NORM; }
+
+/* Share k of n of `panels`. */
+static inline ptrdiff_t cyl_share(ptrdiff_t panels, int k, int n) { return panels * k / n; }
+
+/* The parts of a call for at most n threads; returns how many there are. meetings: 2 n of them. */
+static inline int cyl_divide(
+    const cyl_pass *p, int n, ptrdiff_t panel, size_t real, int backward, cyl_part *parts, cyl_meeting *meetings) {
+    const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
+    const ptrdiff_t units = p->Hp / panel, wide = p->Pp / panel;
+    const double weights = (double)cell->gates * (double)p->Hp * (double)(p->I + p->P);
+    const double step = 2 * weights * (double)p->N / (double)(p->T ? p->T : 1);
+    const int own = backward && cell->own;
+    const int by_rows = !cyl_needs_rows(p) && !own && p->B >= 4 * n && weights * (double)real <= 512e3;
+    const ptrdiff_t pieces = by_rows ? p->B : units < wide ? units : wide;
+    if (n > CYL_MOST_PARTS) n = CYL_MOST_PARTS;
+    if (n > units) n = (int)units;
+    if (n > pieces) n = (int)pieces;
+    /* Waking a thread takes 40 us, a meeting 0.2: less work than that is done alone. */
+    if (step * (double)p->T < 3e6 || (!by_rows && step < 4e4) || n < 1) n = 1;
+    for (int k = 0; k < 2 * n; k++) meetings[k].count = 0;
+    ptrdiff_t row = 0;
+    double before = 0;
+    for (int k = 0; k < n; k++) {
+        cyl_part *w = &parts[k];
+        w->index = k;
+        w->count = n;
+        w->row = by_rows ? row : 0;
+        if (by_rows) { /* as many real steps for each; sequences are in descending order of length */
+            ptrdiff_t t = p->T;
+            while (row < p->B && (k == n - 1 || before < (double)p->N * (k + 1) / n)) {
+                while (t > 0 && p->rows[t - 1] <= row) t--;
+                before += (double)t;
+                row++;
+            }
+        }
+        w->row_end = by_rows ? row : p->B;
+        w->unit = by_rows ? 0 : cyl_share(units, k, n);
+        w->unit_end = by_rows ? units : cyl_share(units, k + 1, n);
+        w->wide = by_rows ? 0 : cyl_share(wide, k, n);
+        w->wide_end = by_rows ? wide : cyl_share(wide, k + 1, n);
+        w->share = cyl_share(units, k, n);
+        w->share_end = cyl_share(units, k + 1, n);
+        w->met = w->gathered = 0;
+        w->meetings = by_rows || n == 1 ? NULL : meetings;
+        w->gatherings = n == 1 ? NULL : meetings + n;
+    }
+    return n;
+}
+
+/* Planes of extra that products write, and numbers in `strips`. */
+static inline ptrdiff_t cyl_planes_written(int cell) {
+    ptrdiff_t planes = 0;
+    for (int k = 0; k < cyl_cell_shapes[cell].products; k++)
+        if (cyl_cell_shapes[cell].product[k].to_extra) planes += cyl_cell_shapes[cell].product[k].count;
+    return planes;
+}
+static inline ptrdiff_t cyl_strips(int cell, ptrdiff_t Hp, ptrdiff_t Pp) {
+    const ptrdiff_t planes = cyl_cell_shapes[cell].gates + cyl_planes_written(cell);
+    return 2 * CYL_ROWS_AT_ONCE * (planes * Hp > Pp ? planes * Hp : Pp);
+}
+
+#define CYL_BODY "pass_body.h"
+#include "instantiate.h"
+
+typedef void (*cyl_pass_function)(const cyl_pass *, cyl_part *);
+typedef struct {
+    cyl_pass_function forward[CYL_ISA_COUNT], backward[CYL_ISA_COUNT];
+} cyl_pass_functions;
+CYL_UNUSED static const cyl_pass_functions cyl_passes_f32 = {CYL_ISA_ROW(cyl_pass_fwd, f32), CYL_ISA_ROW(cyl_pass_bwd, f32)};
+CYL_UNUSED static const cyl_pass_functions cyl_passes_f64 = {CYL_ISA_ROW(cyl_pass_fwd, f64), CYL_ISA_ROW(cyl_pass_bwd, f64)};
+
+#endif
+
+/* Numbers in a panel. */
+static inline ptrdiff_t cyl_panel(int isa, size_t real) { return ((ptrdiff_t)32 << isa) / (ptrdiff_t)real; }
+
+#endif

@@ -1,0 +1,3 @@
+/* The pass for one real type and instruction set; see pass.h. */
+#include "pass_forward_body.h"
+#include "pass_backward_body.h"
