@@ -119,14 +119,11 @@ class Workspace:
 
     def _padding(self) -> dict[str, int]:
         """What the packed path asks of the buffers."""
-        layer, cell = self.layer, self.layer.spec.row
         if self.packed is None:
             return {}
         unit = self.packed.unit
-        Hp, Pp = (-(-n // unit) * unit for n in (layer.hidden_size, layer.state_width("h")))
-        strips = _packed.strips(cell, Hp, Pp)
-        written = _packed.planes_written(cell)
-        return {"unit": unit, "ahead": _packed.AHEAD, "written": written, "strips": strips}
+        strips = _packed.strips(self.layer.spec.row, -(-self.layer.hidden_size // unit) * unit)
+        return {"unit": unit, "ahead": _packed.AHEAD, "strips": strips}
 
     def buffer(self, kind: str, layer: int, d: int) -> Array:
         """A buffer of one layer and direction."""
@@ -146,7 +143,7 @@ class Workspace:
         arrays = {kind: self.buffer(kind, l, d) for kind in plan.of_direction()} | {"x": self.input(l, d)}
         arrays |= {"b_ih": buffers["no_bias"], "b_hh": buffers["no_bias"]} | self._weights(l, d)
         if self.training:
-            scratch = ("sums", "sums_extra", "strips", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept")
+            scratch = ("sums", "strips", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept")
             arrays |= {name: buffers[name] for name in scratch if name in buffers}
             arrays |= {f"d{s}": buffers[f"d{s}"][l * plan.D + d] for s in self.layer.spec.states}
             # dL/dx takes the place of x, or of dL/dy where that has its size.
@@ -310,10 +307,13 @@ class Workspace:
         return self._input_gradient() if need_dx else None, initial
 
     def _go_back(self, l: int, d: int, need_dx: bool) -> None:
-        self.d_own[...] = 0
+        padded = self.packed is not None and self.layer.spec.own
+        if padded:
+            own = self._own_gradient(l, d).reshape(len(self.d_own), self.plan.H)
+            self.d_own[:, : self.plan.H] = own
         self.passes[l, d].backward(need_dx, threads.get_num_threads())
-        if self.packed is not None and self.layer.spec.own:
-            self._own_gradient(l, d)[...] += self.d_own[:, : self.plan.H].ravel()
+        if padded:
+            own[...] = self.d_own[:, : self.plan.H]
 
     def _input_gradient(self) -> Array:
         from cylstm._engine import _rows

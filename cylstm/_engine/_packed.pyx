@@ -56,8 +56,6 @@ cdef extern from "cylstm/pass.h" nogil:
         void *dw_hh
         void *dw_hr
         void *d_own
-        void *sums
-        void *sums_extra
         void *db_ih
         void *db_hh
         void *strips
@@ -72,8 +70,7 @@ cdef extern from "cylstm/pass.h" nogil:
     const cyl_pass_functions cyl_passes_f32
     const cyl_pass_functions cyl_passes_f64
     Py_ssize_t cyl_panel(int isa, size_t size)
-    Py_ssize_t cyl_strips(int cell, Py_ssize_t Hp, Py_ssize_t Pp)
-    Py_ssize_t cyl_planes_written(int cell)
+    Py_ssize_t cyl_strips(int cell, Py_ssize_t Hp)
     int cyl_divide(const cyl_pass *, int, Py_ssize_t, size_t, int, cyl_part *, cyl_meeting *)
     void cyl_pack_rows_f32(float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t)
     void cyl_pack_rows_f64(double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t)
@@ -133,14 +130,9 @@ def panel(int isa, int itemsize):
     return cyl_panel(isa, itemsize)
 
 
-def planes_written(int cell):
-    """Extra planes of a cell that products write."""
-    return cyl_planes_written(cell)
-
-
-def strips(int cell, Py_ssize_t Hp, Py_ssize_t Pp):
+def strips(int cell, Py_ssize_t Hp):
     """Numbers of the scratch in which the backward pass lays gradients side by side."""
-    return cyl_strips(cell, Hp, Pp)
+    return cyl_strips(cell, Hp)
 
 
 def pack_rows(real[::1] out, Py_ssize_t panel, const real[:, ::1] w, Py_ssize_t blocks):
@@ -273,7 +265,7 @@ cdef class PackedPass:
         p.dh = self.pointer("dh", (B, Pp), True)
         p.dw_ih = self.pointer("dw_ih", (G * H, p.I), True)
         p.dw_hh = self.pointer("dw_hh", (G * H, P), True)
-        p.strips = self.pointer("strips", (cyl_strips(p.cell, Hp, Pp),), True)
+        p.strips = self.pointer("strips", (cyl_strips(p.cell, Hp),), True)
         if cell.states == 2:
             p.dc = self.pointer("dc", (B, Hp), True)
         if cell.extra:
@@ -295,9 +287,6 @@ cdef class PackedPass:
         if "dx" in self.arrays:
             p.dx = self.pointer("dx", (N, p.I), True)
         if "db_ih" in self.arrays:
-            p.sums = self.pointer("sums", (G * Hp,), True)
-            if cyl_planes_written(p.cell):
-                p.sums_extra = self.pointer("sums_extra", (cyl_planes_written(p.cell) * Hp,), True)
             p.db_ih = self.pointer("db_ih", (G * H,), True)
             p.db_hh = self.pointer("db_hh", (G * H,), True)
         return 0

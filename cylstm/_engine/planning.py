@@ -38,8 +38,8 @@ class Plan:
         Units are padded to a multiple of it, a panel on the packed path; 1 on the BLAS path.
     ahead : int
         Rows of gates that inference on the packed path keeps, if B is not more.
-    written, strips : int
-        On the packed path: extra planes that products write; numbers of its scratch for gradients.
+    strips : int
+        Numbers of the packed path's scratch for gradients.
     """
 
     N: int
@@ -63,7 +63,6 @@ class Plan:
     inspected: bool = False
     unit: int = 1
     ahead: int = 0
-    written: int = 0
     strips: int = 0
 
     def padded(self, n: int) -> int:
@@ -131,7 +130,9 @@ class Plan:
 
     def _scratch(self) -> dict[str, Shape]:
         N, B, P, Hp = self.N, self.B, self.P, self.padded(self.H)
-        shapes: dict[str, Shape] = {"sums": (self.G * Hp,)}
+        shapes: dict[str, Shape] = (
+            {"strips": (self.strips,)} if self.unit > 1 else {"sums": (self.G * self.H,)}
+        )
         shapes |= {
             f"d{state}": (self.L * self.D, B, self.padded(self.width(state)))
             for state in ("h", "c")[: self.S]
@@ -148,8 +149,6 @@ class Plan:
             shapes["dm"] = (B, Hp)
         if self.recurrent_dropout:
             shapes["dh_masked"] = (B, self.padded(P))
-        if self.unit > 1:
-            shapes |= {"strips": (self.strips,), "sums_extra": (self.written * Hp,)}
         return shapes
 
     def name(self, kind: str, layer: int, d: int) -> str:

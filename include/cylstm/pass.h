@@ -55,7 +55,6 @@ typedef struct {
     void *dx;                             /* (N, I) out, or NULL; may be x or dy */
     void *dw_ih, *dw_hh, *dw_hr;          /* (G H, I), (G H, P), (P, H) added to */
     void *d_own;                          /* (K, Hp) added to, or NULL */
-    void *sums, *sums_extra;              /* (G Hp) scratch; the second for products that go to extra, or NULL */
     void *db_ih, *db_hh;                  /* (G H) added to, or NULL */
     void *strips;                         /* scratch, cyl_strips() numbers */
 } cyl_pass;
@@ -208,9 +207,9 @@ static inline ptrdiff_t cyl_planes_written(int cell) {
         if (cyl_cell_shapes[cell].product[k].to_extra) planes += cyl_cell_shapes[cell].product[k].count;
     return planes;
 }
-static inline ptrdiff_t cyl_strips(int cell, ptrdiff_t Hp, ptrdiff_t Pp) {
+static inline ptrdiff_t cyl_strips(int cell, ptrdiff_t Hp) {
     const ptrdiff_t planes = cyl_cell_shapes[cell].gates + cyl_planes_written(cell);
-    return 2 * CYL_ROWS_AT_ONCE * (planes * Hp > Pp ? planes * Hp : Pp);
+    return 2 * CYL_ROWS_AT_ONCE * planes * Hp;
 }
 
 #define CYL_BODY "pass_body.h"

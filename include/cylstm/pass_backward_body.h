@@ -187,17 +187,23 @@ CYL_TARGET static void CYL_KERNEL(cyl_add_gradient)(
     }
 }
 
-/* sums += dz over a block, columns [from, to) of every gate. */
+/* db (gates, units) += dz over a block, units [from, to). */
 CYL_TARGET static void CYL_KERNEL(cyl_add_sums)(
-    CYL_REAL *sums, const CYL_REAL *a, ptrdiff_t ld, const CYL_KERNEL(cyl_block) * block, ptrdiff_t gates,
-    ptrdiff_t gate, ptrdiff_t from, ptrdiff_t to) {
+    CYL_REAL *db, ptrdiff_t units, const CYL_REAL *dz, ptrdiff_t ld, ptrdiff_t gate,
+    const CYL_KERNEL(cyl_block) * block, ptrdiff_t gates, ptrdiff_t from, ptrdiff_t to) {
     for (ptrdiff_t g = 0; g < gates; g++)
         for (ptrdiff_t k = 0; k < block->count; k++) {
-            const CYL_REAL *z = a + block->row[k] * ld + g * gate;
-            CYL_REAL *out = sums + g * gate;
+            const CYL_REAL *z = dz + block->row[k] * ld + g * gate;
+            CYL_REAL *out = db + g * units;
             CYL_IVDEP
             for (ptrdiff_t j = from; j < to; j++) out[j] += z[j];
         }
+}
+
+/* A part's own scratch: enough for the gates of its units, and so for its share of h. */
+CYL_TARGET CYL_INLINE CYL_REAL *CYL_KERNEL(cyl_strips_of)(const cyl_pass *p, const cyl_part *w) {
+    const ptrdiff_t planes = cyl_cell_shapes[p->cell].gates + cyl_planes_written(p->cell);
+    return (CYL_REAL *)p->strips + 2 * planes * CYL_ROWS_AT_ONCE * w->share * CYL_PANEL;
 }
 
 /* What a block adds to the gradients of weights and biases, for this part's share of units. */
@@ -207,7 +213,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
     const ptrdiff_t H = p->H, Hp = p->Hp, G = cell->gates, written = cyl_planes_written(p->cell);
     const ptrdiff_t from = CYL_COLUMNS(w->share, H), to = CYL_COLUMNS(w->share_end, H), units = to - from;
     const ptrdiff_t gate_strips = (units + CYL_TILE - 1) / CYL_TILE * CYL_TILE * block->count;
-    CYL_REAL *strips = (CYL_REAL *)p->strips + 2 * (G + written) * CYL_ROWS_AT_ONCE * w->share * CYL_PANEL;
+    CYL_REAL *strips = CYL_KERNEL(cyl_strips_of)(p, w);
     CYL_REAL *of_extra = strips + G * gate_strips;
     for (ptrdiff_t g = 0; g < G + written; g++) {
         const int extra = g >= G;
@@ -225,12 +231,15 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
         ((CYL_REAL *)p->dw_hh + (q->first * H + from) * p->P, units, p->P, dz, q->count, gate_strips, H, b,
          q->from_extra ? p->ld_extra : p->Pp, q->from_extra || p->mask_h ? block->row : block->h_prev, block->count);
     }
-    if (p->db_ih) {
+    if (!p->db_ih) return;
+    CYL_KERNEL(cyl_add_sums)
+    ((CYL_REAL *)p->db_ih, H, (const CYL_REAL *)p->gates, p->ld_gates, Hp, block, G, from, to);
+    for (int k = 0; k < cell->products; k++) {
+        const cyl_product *q = &cell->product[k];
+        const CYL_REAL *dz = q->to_extra ? (const CYL_REAL *)p->extra : (const CYL_REAL *)p->gates + q->first * Hp;
         CYL_KERNEL(cyl_add_sums)
-        ((CYL_REAL *)p->sums, (const CYL_REAL *)p->gates, p->ld_gates, block, G, Hp, from, to);
-        if (written)
-            CYL_KERNEL(cyl_add_sums)
-            ((CYL_REAL *)p->sums_extra, (const CYL_REAL *)p->extra, p->ld_extra, block, written, Hp, from, to);
+        ((CYL_REAL *)p->db_hh + q->first * H, H, dz, q->to_extra ? p->ld_extra : p->ld_gates, Hp, block, q->count,
+         from, to);
     }
 }
 
@@ -240,7 +249,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_projection)(
     const ptrdiff_t panels = p->Pp / CYL_PANEL, first = cyl_share(panels, w->index, w->count);
     const ptrdiff_t from = CYL_COLUMNS(first, p->P);
     const ptrdiff_t to = CYL_COLUMNS(cyl_share(panels, w->index + 1, w->count), p->P);
-    CYL_REAL *strips = (CYL_REAL *)p->strips + 2 * CYL_ROWS_AT_ONCE * first * CYL_PANEL;
+    CYL_REAL *strips = CYL_KERNEL(cyl_strips_of)(p, w);
     CYL_KERNEL(cyl_cut_strips)(strips, (const CYL_REAL *)p->dy, p->P, block, from, to);
     CYL_KERNEL(cyl_add_gradient)
     ((CYL_REAL *)p->dw_hr + from * p->H, to - from, p->H, strips, 1, 0, 0, (const CYL_REAL *)p->m, p->Hp, block->row,
@@ -283,31 +292,9 @@ CYL_TARGET static void CYL_KERNEL(cyl_gradients)(
     CYL_KERNEL(cyl_input_gradient)(p, w, start, end);
 }
 
-/* Add the sums of a pass to the gradients of the biases: dz of x's product, and what went to the others. */
-CYL_TARGET static void CYL_KERNEL(cyl_bias_gradients)(const cyl_pass *p, const cyl_part *w) {
-    const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
-    const ptrdiff_t H = p->H, from = CYL_COLUMNS(w->share, H), to = CYL_COLUMNS(w->share_end, H);
-    for (ptrdiff_t g = 0; g < cell->gates; g++)
-        CYL_KERNEL(cyl_add_rows)
-        ((CYL_REAL *)p->db_ih + g * H, 0, (const CYL_REAL *)p->sums + g * p->Hp, 0, 0, 1, from, to);
-    for (int k = 0; k < cell->products; k++) {
-        const cyl_product *q = &cell->product[k];
-        for (ptrdiff_t g = q->first; g < q->first + q->count; g++) {
-            const CYL_REAL *sums =
-                q->to_extra ? (const CYL_REAL *)p->sums_extra + (g - q->first) * p->Hp : (const CYL_REAL *)p->sums + g * p->Hp;
-            CYL_KERNEL(cyl_add_rows)((CYL_REAL *)p->db_hh + g * H, 0, sums, 0, 0, 1, from, to);
-        }
-    }
-}
-
 CYL_TARGET static void CYL_KERNEL(cyl_pass_bwd)(const cyl_pass *p, cyl_part *w) {
     const unsigned mode = cyl_flush_subnormals();
     ptrdiff_t t = p->T, start = p->N;
-    if (w->index == 0 && p->db_ih) {
-        memset(p->sums, 0, (size_t)(cyl_cell_shapes[p->cell].gates * p->Hp) * sizeof(CYL_REAL));
-        if (p->sums_extra)
-            memset(p->sums_extra, 0, (size_t)(cyl_planes_written(p->cell) * p->Hp) * sizeof(CYL_REAL));
-    }
     while (t > 0) {
         const ptrdiff_t last = t, end = start;
         while (t > 0 && (t == last || end - start + p->rows[t - 1] <= CYL_ROWS_AT_ONCE)) {
@@ -317,7 +304,6 @@ CYL_TARGET static void CYL_KERNEL(cyl_pass_bwd)(const cyl_pass *p, cyl_part *w) 
         }
         CYL_KERNEL(cyl_gradients)(p, w, t, last, start, end);
     }
-    if (p->db_ih) CYL_KERNEL(cyl_bias_gradients)(p, w);
     cyl_restore_subnormals(mode);
 }
 
