@@ -121,9 +121,9 @@ class Workspace:
         """What the packed path asks of the buffers."""
         if self.packed is None:
             return {}
-        unit = self.packed.unit
-        strips = _packed.strips(self.layer.spec.row, -(-self.layer.hidden_size // unit) * unit)
-        return {"unit": unit, "ahead": _packed.AHEAD, "strips": strips}
+        layer = self.layer
+        strips = _packed.strips(layer.spec.row, isa.selected(), layer.hidden_size, layer.state_width("h"))
+        return {"unit": self.packed.unit, "ahead": _packed.AHEAD, "strips": strips}
 
     def buffer(self, kind: str, layer: int, d: int) -> Array:
         """A buffer of one layer and direction."""

@@ -70,8 +70,9 @@ cdef extern from "cylstm/pass.h" nogil:
     const cyl_pass_functions cyl_passes_f32
     const cyl_pass_functions cyl_passes_f64
     Py_ssize_t cyl_panel(int isa, size_t size)
-    Py_ssize_t cyl_strips(int cell, Py_ssize_t Hp)
-    int cyl_divide(const cyl_pass *, int, Py_ssize_t, size_t, int, cyl_part *, cyl_meeting *)
+    Py_ssize_t cyl_tile(int isa)
+    Py_ssize_t cyl_strips(int cell, Py_ssize_t tile, Py_ssize_t H, Py_ssize_t P)
+    int cyl_divide(const cyl_pass *, int, Py_ssize_t, Py_ssize_t, size_t, int, cyl_part *, cyl_meeting *)
     void cyl_pack_rows_f32(float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t)
     void cyl_pack_rows_f64(double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t)
     void cyl_pack_columns_f32(
@@ -130,9 +131,9 @@ def panel(int isa, int itemsize):
     return cyl_panel(isa, itemsize)
 
 
-def strips(int cell, Py_ssize_t Hp):
+def strips(int cell, int isa, Py_ssize_t H, Py_ssize_t P):
     """Numbers of the scratch in which the backward pass lays gradients side by side."""
-    return cyl_strips(cell, Hp)
+    return cyl_strips(cell, cyl_tile(isa), H, P)
 
 
 def pack_rows(real[::1] out, Py_ssize_t panel, const real[:, ::1] w, Py_ssize_t blocks):
@@ -177,8 +178,8 @@ cdef class PackedPass:
     B, I, H, P : int
         Sizes; P, the width of h, is H without a projection.
     arrays : dict
-        The arrays of `cyl_pass` (include/cylstm/pass.h) by name, C-contiguous, all float32 or all float64. What
-        the cell or the options lack is missing; for inference `dy` and all gradients.
+        The arrays of `cyl_pass` (include/cylstm/pass.h) by name, C-contiguous, all float32 or all float64.
+        What the cell or the options lack is missing; for inference `dy` and all gradients.
     clip, zoneout_h, zoneout_c : float
     """
     cdef cyl_pass p
@@ -265,7 +266,7 @@ cdef class PackedPass:
         p.dh = self.pointer("dh", (B, Pp), True)
         p.dw_ih = self.pointer("dw_ih", (G * H, p.I), True)
         p.dw_hh = self.pointer("dw_hh", (G * H, P), True)
-        p.strips = self.pointer("strips", (cyl_strips(p.cell, Hp),), True)
+        p.strips = self.pointer("strips", (cyl_strips(p.cell, cyl_tile(self.isa), H, P),), True)
         if cell.states == 2:
             p.dc = self.pointer("dc", (B, Hp), True)
         if cell.extra:
@@ -331,12 +332,12 @@ cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int t
     cdef const cyl_pass_functions *functions = &cyl_passes_f64 if double_precision else &cyl_passes_f32
     cdef size_t size = 8 if double_precision else 4
     cdef int taken
-    cdef Py_ssize_t panel = cyl_panel(isa, size)
+    cdef Py_ssize_t panel = cyl_panel(isa, size), tile = cyl_tile(isa)
     job.p, job.function = p, functions.backward[isa] if back else functions.forward[isa]
-    threads = cyl_divide(p, min(threads, CYL_MOST_PARTS), panel, size, back, job.parts, job.meetings)
+    threads = cyl_divide(p, min(threads, CYL_MOST_PARTS), panel, tile, size, back, job.parts, job.meetings)
     taken = cyl_take_team(threads)
     if taken < threads:
-        threads = cyl_divide(p, taken, panel, size, back, job.parts, job.meetings)
+        threads = cyl_divide(p, taken, panel, tile, size, back, job.parts, job.meetings)
     if taken == 1:
         run_part(&job, 0)
     else:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Shape = tuple[int, ...]
-ALIGNMENT = 64  # bytes: a cache line, and a vector of AVX-512
+ALIGNMENT = 128  # bytes: two cache lines, which processors fetch together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Plan:
     @property
     def _gap(self) -> int:
         """Numbers between rows of gates, so that a column's places do not all share a cache set."""
-        return 16 if self.unit > 1 else 0
+        return 32 if self.unit > 1 else 0
 
     def _scratch(self) -> dict[str, Shape]:
         N, B, P, Hp = self.N, self.B, self.P, self.padded(self.H)

@@ -89,14 +89,19 @@ CYL_INLINE CYL_REAL CYL_TYPED(cyl_exp)(CYL_REAL x) {
 }
 
 CYL_INLINE CYL_REAL CYL_TYPED(cyl_sigmoid)(CYL_REAL x) {
-    return CYL_C(1) / (CYL_C(1) + CYL_TYPED(cyl_exp)(CYL_TYPED(cyl_clamp)(-x, -CYL_SATURATED, CYL_EXP_MAX)));
+    /* At EXP_MAX the power of two is infinite, and the result the 0 that its subnormal value may be. */
+    CYL_REAL r;
+    const CYL_REAL t = CYL_TYPED(cyl_reduce)(CYL_TYPED(cyl_clamp)(-x, -CYL_SATURATED, CYL_EXP_MAX), &r);
+    const CYL_REAL e = CYL_TYPED(cyl_exp2_of_magic)(t) * (CYL_C(1) + CYL_TYPED(cyl_expm1_poly)(r));
+    return CYL_C(1) / (CYL_C(1) + e);
 }
 
 CYL_INLINE CYL_REAL CYL_TYPED(cyl_tanh)(CYL_REAL x) {
     const CYL_BITS sign = CYL_TYPED(cyl_to_bits)(x) & ((CYL_BITS)1 << (CYL_REAL_BITS - 1));
     const CYL_REAL abs_x = CYL_TYPED(cyl_from_bits)(CYL_TYPED(cyl_to_bits)(x) ^ sign);
+    const CYL_REAL y = CYL_C(-2) * abs_x;
     CYL_REAL r;
-    const CYL_REAL t = CYL_TYPED(cyl_reduce)(CYL_TYPED(cyl_clamp)(CYL_C(-2) * abs_x, -CYL_SATURATED, CYL_C(0)), &r);
+    const CYL_REAL t = CYL_TYPED(cyl_reduce)(-CYL_SATURATED > y ? -CYL_SATURATED : y, &r);
     const CYL_REAL scale = CYL_TYPED(cyl_exp2_of_magic)(t);
     const CYL_REAL m = scale * CYL_TYPED(cyl_expm1_poly)(r) + (scale - CYL_C(1));
     return CYL_TYPED(cyl_from_bits)(CYL_TYPED(cyl_to_bits)((CYL_C(0) - m) / (CYL_C(2) + m)) | sign);

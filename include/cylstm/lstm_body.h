@@ -1,6 +1,6 @@
 /* LSTM and its variants for one real type and instruction set; see lstm.h and the contract in cells.h. */
 CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(
-    const CYL_TYPED(cyl_forward) *a, const ptrdiff_t H, int peephole, int coupled) {
+    const CYL_TYPED(cyl_forward) *a, int peephole, int coupled, const ptrdiff_t H, const int clips) {
     const ptrdiff_t I = 0, F = a->gate, G = coupled ? F : 2 * F, O = G + F;          /* where each gate begins */
     const ptrdiff_t PF = a->plane, PG = coupled ? PF : 2 * PF, PO = PG + PF; /* and its biases */
     const CYL_REAL *b_ih = a->b_ih, *b_hh = a->b_hh, clip = a->clip;
@@ -13,14 +13,14 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(
         CYL_IVDEP
         for (ptrdiff_t j = 0; j < H; j++) {
             const CYL_REAL z_i = gates[I + j] + (b_ih[j] + b_hh[j]);
-            const CYL_REAL i = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_i + p_i[j] * c_prev[j] : z_i, clip);
+            const CYL_REAL i = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_i + p_i[j] * c_prev[j] : z_i, clip, clips);
             const CYL_REAL z_f = gates[F + j] + (b_ih[PF + j] + b_hh[PF + j]);
             const CYL_REAL f =
-                coupled ? 1 - i : CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_f + p_f[j] * c_prev[j] : z_f, clip);
-            const CYL_REAL g = CYL_TYPED(cyl_tanh_gate)(gates[G + j] + (b_ih[PG + j] + b_hh[PG + j]), clip);
+                coupled ? 1 - i : CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_f + p_f[j] * c_prev[j] : z_f, clip, clips);
+            const CYL_REAL g = CYL_TYPED(cyl_tanh_gate)(gates[G + j] + (b_ih[PG + j] + b_hh[PG + j]), clip, clips);
             const CYL_REAL cell = f * c_prev[j] + i * g;
             const CYL_REAL z_o = gates[O + j] + (b_ih[PO + j] + b_hh[PO + j]);
-            const CYL_REAL o = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_o + p_o[j] * cell : z_o, clip);
+            const CYL_REAL o = CYL_TYPED(cyl_sigmoid_gate)(peephole ? z_o + p_o[j] * cell : z_o, clip, clips);
             gates[I + j] = i;
             if (!coupled) gates[F + j] = f;
             gates[G + j] = g;
@@ -32,7 +32,7 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(
 }
 
 CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
-    const CYL_TYPED(cyl_backward) *a, const ptrdiff_t H, int peephole, int coupled) {
+    const CYL_TYPED(cyl_backward) *a, int peephole, int coupled, const ptrdiff_t H, const int clips) {
     const ptrdiff_t I = 0, F = a->gate, G = coupled ? F : 2 * F, O = G + F;
     const ptrdiff_t PF = a->plane, PG = coupled ? PF : 2 * PF;
     const CYL_TYPED(cyl_bound) bound = CYL_TYPED(cyl_bound_of)(a->clip);
@@ -49,15 +49,15 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
             const CYL_REAL f = coupled ? 1 - i : gates[F + j];
             const CYL_REAL cell = f * c_prev[j] + i * g;
             const CYL_REAL s = CYL_TYPED(cyl_tanh)(cell);
-            const CYL_REAL dz_o = dh[j] * s * CYL_TYPED(cyl_sigmoid_slope)(o, bound);
+            const CYL_REAL dz_o = dh[j] * s * CYL_TYPED(cyl_sigmoid_slope)(o, bound, clips);
             const CYL_REAL through_h = dc[j] + dh[j] * o * (1 - s * s);
             const CYL_REAL dcell = peephole ? through_h + dz_o * p_o[j] : through_h;
             const CYL_REAL dz_i =
-                dcell * (coupled ? g - c_prev[j] : g) * CYL_TYPED(cyl_sigmoid_slope)(i, bound);
-            const CYL_REAL dz_f = coupled ? 0 : dcell * c_prev[j] * CYL_TYPED(cyl_sigmoid_slope)(f, bound);
+                dcell * (coupled ? g - c_prev[j] : g) * CYL_TYPED(cyl_sigmoid_slope)(i, bound, clips);
+            const CYL_REAL dz_f = coupled ? 0 : dcell * c_prev[j] * CYL_TYPED(cyl_sigmoid_slope)(f, bound, clips);
             gates[I + j] = dz_i;
             if (!coupled) gates[F + j] = dz_f;
-            gates[G + j] = dcell * i * CYL_TYPED(cyl_tanh_slope)(g, bound);
+            gates[G + j] = dcell * i * CYL_TYPED(cyl_tanh_slope)(g, bound, clips);
             gates[O + j] = dz_o;
             dc[j] = dcell * f;
             dh[j] = 0;
@@ -74,16 +74,10 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
 
 #define CYL_LSTM(name, peephole, coupled)                                                    \
     CYL_TARGET static void CYL_KERNEL(cyl_##name##_fwd)(const CYL_TYPED(cyl_forward) *a) {   \
-        if (a->H == CYL_PANEL)                                                               \
-            CYL_KERNEL(cyl_lstm_any_fwd)(a, CYL_PANEL, peephole, coupled);                   \
-        else                                                                                 \
-            CYL_KERNEL(cyl_lstm_any_fwd)(a, a->H, peephole, coupled);                        \
+        CYL_CHOOSE(CYL_KERNEL(cyl_lstm_any_fwd), a, peephole, coupled);                      \
     }                                                                                        \
     CYL_TARGET static void CYL_KERNEL(cyl_##name##_bwd)(const CYL_TYPED(cyl_backward) *a) {  \
-        if (a->H == CYL_PANEL)                                                               \
-            CYL_KERNEL(cyl_lstm_any_bwd)(a, CYL_PANEL, peephole, coupled);                   \
-        else                                                                                 \
-            CYL_KERNEL(cyl_lstm_any_bwd)(a, a->H, peephole, coupled);                        \
+        CYL_CHOOSE(CYL_KERNEL(cyl_lstm_any_bwd), a, peephole, coupled);                      \
     }
 CYL_LSTM(lstm, 0, 0)
 CYL_LSTM(lstm_peephole, 1, 0)

@@ -59,13 +59,13 @@ CYL_TARGET static void CYL_KERNEL(cyl_lstm_norm_fwd)(const CYL_TYPED(cyl_forward
         }
         CYL_IVDEP
         for (ptrdiff_t j = 0; j < H; j++) {
-            const CYL_REAL i = CYL_TYPED(cyl_sigmoid_gate)(gates[j], clip);
-            const CYL_REAL f = CYL_TYPED(cyl_sigmoid_gate)(gates[gate + j], clip);
-            const CYL_REAL g = CYL_TYPED(cyl_tanh_gate)(gates[2 * gate + j], clip);
+            const CYL_REAL i = CYL_TYPED(cyl_sigmoid_gate)(gates[j], clip, 1);
+            const CYL_REAL f = CYL_TYPED(cyl_sigmoid_gate)(gates[gate + j], clip, 1);
+            const CYL_REAL g = CYL_TYPED(cyl_tanh_gate)(gates[2 * gate + j], clip, 1);
             gates[j] = i;
             gates[gate + j] = f;
             gates[2 * gate + j] = g;
-            gates[3 * gate + j] = CYL_TYPED(cyl_sigmoid_gate)(gates[3 * gate + j], clip);
+            gates[3 * gate + j] = CYL_TYPED(cyl_sigmoid_gate)(gates[3 * gate + j], clip, 1);
             c[j] = f * c_prev[j] + i * g;
         }
         CYL_KERNEL(cyl_moments)(c, 1, H, H, &mean_c, &scale_c);
@@ -116,7 +116,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_lstm_norm_bwd)(const CYL_TYPED(cyl_backwar
         for (ptrdiff_t j = 0; j < H; j++) {
             const CYL_REAL o = gates[3 * gate + j];
             const CYL_REAL s = CYL_TYPED(cyl_tanh)(gain_c[j] * ((c[j] - mean) * scale) + bias_c[j]);
-            gates[3 * gate + j] = dh[j] * s * CYL_TYPED(cyl_sigmoid_slope)(o, bound);
+            gates[3 * gate + j] = dh[j] * s * CYL_TYPED(cyl_sigmoid_slope)(o, bound, 1);
             dh[j] = dh[j] * o * (1 - s * s);
             d_bias_c[j] += dh[j];
         }
@@ -124,9 +124,9 @@ CYL_TARGET static void CYL_KERNEL(cyl_lstm_norm_bwd)(const CYL_TYPED(cyl_backwar
         CYL_IVDEP
         for (ptrdiff_t j = 0; j < H; j++) {
             const CYL_REAL i = gates[j], f = gates[gate + j], g = gates[2 * gate + j], dcell = dc[j] + dh[j];
-            gates[j] = dcell * g * CYL_TYPED(cyl_sigmoid_slope)(i, bound);
-            gates[gate + j] = dcell * c_prev[j] * CYL_TYPED(cyl_sigmoid_slope)(f, bound);
-            gates[2 * gate + j] = dcell * i * CYL_TYPED(cyl_tanh_slope)(g, bound);
+            gates[j] = dcell * g * CYL_TYPED(cyl_sigmoid_slope)(i, bound, 1);
+            gates[gate + j] = dcell * c_prev[j] * CYL_TYPED(cyl_sigmoid_slope)(f, bound, 1);
+            gates[2 * gate + j] = dcell * i * CYL_TYPED(cyl_tanh_slope)(g, bound, 1);
             dc[j] = dcell * f;
             dh[j] = 0;
         }

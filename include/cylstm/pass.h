@@ -70,7 +70,7 @@ typedef struct {
     ptrdiff_t row, row_end;    /* sequences */
     ptrdiff_t unit, unit_end;  /* panels of units in the steps */
     ptrdiff_t wide, wide_end;  /* panels of h, P wide, in the steps */
-    ptrdiff_t share, share_end; /* panels of units whose weights' gradients this part sums */
+    ptrdiff_t share, share_end; /* tiles of units whose weights' gradients this part sums */
     unsigned met;
     cyl_meeting *meetings;     /* NULL: no other part to wait for in a step */
     cyl_meeting *gatherings;   /* NULL: no other part at all */
@@ -80,6 +80,7 @@ typedef struct {
 #if CYL_PACKED
 
 #define CYL_ROWS_AT_ONCE 256 /* of which the backward pass keeps the gradients in cache */
+#define CYL_APART 128 /* bytes: what threads write is kept in different ones, for processors fetch lines in pairs */
 #define CYL_FEW_ROWS 16      /* fewer in a step: the product with x takes several steps at once */
 #define CYL_ROWS_AHEAD 32    /* that many rows of them */
 
@@ -135,6 +136,7 @@ static inline void cyl_gather(cyl_part *w) {
 /* Where step t is: the first packed row, its rows, and the places of states; `once`: of planes kept for one step. */
 typedef struct {
     ptrdiff_t start, rows, h_prev, h, c_prev, c, once;
+    int odd;
 } cyl_step;
 
 static inline cyl_step cyl_step_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_t start) {
@@ -146,27 +148,37 @@ static inline cyl_step cyl_step_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_t sta
     s.c_prev = p->trains ? s.h_prev : t % 2 * p->B;
     s.c = p->trains ? s.h : (t + 1) % 2 * p->B;
     s.once = p->trains ? start : 0;
+    s.odd = t % 2 != 0;
     return s;
 }
 
 /* A cell whose pointwise function needs whole rows: sums over units. */
 static inline int cyl_needs_rows(const cyl_pass *p) { return p->cell == CYL_LSTM_NORM; }
 
-/* Share k of n of `panels`. */
-static inline ptrdiff_t cyl_share(ptrdiff_t panels, int k, int n) { return panels * k / n; }
+/* Where share k of n begins. */
+static inline ptrdiff_t cyl_share(ptrdiff_t pieces, int k, int n) { return pieces * k / n; }
+
+/* Tiles that hold n rows. */
+static inline ptrdiff_t cyl_tiles(ptrdiff_t n, ptrdiff_t tile) { return (n + tile - 1) / tile; }
+
+/* The same for pieces in groups. */
+static inline ptrdiff_t cyl_share_of(ptrdiff_t pieces, ptrdiff_t group, int k, int n) {
+    const ptrdiff_t first = cyl_share(cyl_tiles(pieces, group), k, n) * group;
+    return first < pieces ? first : pieces;
+}
 
 /* The parts of a call for at most n threads; returns how many there are. meetings: 2 n of them. */
 static inline int cyl_divide(
-    const cyl_pass *p, int n, ptrdiff_t panel, size_t real, int backward, cyl_part *parts, cyl_meeting *meetings) {
+    const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_t tile, size_t real, int backward, cyl_part *parts, cyl_meeting *meetings) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
-    const ptrdiff_t units = p->Hp / panel, wide = p->Pp / panel;
+    const ptrdiff_t units = p->Hp / panel, wide = p->Pp / panel, tiles = cyl_tiles(p->H, tile);
     const double weights = (double)cell->gates * (double)p->Hp * (double)(p->I + p->P);
     const double step = 2 * weights * (double)p->N / (double)(p->T ? p->T : 1);
     const int own = backward && cell->own;
     const int by_rows = !cyl_needs_rows(p) && !own && p->B >= 4 * n && weights * (double)real <= 512e3;
-    const ptrdiff_t pieces = by_rows ? p->B : units < wide ? units : wide;
+    const ptrdiff_t group = CYL_APART / (panel * (ptrdiff_t)real) > 1 ? CYL_APART / (panel * (ptrdiff_t)real) : 1;
+    const ptrdiff_t pieces = by_rows ? p->B : cyl_tiles(units < wide ? units : wide, group);
     if (n > CYL_MOST_PARTS) n = CYL_MOST_PARTS;
-    if (n > units) n = (int)units;
     if (n > pieces) n = (int)pieces;
     /* Waking a thread takes 40 us, a meeting 0.2: less work than that is done alone. */
     if (step * (double)p->T < 3e6 || (!by_rows && step < 4e4) || n < 1) n = 1;
@@ -187,12 +199,12 @@ static inline int cyl_divide(
             }
         }
         w->row_end = by_rows ? row : p->B;
-        w->unit = by_rows ? 0 : cyl_share(units, k, n);
-        w->unit_end = by_rows ? units : cyl_share(units, k + 1, n);
-        w->wide = by_rows ? 0 : cyl_share(wide, k, n);
-        w->wide_end = by_rows ? wide : cyl_share(wide, k + 1, n);
-        w->share = cyl_share(units, k, n);
-        w->share_end = cyl_share(units, k + 1, n);
+        w->unit = by_rows ? 0 : cyl_share_of(units, group, k, n);
+        w->unit_end = by_rows ? units : cyl_share_of(units, group, k + 1, n);
+        w->wide = by_rows ? 0 : cyl_share_of(wide, group, k, n);
+        w->wide_end = by_rows ? wide : cyl_share_of(wide, group, k + 1, n);
+        w->share = cyl_share(tiles, k, n);
+        w->share_end = cyl_share(tiles, k + 1, n);
         w->met = w->gathered = 0;
         w->meetings = by_rows || n == 1 ? NULL : meetings;
         w->gatherings = n == 1 ? NULL : meetings + n;
@@ -207,9 +219,9 @@ static inline ptrdiff_t cyl_planes_written(int cell) {
         if (cyl_cell_shapes[cell].product[k].to_extra) planes += cyl_cell_shapes[cell].product[k].count;
     return planes;
 }
-static inline ptrdiff_t cyl_strips(int cell, ptrdiff_t Hp) {
+static inline ptrdiff_t cyl_strips(int cell, ptrdiff_t tile, ptrdiff_t H, ptrdiff_t P) {
     const ptrdiff_t planes = cyl_cell_shapes[cell].gates + cyl_planes_written(cell);
-    return 2 * CYL_ROWS_AT_ONCE * planes * Hp;
+    return CYL_ROWS_AT_ONCE * tile * (planes * cyl_tiles(H, tile) + cyl_tiles(P, tile));
 }
 
 #define CYL_BODY "pass_body.h"
@@ -224,7 +236,8 @@ CYL_UNUSED static const cyl_pass_functions cyl_passes_f64 = {CYL_ISA_ROW(cyl_pas
 
 #endif
 
-/* Numbers in a panel. */
+/* Numbers in a panel, rows of a tile: CYL_PANEL and CYL_TILE of instantiate.h. */
 static inline ptrdiff_t cyl_panel(int isa, size_t real) { return ((ptrdiff_t)32 << isa) / (ptrdiff_t)real; }
+static inline ptrdiff_t cyl_tile(int isa) { return isa == CYL_AVX512 ? 12 : 6; }
 
 #endif

@@ -108,9 +108,14 @@ CYL_TARGET static void CYL_KERNEL(cyl_products_back)(
         const ptrdiff_t ld = q->to_extra ? p->ld_extra : p->ld_gates;
         const CYL_REAL *w_t = (const CYL_REAL *)p->w_hh_t + w->wide * panel + q->first * p->Hp * CYL_PANEL;
         CYL_REAL *to_d = (CYL_REAL *)(q->from_extra ? p->dextra : mask ? p->dh_masked : p->dh);
-        CYL_KERNEL(cyl_product)
-        (!q->from_extra && !mask, to_d + w->row * p->Pp + place, p->Pp, CYL_PANEL, dz + w->row * ld, ld, rows, w_t,
-         panel, w->wide_end - w->wide, q->count * p->Hp);
+        const ptrdiff_t panels = w->wide_end - w->wide, at_once = rows == 1 ? 4 : panels; /* up and down in turn */
+        for (ptrdiff_t done = 0; done < panels; done += at_once) {
+            const ptrdiff_t n = panels - done < at_once ? panels - done : at_once;
+            const ptrdiff_t first = s->odd ? panels - done - n : done;
+            CYL_KERNEL(cyl_product)
+            (!q->from_extra && !mask, to_d + w->row * p->Pp + place + first * CYL_PANEL, p->Pp, CYL_PANEL,
+             dz + w->row * ld, ld, rows, w_t + first * panel, panel, n, q->count * p->Hp);
+        }
         if (!mask) continue;
         CYL_KERNEL(cyl_masked)(to_d, to_d, mask, p->Pp, p->P, w->row, end, from, to);
         if (!q->from_extra)
@@ -200,20 +205,14 @@ CYL_TARGET static void CYL_KERNEL(cyl_add_sums)(
         }
 }
 
-/* A part's own scratch: enough for the gates of its units, and so for its share of h. */
-CYL_TARGET CYL_INLINE CYL_REAL *CYL_KERNEL(cyl_strips_of)(const cyl_pass *p, const cyl_part *w) {
-    const ptrdiff_t planes = cyl_cell_shapes[p->cell].gates + cyl_planes_written(p->cell);
-    return (CYL_REAL *)p->strips + 2 * planes * CYL_ROWS_AT_ONCE * w->share * CYL_PANEL;
-}
-
 /* What a block adds to the gradients of weights and biases, for this part's share of units. */
 CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
     const cyl_pass *p, const cyl_part *w, const CYL_KERNEL(cyl_block) * block) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
     const ptrdiff_t H = p->H, Hp = p->Hp, G = cell->gates, written = cyl_planes_written(p->cell);
-    const ptrdiff_t from = CYL_COLUMNS(w->share, H), to = CYL_COLUMNS(w->share_end, H), units = to - from;
-    const ptrdiff_t gate_strips = (units + CYL_TILE - 1) / CYL_TILE * CYL_TILE * block->count;
-    CYL_REAL *strips = CYL_KERNEL(cyl_strips_of)(p, w);
+    const ptrdiff_t from = w->share * CYL_TILE, to = w->share_end * CYL_TILE < H ? w->share_end * CYL_TILE : H;
+    const ptrdiff_t units = to - from, gate_strips = (w->share_end - w->share) * CYL_TILE * block->count;
+    CYL_REAL *strips = (CYL_REAL *)p->strips + (G + written) * CYL_ROWS_AT_ONCE * from;
     CYL_REAL *of_extra = strips + G * gate_strips;
     for (ptrdiff_t g = 0; g < G + written; g++) {
         const int extra = g >= G;
@@ -246,10 +245,11 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
 /* What a block adds to the gradient of the projection, dh being in dy. */
 CYL_TARGET static void CYL_KERNEL(cyl_block_projection)(
     const cyl_pass *p, const cyl_part *w, const CYL_KERNEL(cyl_block) * block) {
-    const ptrdiff_t panels = p->Pp / CYL_PANEL, first = cyl_share(panels, w->index, w->count);
-    const ptrdiff_t from = CYL_COLUMNS(first, p->P);
-    const ptrdiff_t to = CYL_COLUMNS(cyl_share(panels, w->index + 1, w->count), p->P);
-    CYL_REAL *strips = CYL_KERNEL(cyl_strips_of)(p, w);
+    const ptrdiff_t planes = cyl_cell_shapes[p->cell].gates + cyl_planes_written(p->cell);
+    const ptrdiff_t tiles = cyl_tiles(p->P, CYL_TILE), end = cyl_share(tiles, w->index + 1, w->count) * CYL_TILE;
+    const ptrdiff_t from = cyl_share(tiles, w->index, w->count) * CYL_TILE, to = end < p->P ? end : p->P;
+    CYL_REAL *strips =
+        (CYL_REAL *)p->strips + CYL_ROWS_AT_ONCE * (planes * cyl_tiles(p->H, CYL_TILE) * CYL_TILE + from);
     CYL_KERNEL(cyl_cut_strips)(strips, (const CYL_REAL *)p->dy, p->P, block, from, to);
     CYL_KERNEL(cyl_add_gradient)
     ((CYL_REAL *)p->dw_hr + from * p->H, to - from, p->H, strips, 1, 0, 0, (const CYL_REAL *)p->m, p->Hp, block->row,

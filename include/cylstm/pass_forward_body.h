@@ -93,9 +93,11 @@ CYL_TARGET static void CYL_KERNEL(cyl_panels_fwd)(
     const int in_scratch = fused && !p->trains && cell->stages == 1;
     const ptrdiff_t most = in_scratch ? CYL_SCRATCH_ROWS : p->B;
     CYL_REAL scratch[CYL_SCRATCH_ROWS * 4 * CYL_PANEL] __attribute__((aligned(64)));
-    for (ptrdiff_t panel = w->unit; panel < w->unit_end; panel++)
+    for (ptrdiff_t k = 0; k < w->unit_end - w->unit; k++) {
+        /* Up and down in turn: what the last step read at its end is still in cache. */
+        const ptrdiff_t panel = s->odd ? w->unit_end - 1 - k : w->unit + k, unit = panel * CYL_PANEL;
         for (ptrdiff_t row = w->row; row < end; row += most) {
-            const ptrdiff_t rows = end - row < most ? end - row : most, unit = panel * CYL_PANEL;
+            const ptrdiff_t rows = end - row < most ? end - row : most;
             CYL_KERNEL(cyl_planes) z = CYL_KERNEL(cyl_planes_at)(p, z_row + row, s->once + row, unit);
             if (in_scratch) {
                 z.gates = scratch;
@@ -108,6 +110,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_panels_fwd)(
             CYL_KERNEL(cyl_state_products)(p, s, stage, panel, row, rows, &z);
             CYL_KERNEL(cyl_pointwise_fwd)(p, s, stage, unit, CYL_PANEL, row, rows, &z);
         }
+    }
 }
 
 /* One step of a cell that needs whole rows: products by panels, then the first part does the rest. */
