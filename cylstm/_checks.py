@@ -38,7 +38,7 @@ def real_dtype(value: Any) -> np.dtype[Any]:
         dtype = None
     if dtype is None or value is None or dtype.name not in REALS:
         raise ValueError(f"dtype: expected 'float32' or 'float64', got {value!r}")
-    native: np.dtype[Any] = dtype.newbyteorder("=")
+    native: np.dtype[Any] = np.dtype(dtype.name)
     return native
 
 

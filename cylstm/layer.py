@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm._engine.planning import Shape
-from cylstm.packing import Batch
+from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
 
 Array = NDArray[Any]
@@ -69,6 +69,10 @@ class Layer:
 
     def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         raise NotImplementedError
+
+    def _step_stages(self, workspace: Any, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
+        """The stages of `_engine._steps.Steps`, over a state; None: it has to go through `_forward`."""
+        return None
 
     def _initial_state(self, B: int) -> Any:
         """The internal form of the state to start from; None for a layer without one."""

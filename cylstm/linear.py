@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks, threads
+from cylstm._engine import _packed, _packed_dense, isa
 from cylstm._engine.planning import Arena, Shape
 from cylstm.layer import Layer
 from cylstm.packing import Batch, Packing
@@ -47,6 +48,7 @@ class Linear(Layer):
         self.input_size = _checks.positive("in_features", in_features)
         self.output_size = _checks.positive("out_features", out_features)
         self.bias = bool(bias)
+        self._packed: tuple[Any, Array] | None = None
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         bound = self.input_size**-0.5
         with self._store.writing() as flat:
@@ -94,20 +96,39 @@ class Linear(Layer):
         return _Workspace(training)
 
     def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
-        from cylstm._engine import _dense  # brings in SciPy's BLAS, so only now
-
-        threads.blas_libraries()
         workspace.prepare(batch.packing.N, self)
         batch.into(workspace.x)
+        if isa.path() == "packed":
+            workspace.packed_pass(self).forward(threads.get_num_threads())
+            return workspace.y, None
+        from cylstm._engine import _dense
+
+        threads.blas_libraries()
         parameters = self.parameters
         _dense.forward(workspace.y, workspace.x, parameters["weight"], parameters.get("bias", workspace.none))
         return workspace.y, None
+
+    def _step_stages(self, workspace: "_Workspace", state: None, packing: Packing) -> list[tuple[Any, ...]]:
+        workspace.prepare(packing.N, self)
+        return [(workspace.packed_pass(self),)]
+
+    def packed_weight(self) -> Array:
+        """In panels, at the parameters' version."""
+        version = (self._store.place, self._store.version)
+        packed = self._packed
+        if packed is None or packed[0] != version:
+            unit = isa.unit(self.dtype.itemsize)
+            out = np.empty(-(-self.output_size // unit) * unit * self.input_size, self.dtype)
+            _packed.pack_rows(out, unit, self.parameters["weight"], 1)
+            packed = self._packed = (version, out)
+        return packed[1]
 
     def _backward(
         self, workspace: "_Workspace", dy: Batch, dstate: None, need_dx: bool
     ) -> tuple[Array | None, None]:
         from cylstm._engine import _dense
 
+        threads.blas_libraries()
         dy.into(workspace.y)
         gradients = self.gradients
         dx = workspace.x if need_dx else workspace.x[:0]
@@ -126,7 +147,23 @@ class _Workspace:
         self.arena = Arena()
         self.x: Array = np.empty((0, 0))
         self.y: Array = self.x
+        self._pass: tuple[Any, ...] = (None, None)
 
     def prepare(self, N: int, layer: Linear) -> None:
+        if self.x.shape == (N, layer.input_size) and self.y.shape == (N, layer.output_size):
+            return
         views = self.arena.cut({"x": (N, layer.input_size), "y": (N, layer.output_size)}, layer.dtype)
         self.x, self.y, self.none = views["x"], views["y"], np.empty(0, layer.dtype)
+        self._pass = (None, None)
+
+    def packed_pass(self, layer: Linear) -> _packed_dense.PackedDense:
+        """The pass over these rows with the weights as they are now."""
+        weight = layer.packed_weight()
+        if self._pass[0] is not weight:
+            bias = layer.parameters.get("bias", self.none)
+            self._pass = (
+                weight,
+                _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected()),
+            )
+        found: _packed_dense.PackedDense = self._pass[1]
+        return found

@@ -10,7 +10,7 @@ from cylstm import _checks
 from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
 from cylstm.packed_weights import PackedWeights
-from cylstm.packing import Batch
+from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.workspace import PARAMETERS, Workspace, parameter_name
@@ -285,6 +285,10 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def _forward(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
         workspace.prepare(batch.packing)
         return workspace.forward(batch, state)
+
+    def _step_stages(self, workspace: Workspace, state: State, packing: Packing) -> list[tuple[Any, ...]]:
+        workspace.prepare(packing)
+        return workspace.stages(state)
 
     def packed_weights(self) -> PackedWeights:
         """Those of inference, packed at the parameters' version; shared by all that run."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cylstm._engine.planning import Shape
 from cylstm.layer import LAYER_TYPES, Layer, from_config
-from cylstm.packing import Batch
+from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
 
@@ -124,6 +124,17 @@ class Sequential(SequenceLayer):
             batch = Batch(rows, batch.packing)
             final.append(after)
         return batch.values, tuple(final)
+
+    def _step_stages(
+        self, workspace: list[Any], state: Any, packing: Packing
+    ) -> list[tuple[Any, ...]] | None:
+        stages: list[tuple[Any, ...]] = []
+        for layer, part, own in zip(self.layers, workspace, state, strict=True):
+            more = layer._step_stages(part, own, packing)
+            if more is None:
+                return None
+            stages += more
+        return stages
 
     def _backward(
         self, workspace: list[Any], dy: Batch, dstate: Any, need_dx: bool

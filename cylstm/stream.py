@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks
+from cylstm import _checks, threads
+from cylstm._engine import _steps, isa
 from cylstm.layer import Layer
 from cylstm.packing import Batch, Packing
+from cylstm.recurrent import RecurrentLayer
 from cylstm.sequence_layer import SequenceLayer
+from cylstm.sequential import Sequential
 
 Array = NDArray[Any]
 
@@ -49,6 +52,8 @@ class Stream:
         self._workspace = model._new_workspace(training=False, in_place=True)
         self._state = model._initial_state(self.batch_size)
         self._packing = Packing(1, self.batch_size)
+        self._steps: _steps.Steps | None = None  # the short way for one step, on the packed path
+        self._steps_workspace = model._new_workspace(training=False, in_place=True)
 
     def step(self, x: Any, *, out: Array | None = None) -> Array:
         """One step of every stream.
@@ -65,10 +70,34 @@ class Stream:
         ndarray
             (B, O), or (O,).
         """
+        if self._steps is not None:
+            y = self._steps.step(x, out, threads.get_num_threads())
+            if y is not None:
+                return y
+        return self._planned_step(x, out)
+
+    def _planned_step(self, x: Any, out: Array | None) -> Array:
+        """The long way, with every check; the next step may take the short one."""
+        if isa.path() == "packed" and (self._steps is None or not self._steps.current()):
+            self._steps = self._plan_steps()
         array = _checks.real_array("x", x)
         if array.ndim == 1 and self.batch_size == 1:
             return self._run(array[None, None], array, 1, (self.model.output_size,), out)
         return self._run(array[None], array, 2, (self.batch_size, self.model.output_size), out)
+
+    def _plan_steps(self) -> _steps.Steps | None:
+        """None if the model has a layer that cannot be stepped without Python."""
+        stages = self.model._step_stages(self._steps_workspace, self._state, self._packing_of(1))
+        if stages is None:
+            return None
+        layers = [layer for layer in _layers(self.model) if isinstance(layer, RecurrentLayer)]
+        watched = [(layer, layer.clip, layer.zoneout, layer.zoneout_cell) for layer in layers]
+        return _steps.Steps(stages, self.batch_size, self.model, watched)
+
+    def _packing_of(self, T: int) -> Packing:
+        if T != self._packing.T:
+            self._packing = Packing(T, self.batch_size)
+        return self._packing
 
     def run(self, x: Any, *, out: Array | None = None) -> Array:
         """Several steps of every stream.
@@ -104,9 +133,8 @@ class Stream:
             if out is None
             else _checks.output("out", out, shape, self.model.dtype)
         )
-        if len(steps) != self._packing.T:
-            self._packing = Packing(len(steps), B)
-        rows, self._state = self.model._forward(self._workspace, Batch(steps, self._packing), self._state)
+        batch = Batch(steps, self._packing_of(len(steps)))
+        rows, self._state = self.model._forward(self._workspace, batch, self._state)
         y[...] = rows.reshape(shape)
         return y
 
@@ -137,7 +165,14 @@ class Stream:
             checked = self.model._checked_state("state", state, self.batch_size)
             new = self.model._initial_state(self.batch_size)
             _assign(new, checked)
-            self._state = new
+            _assign(self._state, new)
+
+
+def _layers(model: Layer) -> list[Layer]:
+    """The layers of a model, one after the other."""
+    if isinstance(model, Sequential):
+        return [layer for part in model.layers for layer in _layers(part)]
+    return [model]
 
 
 def _arrays(state: Any) -> list[Array]:

@@ -251,6 +251,18 @@ class Workspace:
         np.greater_equal(mask, p, out=mask)
         mask /= 1 - p
 
+    def stages(self, state: State) -> list[tuple[Any, ...]]:
+        """The layers, planned for one step forward, as `_engine._steps.Steps` takes them."""
+        B, stages = self.plan.B, []
+        for k, (l, d) in enumerate(self.parts):
+            names = self.layer.spec.states
+            carried = [
+                (state[s][k], self.buffer(name, l, d)[:B], self.buffer(name, l, d)[B : 2 * B])
+                for s, name in enumerate(names)
+            ]
+            stages.append((self.passes[l, d], self.input(l, d), self.buffer("h", l, d)[B:], carried))
+        return stages
+
     def traced(self) -> dict[str, list[Array]]:
         """Gates and states, (T, B, features) for each layer and direction."""
         H, Hp, spec = self.plan.H, self.plan.padded(self.plan.H), self.layer.spec

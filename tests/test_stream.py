@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import tolerances
-from problems import DIRECTIONS, LAYERS, make, parts_of
+from problems import DIRECTIONS, LAYERS, for_caller, make, parts_of, problem
 from test_memory import peak_of
 
 import cylstm
+from cylstm._engine import isa
 from cylstm.cells import CELLS
 
 
@@ -127,3 +128,67 @@ def test_wrong_arguments_are_named():
         cylstm.Stream(cylstm.LSTM(3, 4), batch_size=0)
     with pytest.raises(TypeError, match="model: expected a cylstm layer"):
         cylstm.Stream("LSTM")
+
+
+CHAIN = {
+    "one layer": lambda **kw: cylstm.LSTM(3, 20, seed=0, **kw),
+    "stack": lambda **kw: cylstm.GRU(3, 32, 3, seed=0, **kw),
+    "projection": lambda **kw: cylstm.LSTM(3, 20, 2, proj_size=5, seed=0, **kw),
+    "model": lambda **kw: cylstm.Sequential(
+        cylstm.Linear(3, 40, seed=2, **kw), cylstm.LSTM(40, 32, 2, seed=0, **kw),
+        cylstm.RNN(32, 9, seed=3, **kw), cylstm.Linear(9, 70, seed=1, **kw),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("B", [1, 2, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("chain", CHAIN)
+def test_the_short_way_of_a_step_gives_the_bits_of_the_long_one(rng, chain, dtype, B):
+    model = CHAIN[chain](dtype=dtype)
+    x = rng.standard_normal((8, B, 3)).astype(dtype)
+    short, long = cylstm.Stream(model, B), cylstm.Stream(model, B)
+    for x_t in x:
+        np.testing.assert_array_equal(short.step(x_t), long.run(x_t[None])[0])
+    assert (short._steps is None) == (isa.path() == "blas")
+
+
+def test_a_step_follows_what_changes_in_between(rng):
+    layer = cylstm.LSTM(3, 8, zoneout=0.1, seed=0)
+    x = rng.standard_normal((12, 1, 3)).astype("f")
+    stream, other = cylstm.Stream(layer), cylstm.Stream(layer)
+    other_state = for_caller(problem(rng, layer, 1, 1)[1])
+    changes = {
+        2: lambda: layer.load_state_dict({k: v * 0.5 for k, v in layer.state_dict().items()}),
+        4: lambda: setattr(layer, "clip", 0.1),
+        5: lambda: setattr(layer, "zoneout", 0.7),
+        6: lambda: [setattr(s, "state", other_state) for s in (stream, other)],
+        8: lambda: [s.reset() for s in (stream, other)],
+        9: lambda: cylstm.Sequential(layer, cylstm.Linear(8, 2, seed=0)),  # moves the parameters
+        10: lambda: [s.run(x[:3]) for s in (stream, other)],
+    }
+    for t, x_t in enumerate(x):
+        changes.get(t, lambda: None)()
+        np.testing.assert_array_equal(stream.step(x_t), other.run(x_t[None])[0], err_msg=str(t))
+
+
+def test_any_input_that_is_right_takes_a_step_and_any_other_says_what_is_wrong(rng):
+    layer = cylstm.LSTM(4, 4, seed=0)
+    stream, other = cylstm.Stream(layer, 2), cylstm.Stream(layer, 2)
+    x = rng.standard_normal((4, 2)).astype("f")
+    stream.step(x[:2].repeat(2, 1)), other.step(x[:2].repeat(2, 1))
+    wide = np.zeros((2, 8), "f")
+    wide[:, ::2] = x.T
+    for given in (x.T, x.T.astype(float), x.T.tolist(), x.T.astype(">f4"), wide[:, ::2]):
+        np.testing.assert_array_equal(stream.step(given), other.run(x.T[None].copy())[0])
+    both = x.T.copy()
+    np.testing.assert_array_equal(stream.step(both, out=both), other.run(x.T[None].copy())[0])
+    for wrong in (np.zeros((1, 4), "f"), np.zeros(4, "f"), np.zeros((2, 3), "f"), np.zeros((1, 2, 4), "f")):
+        with pytest.raises(ValueError, match="x: expected"):
+            stream.step(wrong)
+    fixed = np.zeros((2, 4), "f")
+    fixed.flags.writeable = False
+    for out in (np.zeros((2, 3), "f"), np.zeros((2, 4)), fixed):
+        with pytest.raises((ValueError, TypeError), match="out: expected"):
+            stream.step(both, out=out)
+    np.testing.assert_array_equal(stream.state, other.state)

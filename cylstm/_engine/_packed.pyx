@@ -18,47 +18,6 @@ cdef extern from "cylstm/pass.h" nogil:
         CYL_MOST_PARTS
     enum:
         CYL_ROWS_AHEAD
-    ctypedef struct cyl_pass:
-        int cell, trains
-        double clip, zoneout_h, zoneout_c
-        Py_ssize_t T, B, N, I, H, P, Hp, Pp, ld_gates, ld_extra, rows_of_gates
-        const Py_ssize_t *rows
-        const void *w_ih
-        const void *w_hh
-        const void *w_hr
-        const void *w_ih_t
-        const void *w_hh_t
-        const void *w_hr_t
-        const void *b_ih
-        const void *b_hh
-        const void *own
-        const void *x
-        void *gates
-        void *extra
-        void *h
-        void *c
-        void *m
-        void *h_masked
-        const void *mask_h
-        const void *zone_h
-        const void *zone_c
-        void *dy
-        void *dh
-        void *dc
-        void *dextra
-        void *dm
-        void *dh_masked
-        void *dh_kept
-        void *dc_kept
-        void *dh_steps
-        void *dx
-        void *dw_ih
-        void *dw_hh
-        void *dw_hr
-        void *d_own
-        void *db_ih
-        void *db_hh
-        void *strips
     ctypedef struct cyl_meeting:
         unsigned count
     ctypedef struct cyl_part:
@@ -81,7 +40,6 @@ cdef extern from "cylstm/pass.h" nogil:
         double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
 
 cdef extern from "team.h" nogil:
-    ctypedef void (*cyl_job)(void *argument, int index) noexcept nogil
     int cyl_take_team(int members)
     void cyl_leave_team()
     void cyl_run_team(cyl_job function, void *argument, int members)
@@ -182,12 +140,6 @@ cdef class PackedPass:
         What the cell or the options lack is missing; for inference `dy` and all gradients.
     clip, zoneout_h, zoneout_c : float
     """
-    cdef cyl_pass p
-    cdef int isa
-    cdef bint double_precision
-    cdef dict arrays
-    cdef const Py_ssize_t[::1] rows
-
     def __init__(self, int cell, int isa, const Py_ssize_t[::1] rows, Py_ssize_t B, Py_ssize_t I,
                  Py_ssize_t H, Py_ssize_t P, dict arrays, *, double clip=float("inf"),
                  double zoneout_h=0, double zoneout_c=0):
@@ -294,19 +246,7 @@ cdef class PackedPass:
 
     cdef void *pointer(self, str name, tuple shape, bint writable) except? NULL:
         """Address of a named array of this shape; self.arrays keeps it alive."""
-        cdef Py_buffer view
-        cdef void *address
-        array = self.arrays[name]
-        if (array.shape != shape or not array.dtype.isnative
-                or array.dtype.char != ("d" if self.double_precision else "f")):
-            raise ValueError(
-                f"{name}: expected {shape} {'float64' if self.double_precision else 'float32'}, "
-                f"got {array.shape} {array.dtype}")
-        PyObject_GetBuffer(
-            array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
-        address = view.buf
-        PyBuffer_Release(&view)
-        return address
+        return address(name, self.arrays[name], shape, self.double_precision, writable)
 
     def forward(self, int threads=1):
         """Fill gates and the states after the initial one; returns the number of threads that did."""
@@ -326,6 +266,21 @@ cdef class PackedPass:
         return threads
 
 
+cdef void *address(str name, array, tuple shape, bint double_precision, bint writable) except? NULL:
+    """That of an array of this shape, C-contiguous; whoever asks keeps it alive."""
+    cdef Py_buffer view
+    cdef void *place
+    kind = "d" if double_precision else "f"
+    if array.shape != shape or not array.dtype.isnative or array.dtype.char != kind:
+        raise ValueError(
+            f"{name}: expected {shape} {'float64' if double_precision else 'float32'}, "
+            f"got {array.shape} {array.dtype}")
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
+    place = view.buf
+    PyBuffer_Release(&view)
+    return place
+
+
 cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int threads) noexcept nogil:
     """A pass by at most so many threads; returns how many there were."""
     cdef Job job
@@ -335,12 +290,20 @@ cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int t
     cdef Py_ssize_t panel = cyl_panel(isa, size), tile = cyl_tile(isa)
     job.p, job.function = p, functions.backward[isa] if back else functions.forward[isa]
     threads = cyl_divide(p, min(threads, CYL_MOST_PARTS), panel, tile, size, back, job.parts, job.meetings)
-    taken = cyl_take_team(threads)
+    taken = take_team(threads)
     if taken < threads:
         threads = cyl_divide(p, taken, panel, tile, size, back, job.parts, job.meetings)
     if taken == 1:
         run_part(&job, 0)
     else:
-        cyl_run_team(run_part, &job, threads)
-        cyl_leave_team()
+        run_team(run_part, &job, threads)
     return threads
+
+
+cdef int take_team(int members) noexcept nogil:
+    return cyl_take_team(members)
+
+
+cdef void run_team(cyl_job function, void *argument, int members) noexcept nogil:
+    cyl_run_team(function, argument, members)
+    cyl_leave_team()

@@ -77,7 +77,10 @@ typedef struct {
     unsigned gathered;
 } cyl_part;
 
-#if CYL_PACKED
+typedef void (*cyl_pass_function)(const cyl_pass *, cyl_part *);
+typedef struct {
+    cyl_pass_function forward[CYL_ISA_COUNT], backward[CYL_ISA_COUNT];
+} cyl_pass_functions;
 
 #define CYL_ROWS_AT_ONCE 256 /* of which the backward pass keeps the gradients in cache */
 #define CYL_APART 128 /* bytes: what threads write is kept in different ones, for processors fetch lines in pairs */
@@ -85,27 +88,10 @@ typedef struct {
 #define CYL_ROWS_AHEAD 32    /* that many rows of them */
 
 #if defined(__x86_64__)
-static inline unsigned cyl_flush_subnormals(void) {
-    const unsigned kept = _mm_getcsr();
-    _mm_setcsr(kept | 0x8040u);
-    return kept;
-}
-static inline void cyl_restore_subnormals(unsigned kept) { _mm_setcsr(kept); }
 static inline void cyl_pause(void) { _mm_pause(); }
 #elif defined(__aarch64__)
-static inline unsigned cyl_flush_subnormals(void) {
-    uint64_t kept;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(kept));
-    __asm__ volatile("msr fpcr, %0" : : "r"(kept | (1u << 24)));
-    return (unsigned)kept;
-}
-static inline void cyl_restore_subnormals(unsigned kept) {
-    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)kept));
-}
 static inline void cyl_pause(void) { __asm__ volatile("yield"); }
 #else
-static inline unsigned cyl_flush_subnormals(void) { return 0; }
-static inline void cyl_restore_subnormals(unsigned kept) { (void)kept; }
 static inline void cyl_pause(void) {}
 #endif
 
@@ -116,6 +102,7 @@ static inline void cyl_give_way(void) { sched_yield(); }
 static inline void cyl_give_way(void) {}
 #endif
 
+#if CYL_PACKED
 /* Wait until all parts have come here; what each wrote before, all may read after. */
 static inline void cyl_wait_for(cyl_meeting *all, int index, int count, unsigned *met) {
     const unsigned now = ++*met;
@@ -132,6 +119,8 @@ static inline void cyl_meet(cyl_part *w) {
 static inline void cyl_gather(cyl_part *w) {
     if (w->gatherings) cyl_wait_for(w->gatherings, w->index, w->count, &w->gathered);
 }
+
+#endif
 
 /* Where step t is: the first packed row, its rows, and the places of states; `once`: of planes kept for one step. */
 typedef struct {
@@ -224,16 +213,16 @@ static inline ptrdiff_t cyl_strips(int cell, ptrdiff_t tile, ptrdiff_t H, ptrdif
     return CYL_ROWS_AT_ONCE * tile * (planes * cyl_tiles(H, tile) + cyl_tiles(P, tile));
 }
 
+#if CYL_PACKED
 #define CYL_BODY "pass_body.h"
 #include "instantiate.h"
 
-typedef void (*cyl_pass_function)(const cyl_pass *, cyl_part *);
-typedef struct {
-    cyl_pass_function forward[CYL_ISA_COUNT], backward[CYL_ISA_COUNT];
-} cyl_pass_functions;
-CYL_UNUSED static const cyl_pass_functions cyl_passes_f32 = {CYL_ISA_ROW(cyl_pass_fwd, f32), CYL_ISA_ROW(cyl_pass_bwd, f32)};
-CYL_UNUSED static const cyl_pass_functions cyl_passes_f64 = {CYL_ISA_ROW(cyl_pass_fwd, f64), CYL_ISA_ROW(cyl_pass_bwd, f64)};
-
+CYL_UNUSED static const cyl_pass_functions cyl_passes_f32 = {
+    CYL_ISA_ROW(cyl_pass_fwd, f32), CYL_ISA_ROW(cyl_pass_bwd, f32)};
+CYL_UNUSED static const cyl_pass_functions cyl_passes_f64 = {
+    CYL_ISA_ROW(cyl_pass_fwd, f64), CYL_ISA_ROW(cyl_pass_bwd, f64)};
+#else /* the packed path is never taken */
+CYL_UNUSED static const cyl_pass_functions cyl_passes_f32 = {{0}, {0}}, cyl_passes_f64 = {{0}, {0}};
 #endif
 
 /* Numbers in a panel, rows of a tile: CYL_PANEL and CYL_TILE of instantiate.h. */
