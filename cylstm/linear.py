@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks, threads
+from cylstm import _checks
 from cylstm._engine import _packed, _packed_dense, isa
 from cylstm._engine.planning import Arena, Shape
 from cylstm.layer import Layer
 from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
+from cylstm.threads import blas_libraries, get_num_threads, of_call
 
 Array = NDArray[Any]
 
@@ -69,8 +70,14 @@ class Linear(Layer):
         if config["bias"]:
             yield "bias", (config["out_features"],)
 
-    def __call__(self, x: Any) -> Array:
-        """(..., out_features) from x (..., in_features), converted to the layer's dtype."""
+    def __call__(self, x: Any, *, threads: int | None = None) -> Array:
+        """(..., out_features) from x (..., in_features), converted to the layer's dtype.
+
+        `threads`, if given, goes for this call before `cylstm.get_num_threads()`.
+        """
+        if threads is not None:
+            with of_call(threads):
+                return self(x)
         array = _checks.real_array("x", x)
         if array.ndim < 1 or array.shape[-1] != self.input_size:
             raise ValueError(f"x: expected (..., {self.input_size}), got {array.shape}")
@@ -83,8 +90,11 @@ class Linear(Layer):
         value: Array = self._run(Batch(rows, Packing(1, len(rows))), None, result)
         return value
 
-    def backward(self, dy: Any) -> Array:
+    def backward(self, dy: Any, *, threads: int | None = None) -> Array:
         """dL/dx from dL/dy of the last training forward pass; adds to the gradients."""
+        if threads is not None:
+            with of_call(threads):
+                return self.backward(dy)
         workspace = self._workspace_to_go_back()
         array = _checks.shaped("dy", dy, self._y_shape)
         rows = array.reshape(-1, self.output_size)
@@ -99,11 +109,11 @@ class Linear(Layer):
         workspace.prepare(batch.packing.N, self)
         batch.into(workspace.x)
         if isa.path() == "packed":
-            workspace.packed_pass(self).forward(threads.get_num_threads())
+            workspace.packed_pass(self).forward(get_num_threads())
             return workspace.y, None
         from cylstm._engine import _dense
 
-        threads.blas_libraries()
+        blas_libraries()
         parameters = self.parameters
         _dense.forward(workspace.y, workspace.x, parameters["weight"], parameters.get("bias", workspace.none))
         return workspace.y, None
@@ -128,7 +138,7 @@ class Linear(Layer):
     ) -> tuple[Array | None, None]:
         from cylstm._engine import _dense
 
-        threads.blas_libraries()
+        blas_libraries()
         dy.into(workspace.y)
         gradients = self.gradients
         dx = workspace.x if need_dx else workspace.x[:0]

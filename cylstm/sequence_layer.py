@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm.layer import Layer
 from cylstm.packing import Batch, Packing
+from cylstm.threads import of_call
 
 Array = NDArray[Any]
 
@@ -123,7 +124,13 @@ class SequenceLayer(Layer, abstract=True):
         return out
 
     def __call__(
-        self, x: Any, state: Any = None, *, lengths: Any = None, out: Array | None = None
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        out: Array | None = None,
+        threads: int | None = None,
     ) -> tuple[Any, Any]:
         """Run over whole sequences.
 
@@ -141,6 +148,8 @@ class SequenceLayer(Layer, abstract=True):
             y is 0 there. Final states are those after each sequence's own last step.
         out : ndarray, optional
             Written with y and returned instead of a new array: y's shape, the layer's dtype.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`.
 
         Returns
         -------
@@ -154,6 +163,9 @@ class SequenceLayer(Layer, abstract=True):
         ValueError, TypeError
             If a shape, a dtype or the form of the state is not as above.
         """
+        if threads is not None:
+            with of_call(threads):
+                return self(x, state, lengths=lengths, out=out)
         call = self._checked_call(x, state, lengths)
         if out is not None:
             if call.packed:
@@ -169,7 +181,9 @@ class SequenceLayer(Layer, abstract=True):
         value: tuple[Any, Any] = self._run(call.batch, call.state, result)
         return value
 
-    def backward(self, dy: Any, ds_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+    def backward(
+        self, dy: Any, ds_n: Any = None, *, need_dx: bool = True, threads: int | None = None
+    ) -> tuple[Any, Any]:
         """Go back through the last training forward pass, adding to `gradients`.
 
         A layer keeps one pass: a second forward takes the place of the first; a second backward is refused.
@@ -182,6 +196,8 @@ class SequenceLayer(Layer, abstract=True):
             dL/d(final state), in the form of the state. Zeros by default.
         need_dx : bool
             Whether to compute dL/dx.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`.
 
         Returns
         -------
@@ -198,6 +214,9 @@ class SequenceLayer(Layer, abstract=True):
         ValueError, TypeError
             If a shape or dtype is not as above.
         """
+        if threads is not None:
+            with of_call(threads):
+                return self.backward(dy, ds_n, need_dx=need_dx)
         workspace = self._workspace_to_go_back()
         call = self._call
         gradient = self._checked_gradient(dy, call)

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, threads
+from cylstm import _checks
 from cylstm._engine import _steps, isa
 from cylstm.layer import Layer
 from cylstm.packing import Batch, Packing
 from cylstm.recurrent import RecurrentLayer
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.sequential import Sequential
+from cylstm.threads import get_num_threads, of_call
 
 Array = NDArray[Any]
 
@@ -55,7 +56,7 @@ class Stream:
         self._steps: _steps.Steps | None = None  # the short way for one step, on the packed path
         self._steps_workspace = model._new_workspace(training=False, in_place=True)
 
-    def step(self, x: Any, *, out: Array | None = None) -> Array:
+    def step(self, x: Any, *, out: Array | None = None, threads: int | None = None) -> Array:
         """One step of every stream.
 
         Parameters
@@ -64,14 +65,19 @@ class Stream:
             (B, I), or (I,) for a single stream.
         out : ndarray, optional
             Written with y and returned instead of a new array.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`.
 
         Returns
         -------
         ndarray
             (B, O), or (O,).
         """
+        if threads is not None:
+            with of_call(threads):
+                return self.step(x, out=out)
         if self._steps is not None:
-            y = self._steps.step(x, out, threads.get_num_threads())
+            y = self._steps.step(x, out, get_num_threads())
             if y is not None:
                 return y
         return self._planned_step(x, out)
@@ -99,7 +105,7 @@ class Stream:
             self._packing = Packing(T, self.batch_size)
         return self._packing
 
-    def run(self, x: Any, *, out: Array | None = None) -> Array:
+    def run(self, x: Any, *, out: Array | None = None, threads: int | None = None) -> Array:
         """Several steps of every stream.
 
         Parameters
@@ -108,12 +114,17 @@ class Stream:
             (T, B, I), time first whatever the model's `batch_first`.
         out : ndarray, optional
             Written with y and returned instead of a new array.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`.
 
         Returns
         -------
         ndarray
             (T, B, O).
         """
+        if threads is not None:
+            with of_call(threads):
+                return self.run(x, out=out)
         array = _checks.real_array("x", x)
         return self._run(
             array,

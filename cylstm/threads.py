@@ -1,8 +1,9 @@
 """How many threads cylstm uses: those of its team (_engine/team.h), and of SciPy's BLAS where that is needed.
 
-The number belongs to the process. The default is the number of CPUs that this process may use (affinity and
-cgroup quota) or CYLSTM_NUM_THREADS; it is applied at the first call, to BLAS when that is first needed.
-`threadpoolctl.threadpool_limits` reaches both, the team if threadpoolctl was imported before the first call.
+The number belongs to the process; `threads=` of a call goes before it. The default is the number of CPUs that
+this process may use (affinity and cgroup quota) or CYLSTM_NUM_THREADS; it is applied at the first call, to BLAS
+when that is first needed. `threadpoolctl.threadpool_limits` reaches both, the team if threadpoolctl was
+imported before the first call.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cylstm import _checks
-from cylstm._engine import _packed
+from cylstm._engine import _packed, isa
 from cylstm._version import __version__
 
 MOST = 4096  # more is a slip, and would overflow an int of BLAS
@@ -29,9 +30,7 @@ def set_num_threads(n: int) -> None:
     >>> cylstm.get_num_threads()
     1
     """
-    n = _checks.positive("n", n)
-    if n > MOST:
-        raise ValueError(f"n: expected at most {MOST} threads, got {n}")
+    n = _checked("n", n)
     _prepare()
     _packed.set_threads(n)
     for library in _libraries:
@@ -40,6 +39,9 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     """The number of threads in use."""
+    own: int | None = getattr(_call, "threads", None)
+    if own is not None:
+        return own
     if not _prepared or (not _registered and "threadpoolctl" in sys.modules):
         _prepare()
     return _packed.get_threads()
@@ -60,6 +62,29 @@ def num_threads(n: int) -> Iterator[None]:
         yield
     finally:
         set_num_threads(before)
+
+
+@contextlib.contextmanager
+def of_call(n: int) -> Iterator[None]:
+    """Use n threads for what the calling thread computes inside, on the BLAS path for the whole process."""
+    n = _checked("threads", n)
+    if isa.path() == "blas":
+        with num_threads(n):
+            yield
+        return
+    before = getattr(_call, "threads", None)
+    _call.threads = n
+    try:
+        yield
+    finally:
+        _call.threads = before
+
+
+def _checked(name: str, n: int) -> int:
+    n = _checks.positive(name, n)
+    if n > MOST:
+        raise ValueError(f"{name}: expected at most {MOST} threads, got {n}")
+    return n
 
 
 def default() -> int:
@@ -98,6 +123,7 @@ _prepared: list[bool] = []  # the default number was applied
 _registered: list[Any] = []  # threadpoolctl knows the team
 _libraries: list[Any] = []
 _lock = threading.Lock()
+_call = threading.local()  # .threads: those of the call that this thread is in
 
 
 def _prepare() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent / "c" / "kernels.c"
+SOURCES = Path(__file__).parent / "c"
 INCLUDE = Path(__file__).parent.parent / "include"
+TEAM = Path(__file__).parent.parent / "cylstm" / "_engine"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 SANITIZERS = ["-fno-sanitize-recover=all", "-g"]
 # Vectorised as in the extension modules; -O3 with both sanitizers would take minutes to compile.
@@ -23,9 +24,10 @@ def compiler(name):
     return path
 
 
-def build(tmp_path, name, *flags):
-    program = tmp_path / "kernels"
-    command = [compiler(name), *flags, *WARNINGS, f"-I{INCLUDE}", str(SOURCE), "-o", str(program), "-lm"]
+def build(tmp_path, name, *flags, source="kernels.c"):
+    program = tmp_path / "program"
+    command = [compiler(name), *flags, *WARNINGS, f"-I{INCLUDE}", f"-I{TEAM}", str(SOURCES / source)]
+    command += ["-o", str(program), "-lm", "-lpthread"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return program
@@ -48,3 +50,31 @@ def test_clean_under_sanitizers_which_see_a_planted_defect(tmp_path, flags):
     planted = subprocess.run([program, "overrun"], capture_output=True, text=True)
     assert planted.returncode != 0
     assert "AddressSanitizer" in planted.stderr
+
+
+def run(program, *arguments):
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "real, flags", [("float f32", "-fsanitize=address,undefined"), ("double f64", "-fsanitize=address")]
+)
+def test_the_packed_pass_stays_within_its_buffers(tmp_path, real, flags):
+    """Every cell, instruction set and option, over memory of just the size that the contract says."""
+    real, name = real.split()
+    options = ["-std=gnu99", "-O1", flags, f"-DREAL={real}", f"-DTYPE={name}", *SANITIZERS]
+    program = build(tmp_path, "gcc", *options, source="pass.c")
+    clean, planted = run(program), run(program, "overrun")
+    assert (clean.returncode, clean.stdout) == (0, "0 faults\n"), clean.stderr
+    assert planted.returncode != 0
+    assert "AddressSanitizer" in planted.stderr
+
+
+def test_parts_of_a_pass_do_not_race(tmp_path):
+    """Under the thread sanitizer, on the team."""
+    options = ["-std=gnu99", "-O1", "-g", "-fsanitize=thread", "-DREAL=float", "-DTYPE=f32"]
+    program = build(tmp_path, "gcc", *options, source="pass.c")
+    clean, planted = run(program), run(program, "race")
+    assert (clean.returncode, clean.stdout) == (0, "0 faults\n"), clean.stderr
+    assert planted.returncode != 0
+    assert "data race" in planted.stderr

@@ -80,15 +80,19 @@ CYL_TARGET static void CYL_KERNEL(cyl_pointwise_bwd)(
     CYL_PASTE(cyl_cells, CYL_SUFFIX)[p->cell].backward[stage][CYL_ISA_INDEX](&a);
 }
 
-/* Zeros where a row is padded: after an infinity in x or h there may be NaN, which would reach dh. */
+/* Zeros where a row is padded: after an infinity in x or h there may be NaN, which would reach dh. Only what the
+ * stage has written: another part may still read that of the stage before. */
 CYL_TARGET static void CYL_KERNEL(cyl_clear_padding)(
-    const cyl_pass *p, const cyl_step *s, ptrdiff_t row, ptrdiff_t row_end) {
+    const cyl_pass *p, const cyl_step *s, int stage, ptrdiff_t row, ptrdiff_t row_end) {
     const size_t bytes = (size_t)(p->Hp - p->H) * sizeof(CYL_REAL);
-    for (ptrdiff_t r = s->start + row; r < s->start + row_end; r++) {
-        for (ptrdiff_t g = 0; g < cyl_cell_shapes[p->cell].gates; g++)
-            memset(CYL_ROW(p->gates, r, p->ld_gates) + g * p->Hp + p->H, 0, bytes);
-        for (ptrdiff_t e = 0; e < cyl_planes_written(p->cell); e++)
-            memset(CYL_ROW(p->extra, r, p->ld_extra) + e * p->Hp + p->H, 0, bytes);
+    for (int k = 0; k < cyl_cell_shapes[p->cell].products; k++) {
+        const cyl_product *q = &cyl_cell_shapes[p->cell].product[k];
+        if (q->stage != stage) continue;
+        for (ptrdiff_t r = s->start + row; r < s->start + row_end; r++)
+            for (ptrdiff_t g = 0; g < q->count; g++) {
+                memset(CYL_ROW(p->gates, r, p->ld_gates) + (q->first + g) * p->Hp + p->H, 0, bytes);
+                if (q->to_extra) memset(CYL_ROW(p->extra, r, p->ld_extra) + g * p->Hp + p->H, 0, bytes);
+            }
     }
 }
 
@@ -133,7 +137,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_bwd)(const cyl_pass *p, cyl_part *w, 
         } else {
             for (ptrdiff_t panel = w->unit; panel < w->unit_end && end > w->row; panel++)
                 CYL_KERNEL(cyl_pointwise_bwd)(p, s, stage, panel * CYL_PANEL, CYL_PANEL, w->row, end - w->row);
-            if (w->unit_end * CYL_PANEL > p->H) CYL_KERNEL(cyl_clear_padding)(p, s, w->row, end);
+            if (w->unit_end * CYL_PANEL > p->H) CYL_KERNEL(cyl_clear_padding)(p, s, stage, w->row, end);
         }
         cyl_meet(w);
         CYL_KERNEL(cyl_products_back)(p, w, s, stage, end);
