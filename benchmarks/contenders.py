@@ -2,25 +2,37 @@
 
     python benchmarks/contenders.py NAME THREADS
 
-A request is a line of JSON, {"shape": [...], "mode": "forward" | "training", "seconds": s};
-the answer is a line with the seconds of every call within that time, after one call to warm up.
+A request is a line of JSON, {"shape": [...], "mode": "forward" | "training" | "step", "seconds": s};
+the answer is a line with the seconds of every call within that time, after one call to warm up. With "memory"
+instead of seconds the answer is the bytes that the process has grown by at the peak of one call.
 """
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
-from shapes import Shape
+from onnx_models import onnxruntime_call, openvino_call
+from shapes import GATES, Shape
+
+Call = Callable[[], object]
 
 
-def cylstm_call(shape: Shape, mode: str) -> Callable[[], object]:
+def cylstm_call(shape: Shape, mode: str) -> Call:
     import cylstm
 
-    layer = cylstm.LSTM(shape.I, shape.H, seed=0)
-    x, lengths = inputs(shape), shape.lengths() if shape.ragged else None
+    kind = getattr(cylstm, shape.cell.upper())
+    options = {"proj_size": shape.proj} if shape.proj else {}
+    layer = kind(
+        shape.I, shape.H, shape.layers, bidirectional=shape.both, dtype=shape.dtype, seed=0, **options
+    )
+    x, lengths = shape.x(), shape.lengths() if shape.ragged else None
+    if mode == "step":
+        stream, x_t = cylstm.Stream(layer), x[0, 0].copy()
+        return lambda: stream.step(x_t)
     if mode == "forward":
         return lambda: layer(x, lengths=lengths)
     layer.train()
@@ -33,11 +45,13 @@ def cylstm_call(shape: Shape, mode: str) -> Callable[[], object]:
     return train
 
 
-def torch_call(shape: Shape, mode: str) -> Callable[[], object]:
+def torch_call(shape: Shape, mode: str) -> Call:
     import torch
 
-    layer, x = torch.nn.LSTM(shape.I, shape.H), torch.from_numpy(inputs(shape))
-    rnn, lengths = torch.nn.utils.rnn, torch.from_numpy(shape.lengths())
+    options = {"proj_size": shape.proj} if shape.proj else {}
+    kind, dtype = getattr(torch.nn, shape.cell.upper()), getattr(torch, shape.dtype)
+    layer = kind(shape.I, shape.H, shape.layers, bidirectional=shape.both, dtype=dtype, **options)
+    x, rnn, lengths = torch.from_numpy(shape.x()), torch.nn.utils.rnn, torch.from_numpy(shape.lengths())
 
     def forward():
         if not shape.ragged:
@@ -52,6 +66,14 @@ def torch_call(shape: Shape, mode: str) -> Callable[[], object]:
                 forward()
 
         return infer
+    if mode == "step":
+        state: list = [None]
+
+        def step():
+            with torch.inference_mode():
+                state[0] = layer(x, state[0])[1]
+
+        return step
 
     def train():
         y = forward()
@@ -61,61 +83,47 @@ def torch_call(shape: Shape, mode: str) -> Callable[[], object]:
     return train
 
 
-def onnx_model(shape: Shape) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A model of one LSTM node with random weights, and its inputs."""
-    from onnx import TensorProto, helper, numpy_helper
+def jax_call(shape: Shape, mode: str) -> Call:
+    """One LSTM layer by `scan`, compiled; x's product over all steps at once."""
+    import jax
+    import jax.numpy as jnp
 
-    rng = np.random.default_rng(0)
-    sizes = {"W": (1, 4 * shape.H, shape.I), "R": (1, 4 * shape.H, shape.H), "B": (1, 8 * shape.H)}
-    weights = {name: rng.uniform(-0.1, 0.1, size).astype(np.float32) for name, size in sizes.items()}
-    feeds = {"X": inputs(shape)}
-    if shape.ragged:
-        feeds["lengths"] = shape.lengths().astype(np.int32)
-    names = ["X", "W", "R", "B", *(["lengths"] if shape.ragged else [])]
-    node = helper.make_node("LSTM", names, ["Y", "Y_h", "Y_c"], hidden_size=shape.H)
-    types = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in feeds.items()}
-    graph = helper.make_graph(
-        [node], "lstm",
-        [helper.make_tensor_value_info(name, types[name], value.shape) for name, value in feeds.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("Y", "Y_h", "Y_c")],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
-    return model.SerializeToString(), feeds
+    rng, H = np.random.default_rng(0), shape.H
+    sizes = ((shape.I, 4 * H), (H, 4 * H), (4 * H,))
+    weights = tuple(rng.uniform(-0.1, 0.1, size).astype(np.float32) for size in sizes)
+    x = jnp.asarray(shape.x())
 
+    def forward(weights, x):
+        w_ih, w_hh, b = weights
 
-def onnxruntime_call(shape: Shape, mode: str) -> Callable[[], object]:
-    import onnxruntime
+        def step(state, z):
+            h, c = state
+            i, f, g, o = jnp.split(z + h @ w_hh, 4, axis=1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
 
-    model, feeds = onnx_model(shape)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads_asked_for(), 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, feeds)
+        zero = jnp.zeros((shape.B, H))
+        return jax.lax.scan(step, (zero, zero), x @ w_ih + b)[1]
 
+    if mode == "training":
 
-def openvino_call(shape: Shape, mode: str) -> Callable[[], object]:
-    import openvino
+        def loss(weights, x):
+            return 0.5 * (forward(weights, x) ** 2).sum()
 
-    model, feeds = onnx_model(shape)
-    core = openvino.Core()
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads_asked_for()}
-    settings["INFERENCE_PRECISION_HINT"] = "f32"  # where the CPU has bfloat16 it would be taken
-    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
-    return lambda: request.infer(feeds)
+        compiled = jax.jit(jax.value_and_grad(loss))
+    else:
+        compiled = jax.jit(forward)
+    return lambda: jax.block_until_ready(compiled(weights, x))
 
 
-def threads_asked_for() -> int:
-    return int(os.environ["OMP_NUM_THREADS"])
-
-
-def reference_call(shape: Shape, mode: str) -> Callable[[], object]:
-    """The NumPy definition in its own precision, float64; padding is computed like the rest."""
+def reference_call(shape: Shape, mode: str) -> Call:
+    """The NumPy definition in its own precision, float64."""
     from cylstm import reference
 
     rng = np.random.default_rng(0)
-    x, state = inputs(shape).astype(float), np.zeros((shape.B, shape.H))
-    gates = 4 * shape.H
+    x, state = shape.x().astype(float), np.zeros((shape.B, shape.H))
+    gates = GATES[shape.cell] * shape.H
     shapes = {"w_ih": (gates, shape.I), "w_hh": (gates, shape.H), "b_ih": (gates,), "b_hh": (gates,)}
     weights = {name: rng.uniform(-0.1, 0.1, size) for name, size in shapes.items()}
 
@@ -132,25 +140,45 @@ def reference_call(shape: Shape, mode: str) -> Callable[[], object]:
     return train
 
 
-def inputs(shape: Shape) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((shape.T, shape.B, shape.I)).astype(np.float32)
-
-
 CONTENDERS = {
     "cylstm": cylstm_call,
+    "cylstm-blas": cylstm_call,
     "torch": torch_call,
     "onnxruntime": onnxruntime_call,
     "openvino": openvino_call,
+    "jax": jax_call,
     "reference": reference_call,
 }
-FORWARD_ONLY = {"onnxruntime", "openvino"}
-NEEDED = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "torch": ("torch",)}
+NEEDED = {
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "onnx"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+}
+
+
+def able(name: str, shape: Shape, mode: str) -> bool:
+    """Whether a contender can do it, and would be asked to."""
+    plain = shape.cell == "lstm" and shape.group == "main"
+    if name in ("onnxruntime", "openvino"):
+        return mode != "training" and shape.dtype == "float32" and not shape.proj
+    if name == "jax":  # compiled for one sequence; it is no contender for batches
+        return plain and shape.B == 1 and shape.H <= 512
+    if name == "reference":
+        return plain and shape.H <= 256 and shape.B <= 16
+    return name != "cylstm-blas" or mode != "step"
 
 
 def version(name: str) -> str:
     """Of the library that computes."""
-    module = __import__({"reference": "numpy"}.get(name, name))
+    module = __import__({"reference": "numpy", "cylstm-blas": "scipy"}.get(name, name))
     return f"{module.__name__} {module.__version__}"
+
+
+def resident() -> int:
+    """Bytes of this process in memory now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def serve(name: str, threads: int) -> None:
@@ -166,7 +194,11 @@ def serve(name: str, threads: int) -> None:
         wanted = (Shape(*request["shape"]), request["mode"])
         if wanted != current:
             call, current = CONTENDERS[name](*wanted), wanted
+        before = resident()
         call()
+        if "memory" in request:
+            print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before), flush=True)
+            continue
         times, end = [], time.perf_counter() + request["seconds"]
         while not times or time.perf_counter() < end:
             start = time.perf_counter()
@@ -179,4 +211,8 @@ if __name__ == "__main__":
     # Every library's own switch, before any of them is loaded.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CYLSTM_NUM_THREADS"):
         os.environ[variable] = sys.argv[2]
+    if sys.argv[1] == "cylstm-blas":
+        os.environ["CYLSTM_PATH"] = "blas"
+    if sys.argv[1] == "jax":  # whose threads have no switch
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
     serve(sys.argv[1], int(sys.argv[2]))

@@ -1,13 +1,16 @@
-"""Times cylstm beside PyTorch, ONNX Runtime, OpenVINO and the NumPy reference on named shapes.
+"""Times cylstm beside PyTorch, ONNX Runtime, OpenVINO, JAX and the NumPy reference on named shapes.
 
-    python benchmarks/run.py > results.jsonl         # all of it, about three minutes
+    python benchmarks/run.py > results.jsonl         # all of it, about ten minutes
     python benchmarks/run.py --shapes medium-16 tiny-1 --threads 1
+    python benchmarks/run.py --groups step --threads 1
 
 Every contender has a process of its own, and the processes take turns within each round, so that a
 slow moment of the machine meets all of them. The figure of a round is the median of its
-calls, that of a contender the median over rounds, a ratio the median of the rounds' ratios.
+calls, that of a contender the median over rounds, a ratio the median of the rounds' ratios. Weights are
+packed before the calls of inference, and within every call of training.
 Lines of JSON go to standard output, first one about the machine, then one a measurement, and
-a table for people to standard error.
+a table for people to standard error. A shape of the group "memory" is not timed: its peak is that of a new
+process.
 """
 
 import argparse
@@ -18,22 +21,23 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from contenders import CONTENDERS, FORWARD_ONLY, NEEDED
-from shapes import SHAPES, Shape
+import numpy as np
+from contenders import CONTENDERS, NEEDED, able
+from shapes import MODES, SHAPES, Shape, modes_of
+from tqdm import tqdm
 
 from cylstm.threads import usable_cpus
-
-MODES = ("forward", "training")
 
 
 class Contender:
     """A process that times one library."""
 
     def __init__(self, name: str, threads: int) -> None:
-        self.name = name
+        self.name, self.threads = name, threads
         script = Path(__file__).with_name("contenders.py")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen([sys.executable, str(script), name, str(threads)], **pipes)
@@ -46,107 +50,166 @@ class Contender:
             raise SystemExit(f"{self.name}: ended with status {self.process.wait()}")
         return json.loads(line)
 
-    def turn(self, shape: Shape, mode: str, seconds: float) -> float:
-        """Median seconds of a call, over one turn."""
-        print(
-            json.dumps({"shape": shape, "mode": mode, "seconds": seconds}),
-            file=self.process.stdin,
-            flush=True,
-        )
-        return statistics.median(self.answer())
+    def ask(self, shape: Shape, mode: str, **more: Any) -> Any:
+        """The answer to a request."""
+        print(json.dumps({"shape": shape, "mode": mode, **more}), file=self.process.stdin, flush=True)
+        return self.answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def measure(contenders: list[Contender], shape: Shape, mode: str, rounds: int, seconds: float) -> list[dict]:
+def measure(
+    contenders: list[Contender], shape: Shape, mode: str, rounds: int, seconds: float, limit: float
+) -> list[dict]:
     """One record a contender; ratios are its time over cylstm's, above 1 where cylstm is faster."""
-    times = {contender.name: [] for contender in contenders}
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for i in range(rounds):
         for contender in contenders[i % len(contenders) :] + contenders[: i % len(contenders)]:
-            times[contender.name].append(contender.turn(shape, mode, seconds))
+            if contender.name != "reference" or i == 0:  # whose time is known well enough
+                turn = contender.ask(shape, mode, seconds=seconds)
+                times[contender.name].append(statistics.median(turn))
     records = []
     for contender in contenders:
         own = times[contender.name]
+        gflops = shape.flops(mode) / statistics.median(own) / 1e9
+        pairs = zip(own, times["cylstm"], strict=False)
         records.append(
             {
-                "shape": shape.name,
-                **{key: getattr(shape, key) for key in "BTIH"},
-                "mode": mode,
-                "contender": contender.name,
-                "version": contender.version,
+                **about_shape(shape, mode, contender),
                 "median_us": statistics.median(own) * 1e6,
                 "min_us": min(own) * 1e6,
                 "max_us": max(own) * 1e6,
                 "rounds_us": [seconds * 1e6 for seconds in own],
-                "gflops": shape.flops(mode) / statistics.median(own) / 1e9,
-                "ratio": statistics.median(a / b for a, b in zip(own, times["cylstm"], strict=True)),
+                "gflops": gflops,
+                "share_of_limit": gflops / limit,
+                "ratio": statistics.median(a / b for a, b in pairs),
             }
         )
     return records
 
 
-def machine(threads: int) -> dict:
+def measure_memory(names: list[str], shape: Shape, mode: str, threads: int) -> list[dict]:
+    """Peaks of new processes, above what they had before the call."""
+    records = []
+    for name in names:
+        contender = Contender(name, threads)
+        peak = contender.ask(shape, mode, memory=True)
+        records.append({**about_shape(shape, mode, contender), "peak_bytes": peak})
+        contender.close()
+    return records
+
+
+def about_shape(shape: Shape, mode: str, contender: Contender) -> dict:
+    """What a record says of what was measured."""
+    facts = {key: value for key, value in shape._asdict().items() if key not in ("name", "why")}
+    return {
+        "shape": shape.name, **facts, "mode": mode, "contender": contender.name, "version": contender.version,
+    }  # fmt: skip
+
+
+def arithmetic_limit(threads: int) -> float:
+    """GFLOP/s of a large float32 product by NumPy's BLAS, the best of several."""
+    import threadpoolctl
+
+    a, best = np.ones((2048, 2048), np.float32), 0.0
+    with threadpoolctl.threadpool_limits(threads):
+        for _ in range(7):
+            start = time.perf_counter()
+            a @ a
+            best = max(best, 2 * 2048**3 / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def machine(threads: int, limit: float) -> dict:
     """What the figures belong to."""
     from cylstm import versions
 
-    switches = ("OPENBLAS_", "OMP_", "MKL_", "ONEDNN_", "ATEN_", "CYLSTM_")
+    switches = ("OPENBLAS_", "OMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "CYLSTM_", "XLA_")
     return {
         **versions.describe(),
         "environment": {name: value for name, value in os.environ.items() if name.startswith(switches)},
         "threads": f"{threads} of {os.cpu_count()} CPUs",
+        "sgemm_gflops": limit,
         "compiler": platform.python_compiler(),
     }
 
 
 def row(shape: Shape, mode: str, records: list[dict], names: list[str]) -> str:
-    """A line of the table: microseconds of each contender, and its ratio to cylstm."""
+    """A line of the table: microseconds, or MB, of each contender, and its ratio to cylstm."""
     cells = [shape.name, f"{shape.B}, {shape.T}, {shape.I}, {shape.H}", mode]
     by_name = {record["contender"]: record for record in records}
     for name in names:
-        if name not in by_name:
+        record = by_name.get(name)
+        if record is None:
             cells.append("-")
-            continue
-        ratio = "" if name == "cylstm" else f" ({by_name[name]['ratio']:.2f})"
-        cells.append(f"{by_name[name]['median_us']:.0f}{ratio}")
+        elif "peak_bytes" in record:
+            cells.append(f"{record['peak_bytes'] / 1e6:.0f} MB")
+        else:
+            ratio = "" if name == "cylstm" else f" ({record['ratio']:.2f})"
+            cells.append(f"{record['median_us']:.4g}{ratio}")
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = [shape.name for shape in SHAPES]
-    parser.add_argument(
-        "--shapes", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names)
-    )
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME")
-    parser.add_argument("--threads", type=int, default=usable_cpus())
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.15, help="of calls in each turn")
-    options = parser.parse_args()
-    chosen = options.contenders or list(CONTENDERS)
-    for name in list(chosen):
+def chosen_contenders(wanted: list[str] | None) -> list[str]:
+    """Those that are installed, cylstm first."""
+    names = wanted or list(CONTENDERS)
+    for name in list(names):
         missing = [module for module in NEEDED.get(name, ()) if not importlib.util.find_spec(module)]
         if missing:
             tell(f"{name}: left out, for {' and '.join(missing)} is not installed")
-            chosen.remove(name)
-    chosen = ["cylstm", *(name for name in chosen if name != "cylstm")]
+            names = [other for other in names if other != name]
+    return ["cylstm", *(name for name in names if name != "cylstm")]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names, groups = [shape.name for shape in SHAPES], list(dict.fromkeys(shape.group for shape in SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--groups", nargs="+", choices=groups, default=groups)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME")
+    parser.add_argument("--threads", type=int, default=usable_cpus())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.15, help="of calls in each turn")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    chosen = chosen_contenders(options.contenders)
+    limit = arithmetic_limit(options.threads)
     contenders = [Contender(name, options.threads) for name in chosen]
-    about = machine(options.threads)
+    about = machine(options.threads, limit)
     print(json.dumps(about), flush=True)
     tell(f"{about['cpu']}, {options.threads} threads, " + ", ".join(c.version for c in contenders))
     tell("µs of a call; in brackets, how many times cylstm's\n")
     tell("| shape | B, T, I, H | pass | " + " | ".join(chosen) + " |\n|" + "---|" * (3 + len(chosen)))
-    for shape in (shape for shape in SHAPES if shape.name in options.shapes):
-        for mode in options.modes:
-            able = [c for c in contenders if mode == "forward" or c.name not in FORWARD_ONLY]
-            records = measure(able, shape, mode, options.rounds, options.seconds)
-            print("\n".join(map(json.dumps, records)), flush=True)
-            tell(row(shape, mode, records, chosen))
+    wanted = [
+        (shape, mode)
+        for shape in SHAPES
+        if (shape.name in options.shapes if options.shapes else shape.group in options.groups)
+        for mode in modes_of(shape)
+        if mode in options.modes
+    ]
+    for shape, mode in tqdm(wanted, unit="shape", disable=None):
+        names = [name for name in chosen if able(name, shape, mode)]
+        if shape.group == "memory":
+            records = measure_memory(names, shape, mode, options.threads)
+        else:
+            having = [contender for contender in contenders if contender.name in names]
+            records = measure(having, shape, mode, options.rounds, options.seconds, limit)
+        print("\n".join(map(json.dumps, records)), flush=True)
+        tell(row(shape, mode, records, chosen))
 
 
 def tell(line: str) -> None:
     """Print for people."""
-    print(line, file=sys.stderr, flush=True)
+    tqdm.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How many threads cylstm uses: those of its team (_engine/team.h), and of SciPy's BLAS where that is needed.
 
 The number belongs to the process; `threads=` of a call goes before it. The default is the number of CPUs that
-this process may use (affinity and cgroup quota) or CYLSTM_NUM_THREADS; it is applied at the first call, to BLAS
+this process may use (affinity and cgroup quota) or CYLSTM_NUM_THREADS, applied at the first call, to BLAS
 when that is first needed. `threadpoolctl.threadpool_limits` reaches both, the team if threadpoolctl was
 imported before the first call.
 """

@@ -19,7 +19,7 @@ def describe() -> dict[str, str]:
     facts["platform"] = platform.platform()
     facts["cpu"] = _cpu_name()
     facts["cpu instruction sets"] = ", ".join(isa.available())
-    facts["compute path"] = f"BLAS, pointwise kernels {isa.NAMES[isa.selected()]}"
+    facts["compute path"] = f"{isa.path()}, kernels for {isa.NAMES[isa.selected()]}"
     facts["blas integers"] = f"{_blas.integer_bits()} bits"
     for library in threads.blas_libraries():
         kernels = getattr(library, "architecture", None) or "unknown"

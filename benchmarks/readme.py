@@ -1,0 +1,108 @@
+"""Makes the README's table and picture: runs the benchmark, keeps its results, and writes both anew.
+
+    python benchmarks/readme.py                 # about fifteen minutes
+    python benchmarks/readme.py --from results.jsonl
+
+The table stands between the two marks in README.md; everything in it is of the one result.
+"""
+
+import argparse
+import datetime
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import geometric_mean
+
+import plot
+
+from cylstm import versions
+from cylstm.threads import usable_cpus
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MARKS = ("<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n")
+PEERS = ("torch", "onnxruntime", "openvino", "jax")
+GROUPS = {
+    "main": "one LSTM layer",
+    "other": "other layers",
+    "variant": "variants of one layer",
+    "step": "one step from Python",
+}
+
+
+def table(about: dict, records: list[dict]) -> str:
+    """Microseconds of each, how many times cylstm's, and the share of the arithmetic limit."""
+    lines = [
+        f"{about['cpu']} ({about['cpu instruction sets'].split(', ')[-1]}), {about['threads']}; "
+        + ", ".join(dict.fromkeys(r["version"] for r in records))
+        + f". Limit: {about['sgemm_gflops']:.0f} GFLOP/s, a large float32 product by OpenBLAS.",
+        "",
+        "| shape | B, T, I, H | pass | cylstm | of limit | cylstm-blas | " + " | ".join(PEERS) + " |",
+        "|" + "---|" * (6 + len(PEERS)),
+    ]
+    for shape, mode in dict.fromkeys((r["shape"], r["mode"]) for r in records):
+        own = {r["contender"]: r for r in records if (r["shape"], r["mode"]) == (shape, mode)}
+        ours = own["cylstm"]
+        cells = [shape, f"{ours['B']}, {ours['T']}, {ours['I']}, {ours['H']}", mode]
+        cells += [f"{ours['median_us']:,.0f}" if mode != "step" else f"{ours['median_us']:.1f}"]
+        cells += [f"{ours['share_of_limit']:.0%}"]
+        for name in ("cylstm-blas", *PEERS):
+            cells.append(f"{own[name]['ratio']:.2f}" if name in own else "-")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def means(records: list[dict]) -> str:
+    """Geometric means of cylstm's speed over the best peer's, by group and pass."""
+    lines = ["| | inference | training | step |", "|---|---|---|---|"]
+    for group, title in GROUPS.items():
+        cells = []
+        for mode in ("forward", "training", "step"):
+            best: dict[str, float] = {}
+            for r in records:
+                if (r["group"], r["mode"]) == (group, mode) and r["contender"] in PEERS:
+                    best[r["shape"]] = min(r["ratio"], best.get(r["shape"], r["ratio"]))
+            cells.append(
+                f"{geometric_mean(best.values()):.2f}, least {min(best.values()):.2f}" if best else "-"
+            )
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def memory(path: Path) -> str:
+    """The peaks of the shape that is measured for memory."""
+    _, *records = plot.lines(path)
+    peaks = {r["contender"]: r["peak_bytes"] for r in records if "peak_bytes" in r}
+    if "torch" not in peaks:
+        return ""
+    share = peaks["cylstm"] / peaks["torch"]
+    return (
+        f"\nMemory of a training pass of `long-64` (T 1000, B 64, I and H 256), above inputs and weights: "
+        f"{peaks['cylstm'] / 1e6:.0f} MB, PyTorch {peaks['torch'] / 1e6:.0f} MB ({share:.2f}).\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--from", dest="result", type=Path, help="a result of run.py, instead of a new one")
+    options = parser.parse_args()
+    path = options.result
+    if path is None:
+        cpu = re.sub(r"\W+", "-", versions.describe()["cpu"]).strip("-").lower()
+        path = RESULTS / f"{datetime.date.today()}-{cpu}-{usable_cpus()}-threads.jsonl"
+        with path.open("w", encoding="utf-8") as out:
+            subprocess.run([sys.executable, str(Path(__file__).with_name("run.py"))], stdout=out, check=True)
+    about, records = plot.read(path)
+    plot.draw(records, about, RESULTS / "speed-up.png")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    body = means(records) + "\n" + table(about, records) + memory(path)
+    begin, end = MARKS
+    new = re.sub(f"{begin}.*{end}", lambda _: begin + "\n" + body + "\n" + end, text, flags=re.DOTALL)
+    (ROOT / "README.md").write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
