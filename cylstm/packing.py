@@ -162,6 +162,15 @@ class Batch(NamedTuple):
     values: Array
     packing: Packing
 
+    def as_it_is(self, dtype: np.dtype[Any]) -> Array | None:
+        """The packed rows (N, features) where they stand in that order and dtype already, else None."""
+        values = self.values
+        if values.dtype != dtype or not values.dtype.isnative or not values.flags.c_contiguous:
+            return None
+        if values.ndim == 3 and self.packing.index(reverse=False) is not None:
+            return None
+        return values.reshape(self.packing.N, values.shape[-1])
+
     def into(self, out: Array, reverse: bool = False) -> None:
         """Write all packed rows to out (N, features), in its dtype."""
         values, features = self.values, self.values.shape[-1]

@@ -182,24 +182,37 @@ class Workspace:
                 np.empty((len(self.parts), plan.B, plan.width(s)), self.layer.dtype) for s in spec.states
             )
         self.learned = {}
-        batch.into(self.buffer("x", 0, 0), self.layer.reverse)
+        given = None if self.training or plan.D == 2 else self._as_it_is(batch)
+        if given is None:
+            batch.into(self.buffer("x", 0, 0), self.layer.reverse)
         self._mask_input(0)
-        for k, (l, d) in enumerate(self.parts):
-            if d:
-                np.take(self.input(l, 0), self.packing.there, axis=0, out=self.input(l, 1), mode="clip")
-            for s, (name, first, *_) in enumerate(self.states[k]):
-                first[...] = self._initial(name, k, l, d) if state is None else state[s][k, by_length]
-                self.buffer(name, l, d)[: plan.B, plan.width(name) :] = 0
-            self._draw(l, d)
-            self.passes[l, d].forward(threads.get_num_threads())
-            for s, (_, _, rows, last) in enumerate(self.states[k]):
-                final[s][k, by_length] = rows[last]
-            if d == plan.D - 1:
-                self._hand_up(l)
+        for l in range(plan.L):
+            places = [(l * plan.D + d, d) for d in range(plan.D)]
+            for k, d in places:
+                if d:
+                    np.take(self.input(l, 0), self.packing.there, axis=0, out=self.input(l, 1), mode="clip")
+                for s, (name, first, *_) in enumerate(self.states[k]):
+                    first[...] = self._initial(name, k, l, d) if state is None else state[s][k, by_length]
+                    self.buffer(name, l, d)[: plan.B, plan.width(name) :] = 0
+                self._draw(l, d)
+            self._go_through(l, given if l == 0 else None)
+            for k, _ in places:
+                for s, (_, _, rows, last) in enumerate(self.states[k]):
+                    final[s][k, by_length] = rows[last]
+            self._hand_up(l)
         if plan.reverse:
             top = self.hidden(plan.L - 1, 0)
             np.take(top, self.packing.back, axis=0, out=self.buffers["out"], mode="clip")
         return (self.buffers["out"] if "out" in self.buffers else self.hidden(plan.L - 1, 0)), final
+
+    def _go_through(self, l: int, x: Array | None) -> None:
+        """The engine's passes of a layer, in every direction."""
+        n, passes = threads.get_num_threads(), [self.passes[l, d] for d in range(self.plan.D)]
+        if len(passes) == 2 and self.packed is not None:
+            _packed.forward_both(passes[0], passes[1], n)
+            return
+        for one in passes:
+            one.forward(n, x)
 
     def _initial(self, state: str, k: int, l: int, d: int) -> Any:
         """What a layer's state starts from: zeros, or what it has learned."""
@@ -295,14 +308,16 @@ class Workspace:
             if dstate is not None:
                 buffers[f"d{name}"][..., : self.plan.width(name)] = dstate[s][:, by_length]
         both = buffers["dout" if D == 2 else "dy0"]
-        dy.into(both, self.layer.reverse)
+        given = None if D == 2 or self.plan.projects else self._as_it_is(dy)
+        if given is None:
+            dy.into(both, self.layer.reverse)
         for l in reversed(range(self.plan.L)):
             if D == 2:
                 buffers["dy0"][...] = buffers["dout"][:, P:]
                 np.take(buffers["dy0"], self.packing.there, axis=0, out=buffers["dy1"], mode="clip")
                 buffers["dy0"][...] = buffers["dout"][:, :P]
             for d in range(D):
-                self._go_back(l, d, need_dx or l > 0)
+                self._go_back(l, d, need_dx or l > 0, given if l == self.plan.L - 1 else None)
             if D == 2 and l:
                 np.take(self.input(l, 1), self.packing.back, axis=0, out=both, mode="clip")
                 both += self.input(l, 0)
@@ -318,12 +333,18 @@ class Workspace:
             gradient += firsts[name][k].sum(axis=0)
         return self._input_gradient() if need_dx else None, initial
 
-    def _go_back(self, l: int, d: int, need_dx: bool) -> None:
+    def _as_it_is(self, batch: Batch) -> Array | None:
+        """A caller's rows where they stand, if the engine can read them there and only reads."""
+        if self.layer.reverse or self.packed is None:
+            return None
+        return batch.as_it_is(self.layer.dtype)
+
+    def _go_back(self, l: int, d: int, need_dx: bool, dy: Array | None) -> None:
         padded = self.packed is not None and self.layer.spec.own
         if padded:
             own = self._own_gradient(l, d).reshape(len(self.d_own), self.plan.H)
             self.d_own[:, : self.plan.H] = own
-        self.passes[l, d].backward(need_dx, threads.get_num_threads())
+        self.passes[l, d].backward(need_dx, threads.get_num_threads(), dy)
         if padded:
             own[...] = self.d_own[:, : self.plan.H]
 

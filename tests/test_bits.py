@@ -91,6 +91,18 @@ def test_any_number_of_threads(rng, cell, sizes, dtype):
 
 
 @pytest.mark.parametrize("cell", LAYERS)
+def test_directions_side_by_side(rng, cell):
+    layer = make(cell, 30, 70, 2, bidirectional=True, seed=0)
+    x = rng.standard_normal((60, 3, 30)).astype("f")
+    y, final = layer(x, threads=1)
+    for n in (2, 3, 5):
+        again, last = layer(x, threads=n)
+        same(again, y, f"{n} threads")
+        for ours, theirs in zip(parts_of(last), parts_of(final), strict=True):
+            same(ours, theirs, f"{n} threads")
+
+
+@pytest.mark.parametrize("cell", LAYERS)
 def test_gradients_over_chunks_of_time(rng, cell):
     """Backward through the second half, then, with the gradient of the state between, through the first."""
     layer = make(cell, 5, 37, seed=0)

@@ -141,7 +141,7 @@ cdef class LayerPass:
         PyBuffer_Release(&view)
         return address
 
-    def forward(self, int threads=1):
+    def forward(self, int threads=1, x=None):
         """Fill gates and the states after the initial one; on as many threads as BLAS has."""
         with nogil:
             if self.double_precision:
@@ -149,7 +149,7 @@ cdef class LayerPass:
             else:
                 forward[float](&self.p, 0)
 
-    def backward(self, bint need_dx=True, int threads=1):
+    def backward(self, bint need_dx=True, int threads=1, dy=None):
         """Turn gates into gradients, dh and dc into those of the initial state; add to those of weights.
 
         h is used up: afterwards it holds h_{t-1} of every packed row.

@@ -31,6 +31,7 @@ cdef extern from "cylstm/pass.h" nogil:
     Py_ssize_t cyl_panel(int isa, size_t size)
     Py_ssize_t cyl_tile(int isa)
     Py_ssize_t cyl_strips(int cell, Py_ssize_t tile, Py_ssize_t H, Py_ssize_t P)
+    bint cyl_side_by_side(const cyl_pass *, int, size_t)
     int cyl_divide(const cyl_pass *, int, Py_ssize_t, Py_ssize_t, size_t, int, cyl_part *, cyl_meeting *)
     void cyl_pack_rows_f32(float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t)
     void cyl_pack_rows_f64(double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t)
@@ -82,6 +83,24 @@ cdef struct Job:
 cdef void run_part(void *job, int index) noexcept nogil:
     cdef Job *j = <Job *>job
     j.function(j.p, &j.parts[index])
+
+
+cdef void run_side(void *jobs, int index) noexcept nogil:
+    run_part(<Job *>jobs + index, 0)
+
+
+def forward_both(PackedPass a, PackedPass b, int threads=1):
+    """The forward passes of both directions of a layer, side by side where that is faster."""
+    cdef Job jobs[2]
+    cdef size_t size = 8 if a.double_precision else 4
+    with nogil:
+        if cyl_side_by_side(&a.p, threads, size) and take_team(2) == 2:
+            divide(&jobs[0], &a.p, a.isa, a.double_precision, False, 1)
+            divide(&jobs[1], &b.p, b.isa, b.double_precision, False, 1)
+            run_team(run_side, jobs, 2)
+        else:
+            run(&a.p, a.isa, a.double_precision, False, threads)
+            run(&b.p, b.isa, b.double_precision, False, threads)
 
 
 def panel(int isa, int itemsize):
@@ -248,22 +267,30 @@ cdef class PackedPass:
         """Address of a named array of this shape; self.arrays keeps it alive."""
         return address(name, self.arrays[name], shape, self.double_precision, writable)
 
-    def forward(self, int threads=1):
-        """Fill gates and the states after the initial one; returns the number of threads that did."""
+    def forward(self, int threads=1, x=None):
+        """Fill gates and the states after the initial one, from an x (N, I) of this call or that planned."""
+        cdef cyl_pass p = self.p
+        if x is not None:
+            p.x = address("x", x, (p.N, p.I), self.double_precision, False)
         with nogil:
-            threads = run(&self.p, self.isa, self.double_precision, False, threads)
-        return threads
+            run(&p, self.isa, self.double_precision, False, threads)
 
-    def backward(self, bint need_dx=True, int threads=1):
-        """Turn gates into gradients, dh and dc into those of the initial state; add to those of weights."""
+    def backward(self, bint need_dx=True, int threads=1, dy=None):
+        """Turn gates into gradients, dh and dc into those of the initial state; add to those of weights.
+
+        From a dy (N, P) of this call, which is only read, or the planned one.
+        """
         cdef cyl_pass p = self.p
         if not p.trains:
             raise ValueError("backward: this pass was planned for inference")
+        if dy is not None:
+            if p.w_hr != NULL:
+                raise ValueError("dy: expected the planned one of a projection, which is written to")
+            p.dy = address("dy", dy, (p.N, p.P), self.double_precision, False)
         if not need_dx:
             p.dx = NULL
         with nogil:
-            threads = run(&p, self.isa, self.double_precision, True, threads)
-        return threads
+            run(&p, self.isa, self.double_precision, True, threads)
 
 
 cdef void *address(str name, array, tuple shape, bint double_precision, bint writable) except? NULL:
@@ -281,18 +308,24 @@ cdef void *address(str name, array, tuple shape, bint double_precision, bint wri
     return place
 
 
+cdef int divide(Job *job, const cyl_pass *p, int isa, bint double_precision, bint back,
+                int threads) noexcept nogil:
+    """Make the parts of a pass for at most so many threads; returns how many there are."""
+    cdef const cyl_pass_functions *functions = &cyl_passes_f64 if double_precision else &cyl_passes_f32
+    cdef size_t size = 8 if double_precision else 4
+    job.p, job.function = p, functions.backward[isa] if back else functions.forward[isa]
+    return cyl_divide(p, min(threads, CYL_MOST_PARTS), cyl_panel(isa, size), cyl_tile(isa), size, back,
+                      job.parts, job.meetings)
+
+
 cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int threads) noexcept nogil:
     """A pass by at most so many threads; returns how many there were."""
     cdef Job job
-    cdef const cyl_pass_functions *functions = &cyl_passes_f64 if double_precision else &cyl_passes_f32
-    cdef size_t size = 8 if double_precision else 4
     cdef int taken
-    cdef Py_ssize_t panel = cyl_panel(isa, size), tile = cyl_tile(isa)
-    job.p, job.function = p, functions.backward[isa] if back else functions.forward[isa]
-    threads = cyl_divide(p, min(threads, CYL_MOST_PARTS), panel, tile, size, back, job.parts, job.meetings)
+    threads = divide(&job, p, isa, double_precision, back, threads)
     taken = take_team(threads)
     if taken < threads:
-        threads = cyl_divide(p, taken, panel, tile, size, back, job.parts, job.meetings)
+        threads = divide(&job, p, isa, double_precision, back, taken)
     if taken == 1:
         run_part(&job, 0)
     else:

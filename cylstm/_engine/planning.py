@@ -86,7 +86,7 @@ class Plan:
         """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
 
         Kept from forward to backward: what a layer and direction has of its own. The rest is scratch. In
-        inference layers and directions share what dies within a pass, and hidden sequences take turns.
+        inference layers share what dies within a pass, and hidden sequences take turns.
         """
         N, P = self.N, self.P
         shapes: dict[str, Shape] = {"no_bias": (self.G * self.H,)}
@@ -155,7 +155,7 @@ class Plan:
         """A buffer's name: of its own in training, shared where inference allows."""
         if not self.training:
             shared = {"h": (layer % 2, d), "x": (min(layer, 1), d)}
-            layer, d = shared.get(kind, (0, 0))
+            layer, d = shared.get(kind, (0, d))
         return f"{kind}{layer}_{d}"
 
 

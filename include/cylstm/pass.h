@@ -83,6 +83,8 @@ typedef struct {
 } cyl_pass_functions;
 
 #define CYL_ROWS_AT_ONCE 256 /* of which the backward pass keeps the gradients in cache */
+#define CYL_NEAR 512e3      /* bytes of weights that stay in a core's own cache */
+#define CYL_LEAST_FLOP 3e6  /* less is done before another thread is awake */
 #define CYL_APART 128 /* bytes: what threads write is kept in different ones, for processors fetch lines in pairs */
 #define CYL_FEW_ROWS 16      /* fewer in a step: the product with x takes several steps at once */
 #define CYL_ROWS_AHEAD 32    /* that many rows of them */
@@ -156,21 +158,32 @@ static inline ptrdiff_t cyl_share_of(ptrdiff_t pieces, ptrdiff_t group, int k, i
     return first < pieces ? first : pieces;
 }
 
+/* Numbers in the weights that a step reads. */
+static inline double cyl_weights(const cyl_pass *p) {
+    return (double)cyl_cell_shapes[p->cell].gates * (double)p->Hp * (double)(p->I + p->P);
+}
+
+/* Whether two passes, both like p, are done sooner side by side than one after the other by n threads each: where
+ * these would have to meet at every step, over weights that are near enough for one. */
+static inline int cyl_side_by_side(const cyl_pass *p, int n, size_t real) {
+    return n > 1 && n < 4 && p->B < 4 * n && cyl_weights(p) * (double)real <= CYL_NEAR &&
+           2 * cyl_weights(p) * (double)p->N >= CYL_LEAST_FLOP;
+}
+
 /* The parts of a call for at most n threads; returns how many there are. meetings: 2 n of them. */
 static inline int cyl_divide(
     const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_t tile, size_t real, int backward, cyl_part *parts, cyl_meeting *meetings) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
     const ptrdiff_t units = p->Hp / panel, wide = p->Pp / panel, tiles = cyl_tiles(p->H, tile);
-    const double weights = (double)cell->gates * (double)p->Hp * (double)(p->I + p->P);
-    const double step = 2 * weights * (double)p->N / (double)(p->T ? p->T : 1);
+    const double step = 2 * cyl_weights(p) * (double)p->N / (double)(p->T ? p->T : 1);
     const int own = backward && cell->own;
-    const int by_rows = !cyl_needs_rows(p) && !own && p->B >= 4 * n && weights * (double)real <= 512e3;
+    const int by_rows = !cyl_needs_rows(p) && !own && p->B >= 4 * n && cyl_weights(p) * (double)real <= CYL_NEAR;
     const ptrdiff_t group = CYL_APART / (panel * (ptrdiff_t)real) > 1 ? CYL_APART / (panel * (ptrdiff_t)real) : 1;
     const ptrdiff_t pieces = by_rows ? p->B : cyl_tiles(units < wide ? units : wide, group);
     if (n > CYL_MOST_PARTS) n = CYL_MOST_PARTS;
     if (n > pieces) n = (int)pieces;
     /* Waking a thread takes 40 us, a meeting 0.2: less work than that is done alone. */
-    if (step * (double)p->T < 3e6 || (!by_rows && step < 4e4) || n < 1) n = 1;
+    if (step * (double)p->T < CYL_LEAST_FLOP || (!by_rows && step < 4e4) || n < 1) n = 1;
     for (int k = 0; k < 2 * n; k++) meetings[k].count = 0;
     ptrdiff_t row = 0;
     double before = 0;
