@@ -118,7 +118,8 @@ CYL_TARGET static void CYL_KERNEL(cyl_four_panels)(
 CYL_TARGET static void CYL_KERNEL(cyl_product)(
     int add, CYL_REAL *c, ptrdiff_t ldc, ptrdiff_t apart, const CYL_REAL *a, ptrdiff_t lda, ptrdiff_t rows,
     const CYL_REAL *b, ptrdiff_t panel, ptrdiff_t panels, ptrdiff_t K) {
-    const ptrdiff_t tiles = (rows + CYL_TILE - 1) / CYL_TILE;
+    /* Rows that are 4 KiB apart share a set of the L1 cache: 6 of them stay there, 12 do not. */
+    const ptrdiff_t most = lda * (ptrdiff_t)sizeof(CYL_REAL) % 4096 ? CYL_TILE : 6, tiles = (rows + most - 1) / most;
     ptrdiff_t j = 0;
     if (rows == 1)
         for (; j + 4 <= panels; j += 4)
