@@ -32,13 +32,13 @@ GROUPS = {
 
 
 def table(about: dict, records: list[dict]) -> str:
-    """Microseconds of each, how many times cylstm's, and the share of the arithmetic limit."""
+    """Microseconds of each, how many times cylstm's, and the share of a large product's speed."""
     lines = [
         f"{about['cpu']} ({about['cpu instruction sets'].split(', ')[-1]}), {about['threads']}; "
         + ", ".join(dict.fromkeys(r["version"] for r in records))
-        + f". Limit: {about['sgemm_gflops']:.0f} GFLOP/s, a large float32 product by OpenBLAS.",
+        + f". A large float32 product by OpenBLAS: {about['sgemm_gflops']:.0f} GFLOP/s.",
         "",
-        "| shape | B, T, I, H | pass | cylstm | of limit | cylstm-blas | " + " | ".join(PEERS) + " |",
+        "| shape | B, T, I, H | pass | cylstm | of sgemm | cylstm-blas | " + " | ".join(PEERS) + " |",
         "|" + "---|" * (6 + len(PEERS)),
     ]
     for shape, mode in dict.fromkeys((r["shape"], r["mode"]) for r in records):

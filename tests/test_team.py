@@ -66,6 +66,7 @@ def test_64_python_threads_get_the_same_bits(rng):
 
 
 @posix
+@packed_only  # A child that is forked while OpenBLAS works inherits its locks as they are
 def test_children_forked_at_any_moment_compute_the_same():
     """Also those that are forked while another thread has the team at work."""
     code = """
