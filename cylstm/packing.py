@@ -1,7 +1,7 @@
 """Sequences of different length in one batch: its real steps, in the order in which the engine takes them."""
 
-import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,29 @@ from cylstm import _checks
 
 Array = NDArray[Any]
 Index = NDArray[np.intp]
+
+
+T = TypeVar("T")
+
+
+class _kept(Generic[T]):
+    """A property that is computed once.
+
+    Without the lock of functools.cached_property (up to Python 3.11): a child forked while another thread holds
+    it would wait in vain.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 class Packing:
@@ -66,7 +89,7 @@ class Packing:
         for array in (self.rows, self._lengths, self._starts, *(() if self.order is None else (self.order,))):
             array.flags.writeable = False  # the engine trusts what it has checked
 
-    @functools.cached_property
+    @_kept
     def lengths(self) -> Index:
         """(B,), the steps of every sequence of the batch."""
         if self.order is None:
@@ -86,11 +109,11 @@ class Packing:
         """Rows of (T.B, features) in packed order, (N,); None: all of them as they stand."""
         return self._reversed_index if reverse else self._index
 
-    @functools.cached_property
+    @_kept
     def _index(self) -> Index | None:
         return None if self.order is None else self._places(self._step)
 
-    @functools.cached_property
+    @_kept
     def _reversed_index(self) -> Index:
         return self._places(self._lengths[self._sequence] - 1 - self._step)
 
@@ -99,16 +122,16 @@ class Packing:
         places: Index = t * self.B + b
         return places
 
-    @functools.cached_property
+    @_kept
     def _step(self) -> Index:
         return np.repeat(np.arange(len(self.rows)), self.rows)
 
-    @functools.cached_property
+    @_kept
     def _sequence(self) -> Index:
         places: Index = np.arange(self.N) - self._starts[self._step]
         return places
 
-    @functools.cached_property
+    @_kept
     def there(self) -> Index:
         """Packed rows of the forward order as the reversed order takes them."""
         place = np.empty(self.T * self.B, np.intp)
@@ -116,14 +139,14 @@ class Packing:
         there: Index = place[self._reversed_index]
         return there
 
-    @functools.cached_property
+    @_kept
     def back(self) -> Index:
         """The inverse of `there`."""
         back = np.empty(self.N, np.intp)
         back[self.there] = np.arange(self.N)
         return back
 
-    @functools.cached_property
+    @_kept
     def last(self) -> Index:
         """Row of each sequence's last state among (B + N) rows of states, the first B being the initial."""
         sequence = np.arange(self.B)
@@ -131,7 +154,7 @@ class Packing:
         rows: Index = np.where(step < 0, 0, self.B + self._starts[step]) + sequence
         return rows
 
-    @functools.cached_property
+    @_kept
     def last_in_turn(self) -> Index:
         """The same among (2 B) rows, blocks being written in turn."""
         rows: Index = self._lengths % 2 * self.B + np.arange(self.B)

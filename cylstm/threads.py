@@ -123,6 +123,8 @@ _prepared: list[bool] = []  # the default number was applied
 _registered: list[Any] = []  # threadpoolctl knows the team
 _libraries: list[Any] = []
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child may inherit it held by a thread that it has not
+    os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))
 _call = threading.local()  # .threads: those of the call that this thread is in
 
 

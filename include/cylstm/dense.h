@@ -2,8 +2,8 @@
  *
  *     cyl_dense_<f32|f64>[isa](y, x, w, b, rows, inputs, outputs, ldx, from, to)
  *
- * y (rows, outputs), x (rows, inputs) with ldx from row to row, b (outputs) or NULL; w as cyl_pack_rows packs it: panels
- * of CYL_PANEL outputs. Columns [from, to) of y are computed, from being a multiple of CYL_PANEL. Each sum begins with
+ * y (rows, outputs), x (rows, inputs) with ldx from row to row, b (outputs) or NULL; w as cyl_pack_rows packs it:
+ * panels of CYL_PANEL outputs. Columns [from, to) of y are computed, from being a multiple of CYL_PANEL. Each sum begins with
  * the bias and runs over the inputs in ascending order, so its bits do not depend on how rows and columns are cut.
  */
 #ifndef CYLSTM_DENSE_H

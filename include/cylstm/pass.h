@@ -174,7 +174,8 @@ static inline int cyl_side_by_side(const cyl_pass *p, int n, size_t real) {
 
 /* The parts of a call for at most n threads; returns how many there are. meetings: 2 n of them. */
 static inline int cyl_divide(
-    const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_t tile, size_t real, int backward, cyl_part *parts, cyl_meeting *meetings) {
+    const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_t tile, size_t real, int backward, cyl_part *parts,
+    cyl_meeting *meetings) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
     const ptrdiff_t units = p->Hp / panel, wide = p->Pp / panel, tiles = cyl_tiles(p->H, tile);
     const double step = 2 * cyl_weights(p) * (double)p->N / (double)(p->T ? p->T : 1);

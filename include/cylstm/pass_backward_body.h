@@ -30,7 +30,8 @@ CYL_TARGET static void CYL_KERNEL(cyl_split)(
 }
 
 /* From dL/dh_t and dL/dc_t to what the cell put out: back through cyl_finish_step. */
-CYL_TARGET static void CYL_KERNEL(cyl_begin_step_back)(const cyl_pass *p, cyl_part *w, const cyl_step *s, ptrdiff_t end) {
+CYL_TARGET static void CYL_KERNEL(cyl_begin_step_back)(
+    const cyl_pass *p, cyl_part *w, const cyl_step *s, ptrdiff_t end) {
     const ptrdiff_t from = CYL_COLUMNS(w->wide, p->P), to = CYL_COLUMNS(w->wide_end, p->P), panel = p->P * CYL_PANEL;
     CYL_REAL *dh = (CYL_REAL *)p->dh, *dy = CYL_ROW(p->dy, s->start, p->P);
     /* Rows that end at this step still hold dL/d(last h): no later step has touched them. */
@@ -112,14 +113,9 @@ CYL_TARGET static void CYL_KERNEL(cyl_products_back)(
         const ptrdiff_t ld = q->to_extra ? p->ld_extra : p->ld_gates;
         const CYL_REAL *w_t = (const CYL_REAL *)p->w_hh_t + w->wide * panel + q->first * p->Hp * CYL_PANEL;
         CYL_REAL *to_d = (CYL_REAL *)(q->from_extra ? p->dextra : mask ? p->dh_masked : p->dh);
-        const ptrdiff_t panels = w->wide_end - w->wide, at_once = rows == 1 ? 4 : panels; /* up and down in turn */
-        for (ptrdiff_t done = 0; done < panels; done += at_once) {
-            const ptrdiff_t n = panels - done < at_once ? panels - done : at_once;
-            const ptrdiff_t first = s->odd ? panels - done - n : done;
-            CYL_KERNEL(cyl_product)
-            (!q->from_extra && !mask, to_d + w->row * p->Pp + place + first * CYL_PANEL, p->Pp, CYL_PANEL,
-             dz + w->row * ld, ld, rows, w_t + first * panel, panel, n, q->count * p->Hp);
-        }
+        CYL_KERNEL(cyl_product_turned)
+        (s->odd, !q->from_extra && !mask, to_d + w->row * p->Pp + place, p->Pp, CYL_PANEL, dz + w->row * ld, ld,
+         rows, w_t, panel, w->wide_end - w->wide, q->count * p->Hp);
         if (!mask) continue;
         CYL_KERNEL(cyl_masked)(to_d, to_d, mask, p->Pp, p->P, w->row, end, from, to);
         if (!q->from_extra)

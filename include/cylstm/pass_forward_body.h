@@ -20,7 +20,8 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_input_product)(
     const cyl_pass *p, ptrdiff_t unit, ptrdiff_t row, ptrdiff_t rows, CYL_REAL *z, ptrdiff_t ldz, ptrdiff_t gate) {
     const ptrdiff_t G = cyl_cell_shapes[p->cell].gates, panel = p->I * CYL_PANEL;
     CYL_KERNEL(cyl_product)
-    (0, z, ldz, gate, CYL_ROW(p->x, row, p->I), p->I, rows, (const CYL_REAL *)p->w_ih + unit * G * panel, panel, G, p->I);
+    (0, z, ldz, gate, CYL_ROW(p->x, row, p->I), p->I, rows, (const CYL_REAL *)p->w_ih + unit * G * panel, panel, G,
+     p->I);
 }
 
 /* Where the gates and extra planes of a panel of units stand. */
@@ -42,8 +43,8 @@ CYL_TARGET static void CYL_KERNEL(cyl_state_products)(
         const CYL_REAL *source = q->from_extra ? CYL_ROW(p->extra, s->once + row, p->ld_extra)
                                                : CYL_KERNEL(cyl_source)(p, s) + row * p->Pp;
         CYL_REAL *to = q->to_extra ? z->extra : z->gates + q->first * z->gate;
-        CYL_KERNEL(cyl_product)
-        (!q->to_extra, to, q->to_extra ? z->ld_extra : z->ld_gates, z->gate, source,
+        CYL_KERNEL(cyl_product_turned)
+        (s->odd, !q->to_extra, to, q->to_extra ? z->ld_extra : z->ld_gates, z->gate, source,
          q->from_extra ? p->ld_extra : p->Pp, rows, w, panel, q->count, p->P);
     }
 }
@@ -201,7 +202,8 @@ CYL_TARGET static void CYL_KERNEL(cyl_pass_fwd)(const cyl_pass *p, cyl_part *w) 
     while (t < p->T) {
         const ptrdiff_t first = start;
         ptrdiff_t rows = 0, last = t;
-        while (last < p->T && (last == t || (!fused && rows + p->rows[last] <= CYL_ROWS_AHEAD))) rows += p->rows[last++];
+        while (last < p->T && (last == t || (!fused && rows + p->rows[last] <= CYL_ROWS_AHEAD)))
+            rows += p->rows[last++];
         for (ptrdiff_t panel = w->unit; panel < w->unit_end && !fused; panel++) {
             CYL_REAL *z = CYL_ROW(p->gates, p->trains ? first : 0, p->ld_gates) + panel * CYL_PANEL;
             CYL_KERNEL(cyl_input_product)(p, panel, first, rows, z, p->ld_gates, p->Hp);

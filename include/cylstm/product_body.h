@@ -86,11 +86,11 @@ CYL_TARGET static void CYL_KERNEL(cyl_tile_strip)(
 #undef CYL_CASE
 #undef CYL_CASES
 
-/* One row times four panels at once: eight sums, as many as hide the latency of an addition. */
-CYL_TARGET static void CYL_KERNEL(cyl_four_panels)(
+/* One row times two panels at once: four sums, as many as hide the latency of an addition behind reads from L2. */
+CYL_TARGET static void CYL_KERNEL(cyl_two_panels)(
     int add, CYL_REAL *c, ptrdiff_t apart, const CYL_REAL *a, const CYL_REAL *b, ptrdiff_t panel, ptrdiff_t K) {
     const CYL_V zero = {0};
-#define CYL_EACH(X) X(0) X(1) X(2) X(3)
+#define CYL_EACH(X) X(0) X(1)
 #define CYL_BEGIN(m)                                                 \
     CYL_V left##m = zero, right##m = zero;                           \
     if (add) {                                                       \
@@ -122,14 +122,26 @@ CYL_TARGET static void CYL_KERNEL(cyl_product)(
     const ptrdiff_t most = lda * (ptrdiff_t)sizeof(CYL_REAL) % 4096 ? CYL_TILE : 6, tiles = (rows + most - 1) / most;
     ptrdiff_t j = 0;
     if (rows == 1)
-        for (; j + 4 <= panels; j += 4)
-            CYL_KERNEL(cyl_four_panels)(add, c + j * apart, apart, a, b + j * panel, panel, K);
+        for (; j + 2 <= panels; j += 2)
+            CYL_KERNEL(cyl_two_panels)(add, c + j * apart, apart, a, b + j * panel, panel, K);
     for (; j < panels; j++)
         for (ptrdiff_t i = 0; i < tiles; i++) {
             const ptrdiff_t first = rows * i / tiles, last = rows * (i + 1) / tiles;
             CYL_KERNEL(cyl_tile_rows)
             ((int)(last - first), add, c + first * ldc + j * apart, ldc, a + first * lda, lda, b + j * panel, K);
         }
+}
+
+/* The same, one row's panels from the last to the first if `down`: what was read last is still in cache. */
+CYL_TARGET static void CYL_KERNEL(cyl_product_turned)(
+    int down, int add, CYL_REAL *c, ptrdiff_t ldc, ptrdiff_t apart, const CYL_REAL *a, ptrdiff_t lda, ptrdiff_t rows,
+    const CYL_REAL *b, ptrdiff_t panel, ptrdiff_t panels, ptrdiff_t K) {
+    const ptrdiff_t at_once = rows == 1 ? 2 : panels;
+    for (ptrdiff_t done = 0; done < panels; done += at_once) {
+        const ptrdiff_t n = panels - done < at_once ? panels - done : at_once;
+        const ptrdiff_t first = down ? panels - done - n : done;
+        CYL_KERNEL(cyl_product)(add, c + first * apart, ldc, apart, a, lda, rows, b + first * panel, panel, n, K);
+    }
 }
 
 /* Columns [from, to) of c, whose last panel need not be whole; from is a multiple of PANEL. */
