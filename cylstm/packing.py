@@ -18,8 +18,8 @@ T = TypeVar("T")
 class _kept(Generic[T]):
     """A property that is computed once.
 
-    Without the lock of functools.cached_property (up to Python 3.11): a child forked while another thread holds
-    it would wait in vain.
+    Without the lock of functools.cached_property (up to Python 3.11): a child that is forked while another
+    thread holds it would wait in vain.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -28,9 +28,9 @@ class _kept(Generic[T]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, instance: Any, owner: type) -> Any:
+    def __get__(self, instance: Any, owner: type) -> T:
         if instance is None:
-            return self
+            return self  # type: ignore[return-value]
         value = instance.__dict__[self._name] = self._compute(instance)
         return value
 
