@@ -123,15 +123,20 @@ class Linear(Layer):
         return [(workspace.packed_pass(self),)]
 
     def packed_weight(self) -> Array:
-        """In panels, at the parameters' version."""
+        """In panels, at the parameters' version; shared by all that run."""
         version = (self._store.place, self._store.version)
         packed = self._packed
         if packed is None or packed[0] != version:
-            unit = isa.unit(self.dtype.itemsize)
-            out = np.empty(-(-self.output_size // unit) * unit * self.input_size, self.dtype)
-            _packed.pack_rows(out, unit, self.parameters["weight"], 1)
-            packed = self._packed = (version, out)
+            packed = self._packed = (version, self.pack(None))
         return packed[1]
+
+    def pack(self, out: Array | None) -> Array:
+        """The weight in panels, in out or a new array."""
+        unit = isa.unit(self.dtype.itemsize)
+        if out is None:
+            out = np.empty(-(-self.output_size // unit) * unit * self.input_size, self.dtype)
+        _packed.pack_rows(out, unit, self.parameters["weight"], 1)
+        return out
 
     def _backward(
         self, workspace: "_Workspace", dy: Batch, dstate: None, need_dx: bool
@@ -154,10 +159,12 @@ class _Workspace:
     """x and y of N rows; in the backward pass dy takes the place of y, and then dx that of x."""
 
     def __init__(self, training: bool) -> None:
+        self.training = training
         self.arena = Arena()
         self.x: Array = np.empty((0, 0))
         self.y: Array = self.x
-        self._pass: tuple[Any, ...] = (None, None)
+        self._own: Array | None = None  # the packed weight of training, in the same array every time
+        self._pass: tuple[Any, Any] = (None, None)
 
     def prepare(self, N: int, layer: Linear) -> None:
         if self.x.shape == (N, layer.input_size) and self.y.shape == (N, layer.output_size):
@@ -168,12 +175,13 @@ class _Workspace:
 
     def packed_pass(self, layer: Linear) -> _packed_dense.PackedDense:
         """The pass over these rows with the weights as they are now."""
-        weight = layer.packed_weight()
-        if self._pass[0] is not weight:
+        version = (layer._store.place, layer._store.version)
+        if self._pass[0] != version:
+            if self.training:
+                weight = self._own = layer.pack(self._own)
+            else:
+                weight = layer.packed_weight()
             bias = layer.parameters.get("bias", self.none)
-            self._pass = (
-                weight,
-                _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected()),
-            )
+            self._pass = (version, _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected()))
         found: _packed_dense.PackedDense = self._pass[1]
         return found
