@@ -31,6 +31,7 @@ class Difference(NamedTuple):
 def read(path: Path) -> tuple[dict[str, Any], dict[Key, list[float]]]:
     """The line about the machine, and the rounds by shape, pass and contender."""
     about, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = [record for record in records if "peak_bytes" not in record]
     if any("rounds_us" not in record for record in records):
         raise SystemExit(f"{path}: no rounds in it; it is of an older run.py")
     return about, {(r["shape"], r["mode"], r["contender"]): r["rounds_us"] for r in records}
@@ -72,13 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not keys:
         raise SystemExit("the two results have no measurement in common")
     slower = False
-    print(f"{'shape':<12} {'pass':<9} {'after / before':>14}")
+    print(f"{'shape':<13} {'pass':<9} {'after / before':>14}")
     for key in keys:
         shared = all((key[0], key[1], "torch") in rounds for rounds in (old, new))
         to = "torch" if shared else None
         found = difference(relative(old, key, to), relative(new, key, to))
         slower |= found.verdict == "slower"
-        print(f"{key[0]:<12} {key[1]:<9} {found.ratio:>14.3f}  {found.verdict}")
+        print(f"{key[0]:<13} {key[1]:<9} {found.ratio:>14.3f}  {found.verdict}")
     return int(slower)
 
 

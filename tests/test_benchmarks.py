@@ -26,6 +26,7 @@ def result(path, rng, *, speed=1.0, machine=1.0, torch=True, cpu="one"):
         own = speed if contender == "cylstm" else 1.5
         rounds = (100 * own * machine * rng.uniform(0.99, 1.01, 7)).tolist()
         lines.append({"shape": "tiny", "mode": "forward", "contender": contender, "rounds_us": rounds})
+        lines.append({"shape": "long", "mode": "training", "contender": contender, "peak_bytes": 1})
     path.write_text("\n".join(map(json.dumps, lines)))
     return str(path)
 
@@ -73,3 +74,34 @@ def test_every_shape_says_why_it_is_here_and_how_much_it_computes(monkeypatch):
         assert shape.why
         assert shape.flops("training") > 2 * shape.flops("forward")
         assert np.isclose(shape.lengths().sum(), steps / 2 if shape.ragged else steps, rtol=0.02)
+
+
+def test_a_result_becomes_a_table_and_a_picture(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import plot
+    import readme
+
+    about = {
+        "cpu": "one", "cpu instruction sets": "scalar, avx2", "threads": "1 of 2 CPUs", "sgemm_gflops": 100.0,
+    }  # fmt: skip
+    times = {"cylstm": 10.0, "torch": 30.0, "onnxruntime": 20.0}
+    shape = {"shape": "tiny", "group": "main", "B": 1, "T": 2, "I": 3, "H": 4, "mode": "forward"}
+    lines = [about]
+    for name, time in times.items():
+        figures = {"median_us": time, "ratio": time / 10, "share_of_limit": 0.5, "rounds_us": [time]}
+        lines.append({**shape, "version": name, "contender": name, **figures})
+    lines += [
+        {"contender": name, "peak_bytes": size, "shape": "long"}
+        for name, size in (("cylstm", 5e8), ("torch", 1e9))
+    ]
+    result = tmp_path / "result.jsonl"
+    result.write_text("\n".join(map(json.dumps, lines)))
+    about, records = plot.read(result)
+    plot.draw(records, about, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    assert "| tiny | 1, 2, 3, 4 | forward | 10 | 50% | - | 3.00 | 2.00 | - | - |" in readme.table(
+        about, records
+    )
+    assert "| one LSTM layer | 2.00, least 2.00 | - | - |" in readme.means(records)
+    assert "500 MB, PyTorch 1000 MB (0.50)" in readme.memory(result)
