@@ -4,9 +4,7 @@ import math
 import os
 import subprocess
 import sys
-import threading
 
-import numpy as np
 import pytest
 import threadpoolctl
 
@@ -72,26 +70,6 @@ def test_quotas_of_cgroups_are_read(tmp_path, files, expected):
 def test_importing_brings_in_numpy_only():
     others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm"]
     assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
-
-
-def test_many_threads_may_call_one_layer(rng):
-    layer = cylstm.Sequential(cylstm.LSTM(3, 17, 2, seed=0), cylstm.Linear(17, 2, seed=1))
-    inputs = [rng.standard_normal((int(T), int(B), 3)) for T, B in rng.integers(1, 20, (16, 2))]
-    expected = [layer(x)[0] for x in inputs]
-    wrong = []
-
-    def work(x, y):
-        for _ in range(30):
-            if not np.allclose(layer(x)[0], y, rtol=1e-5, atol=1e-6):
-                wrong.append(x.shape)
-
-    workers = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert wrong == []
-    assert len(layer._spare) <= len(workers)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

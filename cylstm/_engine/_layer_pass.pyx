@@ -1,9 +1,7 @@
 """One recurrent layer's pass over planned buffers, checked once and run many times."""
-from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
-
 from cylstm._engine._blas cimport require
 from cylstm._engine._cells cimport CYL_CELL_COUNT, cyl_cell_shape, cyl_cell_shapes, cyl_detect_isa
+from cylstm._engine._packed cimport address, count_rows
 from cylstm._engine._time_loop cimport Pass, backward, forward
 
 
@@ -42,7 +40,7 @@ cdef class LayerPass:
         p.cell, p.isa, p.T, p.B, p.I, p.H, p.P = cell, isa, rows.shape[0], B, I, H, P
         p.clip, p.zoneout_h, p.zoneout_c = clip, zoneout_h, zoneout_c
         p.rows = &rows[0] if p.T else NULL
-        p.N = self.checked_rows()
+        p.N = count_rows(rows, B)
         require(max(p.N, cyl_cell_shapes[cell].gates * H, I, P))
         if P != H and (cyl_cell_shapes[cell].states != 2 or "w_hr" not in arrays):
             raise ValueError(f"P: expected {H} without a projection, got {P}")
@@ -50,15 +48,6 @@ cdef class LayerPass:
         self.bind()
         if p.trains:
             self.bind_gradients()
-
-    cdef Py_ssize_t checked_rows(self) except -1:
-        cdef Py_ssize_t t, total = 0, before = self.p.B
-        for t in range(self.p.T):
-            if not 0 < self.rows[t] <= before:
-                raise ValueError(f"rows: expected to descend from at most {self.p.B}, got {list(self.rows)}")
-            before = self.rows[t]
-            total += before
-        return total
 
     cdef int bind(self) except -1:
         """Take the addresses of what the forward pass uses, checking shapes."""
@@ -127,19 +116,7 @@ cdef class LayerPass:
 
     cdef void *pointer(self, str name, tuple shape, bint writable) except? NULL:
         """Address of a named array of this shape; self.arrays keeps it alive."""
-        cdef Py_buffer view
-        cdef void *address
-        array = self.arrays[name]
-        if (array.shape != shape or not array.dtype.isnative
-                or array.dtype.char != ("d" if self.double_precision else "f")):
-            raise ValueError(
-                f"{name}: expected {shape} {'float64' if self.double_precision else 'float32'}, "
-                f"got {array.shape} {array.dtype}")
-        PyObject_GetBuffer(
-            array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
-        address = view.buf
-        PyBuffer_Release(&view)
-        return address
+        return address(name, self.arrays[name], shape, self.double_precision, writable)
 
     def forward(self, int threads=1, x=None):
         """Fill gates and the states after the initial one; on as many threads as BLAS has."""

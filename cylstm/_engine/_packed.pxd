@@ -52,12 +52,12 @@ cdef class PackedPass:
     cdef bint double_precision
     cdef dict arrays
     cdef const Py_ssize_t[::1] rows
-    cdef Py_ssize_t checked_rows(self) except -1
     cdef int bind(self, Py_ssize_t unit) except -1
     cdef int bind_gradients(self, Py_ssize_t unit) except -1
     cdef void *pointer(self, str name, tuple shape, bint writable) except? NULL
 
 
+cdef Py_ssize_t count_rows(const Py_ssize_t[::1] rows, Py_ssize_t B) except -1
 cdef void *address(str name, array, tuple shape, bint double_precision, bint writable) except? NULL
 cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int threads) noexcept nogil
 # Take the team for at most so many threads, the caller included; more than 1 must be followed by run_team.

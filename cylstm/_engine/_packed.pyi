@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 AVAILABLE: bool
 AHEAD: int
-MOST_THREADS: int
 
 class PackedPass:
     def __init__(

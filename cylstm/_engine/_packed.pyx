@@ -47,7 +47,6 @@ cdef extern from "team.h" nogil:
 
 AVAILABLE = bool(CYL_PACKED)  # whether the compiler of this build had what the path needs
 AHEAD = CYL_ROWS_AHEAD  # rows of gates that an inference pass keeps at least
-MOST_THREADS = CYL_MOST_PARTS
 
 
 cdef int _threads = 1
@@ -173,22 +172,13 @@ cdef class PackedPass:
         p.Hp, p.Pp = (H + unit - 1) // unit * unit, (P + unit - 1) // unit * unit
         p.clip, p.zoneout_h, p.zoneout_c = clip, zoneout_h, zoneout_c
         p.rows = &rows[0] if p.T else NULL
-        p.N = self.checked_rows()
+        p.N = count_rows(rows, B)
         if P != H and (cyl_cell_shapes[cell].states != 2 or "w_hr" not in arrays):
             raise ValueError(f"P: expected {H} without a projection, got {P}")
         p.trains = "dy" in arrays
         self.bind(unit)
         if p.trains:
             self.bind_gradients(unit)
-
-    cdef Py_ssize_t checked_rows(self) except -1:
-        cdef Py_ssize_t t, total = 0, before = self.p.B
-        for t in range(self.p.T):
-            if not 0 < self.rows[t] <= before:
-                raise ValueError(f"rows: expected to descend from at most {self.p.B}, got {list(self.rows)}")
-            before = self.rows[t]
-            total += before
-        return total
 
     cdef int bind(self, Py_ssize_t unit) except -1:
         """Take the addresses of what the forward pass uses, checking shapes."""
@@ -291,6 +281,17 @@ cdef class PackedPass:
             p.dx = NULL
         with nogil:
             run(&p, self.isa, self.double_precision, True, threads)
+
+
+cdef Py_ssize_t count_rows(const Py_ssize_t[::1] rows, Py_ssize_t B) except -1:
+    """The packed rows of all steps, which descend from at most B."""
+    cdef Py_ssize_t t, total = 0, before = B
+    for t in range(rows.shape[0]):
+        if not 0 < rows[t] <= before:
+            raise ValueError(f"rows: expected to descend from at most {B}, got {list(rows)}")
+        before = rows[t]
+        total += before
+    return total
 
 
 cdef void *address(str name, array, tuple shape, bint double_precision, bint writable) except? NULL:

@@ -16,9 +16,9 @@
  * Parts are rows, without any meeting, while the weights fit L2; else units, meeting at every step. All results are
  * the same bits for any number of parts.
  *
- * Tried without gain, on Zen 4: prefetching at batch 1 (-10 to -30 % once the weights leave L2), one, two or eight
- * panels at once there instead of four (within 5 %); streams that go through the weights up and
- * down in turn from step to step; moving workers off the caller's CPU; tiles of 8 rows, or of 6 for rows 2 KiB apart.
+ * Tried without gain, on Zen 4: prefetching at batch 1 (-10 to -30 % once the weights leave L2), one, four or eight
+ * panels at once there instead of two (within 5 %); turning the way through the weights also from call to call of a
+ * stream; moving workers off the caller's CPU; tiles of 8 rows, or of 6 for rows 2 KiB apart.
  */
 #ifndef CYLSTM_PASS_H
 #define CYLSTM_PASS_H
