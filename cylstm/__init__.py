@@ -9,9 +9,15 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
 from cylstm import data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
 from cylstm.files import ModelFileError, load, save
-from cylstm.linear import Linear
+from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
+from cylstm.layers.dropout import Dropout
+from cylstm.layers.embedding import Embedding
+from cylstm.layers.layer_norm import LayerNorm
+from cylstm.layers.linear import Linear
+from cylstm.layers.pooling import Pooling
+from cylstm.layers.residual import Residual
+from cylstm.layers.sequential import Sequential
 from cylstm.rnn import GRU, LSTM, RNN
-from cylstm.sequential import Sequential
 from cylstm.stream import Stream
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
 from cylstm.versions import show_versions
@@ -20,8 +26,16 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
+    "Dropout",
+    "Embedding",
+    "LayerNorm",
     "Linear",
     "ModelFileError",
+    "MultiHeadAttention",
+    "MultiplicativeAttention",
+    "Pooling",
+    "Residual",
     "Sequential",
     "Stream",
     "__version__",

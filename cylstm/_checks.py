@@ -55,6 +55,14 @@ def real_array(name: str, value: Any) -> Array:
     return array
 
 
+def index_array(name: str, value: Any) -> Array:
+    """An array of ints."""
+    array = real_array(name, value)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name}: expected ints, the indices of vectors, got dtype {array.dtype}")
+    return array
+
+
 def shaped(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """An array of real numbers of just this shape."""
     array = real_array(name, value)

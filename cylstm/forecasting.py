@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks, baselines, files
-from cylstm.linear import Linear
+from cylstm.layers.linear import Linear
+from cylstm.layers.sequential import Sequential
 from cylstm.losses import MSE
 from cylstm.optim import Adam, clip_grad_norm
 from cylstm.rnn import LSTM
-from cylstm.sequential import Sequential
 
 Array = NDArray[np.float64]
 PENALTIES = (1e-4, 1e-3, 1e-2, 5e-2)

@@ -33,6 +33,8 @@ class Layer:
     input_size: int
     output_size: int
     batch_first: bool | None = None  # None: the layer does not care
+    reads_indices = False  # whether x holds ints, each standing for a vector
+    pools = False  # whether y is one row for each sequence, whatever its length
     _store: ParameterStore
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
@@ -69,6 +71,13 @@ class Layer:
 
     def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         raise NotImplementedError
+
+    def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
+        """Take the size and dtype of the layer before, where they were left open."""
+
+    def _packing_after(self, packing: Packing) -> Packing:
+        """That of the rows of y."""
+        return packing
 
     def _step_stages(self, workspace: Any, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
         """The stages of `_engine._steps.Steps`, over a state; None: it has to go through `_forward`."""
@@ -107,7 +116,7 @@ class Layer:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        self._store.grad[...] = 0
+        self._store.zero_grad()
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name."""

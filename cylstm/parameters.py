@@ -46,6 +46,8 @@ class ParameterStore:
         self.place = Place()
         self._joined = False
         self._parts: list[ParameterStore] = []
+        self._used: dict[str, Array] = {}  # of parameters whose gradient has rows in use: which, bool
+        self._all = np.array([[0, self.size]], np.intp)
 
     @property
     def version(self) -> int:
@@ -70,6 +72,54 @@ class ParameterStore:
     def gradients(self) -> dict[str, Array]:
         """Views by name."""
         return self.views(self.grad)
+
+    def by_rows(self, name: str) -> None:
+        """From now on just those rows of this parameter have a gradient that `use_rows` names."""
+        self._used[name] = np.zeros(self.shapes[name][0], bool)
+
+    def use_rows(self, name: str, rows: Array) -> None:
+        """The gradient of these rows of a parameter is in use until `zero_grad`."""
+        self._used[name][rows] = True
+
+    def spans(self) -> Array:
+        """(n, 2), where the parts of the flat vectors begin and end whose gradient is in use.
+
+        All of them, but for parameters `by_rows`: their other rows have a gradient of 0 and stay as they are.
+        """
+        leaves = list(self._leaves(0))
+        if not any(store._used for _, store in leaves):
+            return self._all
+        pieces = [piece for start, store in leaves for piece in store._own_spans(start)]
+        spans: Array = np.concatenate(pieces)
+        return spans[spans[:, 0] < spans[:, 1]]
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        for start, stop in self.spans():
+            self.grad[start:stop] = 0
+        for _, store in self._leaves(0):
+            for used in store._used.values():
+                used[...] = False
+
+    def _leaves(self, start: int) -> "Iterator[tuple[int, ParameterStore]]":
+        """The stores that are not made of others, with where they begin."""
+        if not self._parts:
+            yield start, self
+        for part in self._parts:
+            yield from part._leaves(start)
+            start += part.size
+
+    def _own_spans(self, start: int) -> Iterator[Array]:
+        begin = stop = start  # of the parameters since the last one by rows
+        for name, shape in self.shapes.items():
+            first, stop = stop, stop + _count(shape)
+            if name not in self._used:
+                continue
+            yield np.array([[begin, first]], np.intp)
+            edges = np.flatnonzero(np.diff(self._used[name], prepend=False, append=False))
+            yield first + edges.reshape(-1, 2) * _count(shape[1:])
+            begin = stop
+        yield np.array([[begin, stop]], np.intp)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Copy arrays in by name; nothing is changed unless all of them fit."""

@@ -75,6 +75,16 @@ class SequenceLayer(Layer, abstract=True):
             return array[:, None, :], True
         return array.swapaxes(0, 1) if self.batch_first else array, False
 
+    def _steps_of(self, x: Any) -> tuple[Array, bool]:
+        """x as `_time_major` gives it; of indices, too, which come without a last axis."""
+        if not self.reads_indices:
+            return self._time_major("x", x, self.input_size)
+        array = _checks.index_array("x", x)
+        if array.ndim not in (1, 2):
+            batched = "(B, T)" if self.batch_first else "(T, B)"
+            raise ValueError(f"x: expected indices, {batched} or (T,), got {array.shape}")
+        return self._time_major("x", array[..., None], 1)
+
     def _as_caller(self, array: Array, unbatched: bool) -> Array:
         """A time-major array in the caller's layout; a view."""
         if unbatched:
@@ -82,6 +92,9 @@ class SequenceLayer(Layer, abstract=True):
         return array.swapaxes(0, 1) if self.batch_first else array
 
     def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
+        if not self.input_size:  # its size was left open
+            shape = np.shape(x.rows if isinstance(x, PackedSequences) else x)
+            self._fit(shape[-1] if shape else 0, self.dtype)
         if isinstance(x, PackedSequences):
             if lengths is not None:
                 raise ValueError("lengths: expected None with packed sequences, which have their own")
@@ -89,7 +102,7 @@ class SequenceLayer(Layer, abstract=True):
             rows = _checks.shaped("x: packed rows", x.rows, (x.packing.N, self.input_size))
             batch, unbatched = Batch(rows, x.packing), False
         else:
-            steps, unbatched = self._time_major("x", x, self.input_size)
+            steps, unbatched = self._steps_of(x)
             T, B = steps.shape[:2]
             if lengths is not None:
                 if unbatched:
@@ -107,20 +120,27 @@ class SequenceLayer(Layer, abstract=True):
             packing = self._packing = Packing(T, B, lengths)
         return packing
 
-    def _shape_for_caller(self, packing: Packing, unbatched: bool, features: int) -> tuple[int, ...]:
+    def _shape_for_caller(
+        self, packing: Packing, unbatched: bool, features: int, pooled: bool
+    ) -> tuple[int, ...]:
+        if pooled:
+            return (features,) if unbatched else (packing.B, features)
         if unbatched:
             return packing.T, features
         return (packing.B, packing.T, features) if self.batch_first else (packing.T, packing.B, features)
 
-    def _rows_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
-        """Packed rows in the form of the call: a new array, or out."""
-        if call.packed:
-            return PackedSequences(rows.copy(), call.batch.packing)
+    def _rows_for_caller(self, rows: Array, call: Call, pooled: bool, out: Array | None = None) -> Any:
+        """Packed rows in the form of the call, or one for each sequence: a new array, or out."""
+        packing = call.batch.packing
+        if call.packed and not pooled:
+            return PackedSequences(rows.copy(), packing)
         if out is None:
-            shape = self._shape_for_caller(call.batch.packing, call.unbatched, rows.shape[1])
-            out = np.empty(shape, self.dtype)
+            out = np.empty(self._shape_for_caller(packing, call.unbatched, rows.shape[1], pooled), self.dtype)
+        if pooled:
+            out[...] = rows.reshape(out.shape)
+            return out
         steps = out[:, None] if call.unbatched else out.swapaxes(0, 1) if self.batch_first else out
-        call.batch.packing.scatter(rows, steps)
+        packing.scatter(rows, steps)
         return out
 
     def __call__(
@@ -139,7 +159,7 @@ class SequenceLayer(Layer, abstract=True):
         x : array of real numbers, or PackedSequences
             (T, B, I), or (B, T, I) if `batch_first`, or one sequence (T, I). Converted to
             the layer's dtype. T or B may be 0. Or what `cylstm.data.pack` makes of sequences of different
-            length.
+            length. Where an `Embedding` comes first, ints (T, B), (B, T) or (T,).
         state : optional
             The state before the first step, as an earlier call returned it. Zeros by default, or what
             the layer has learned.
@@ -154,7 +174,7 @@ class SequenceLayer(Layer, abstract=True):
         Returns
         -------
         y : ndarray or PackedSequences
-            Outputs of every step, in the form of x.
+            Outputs of every step, in the form of x; where a layer pools over time, (B, O).
         state
             The state after the last step.
 
@@ -168,15 +188,17 @@ class SequenceLayer(Layer, abstract=True):
                 return self(x, state, lengths=lengths, out=out)
         call = self._checked_call(x, state, lengths)
         if out is not None:
-            if call.packed:
+            if call.packed and not self.pools:
                 raise ValueError("out: expected None with packed sequences, got an array")
-            shape = self._shape_for_caller(call.batch.packing, call.unbatched, self.output_size)
+            shape = self._shape_for_caller(call.batch.packing, call.unbatched, self.output_size, self.pools)
             _checks.output("out", out, shape, self.dtype)
         if self.training:
             self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
 
         def result(rows: Array, final: Any) -> tuple[Any, Any]:
-            return self._rows_for_caller(rows, call, out), self._state_for_caller(final, call.unbatched)
+            return self._rows_for_caller(rows, call, self.pools, out), self._state_for_caller(
+                final, call.unbatched
+            )
 
         value: tuple[Any, Any] = self._run(call.batch, call.state, result)
         return value
@@ -202,7 +224,7 @@ class SequenceLayer(Layer, abstract=True):
         Returns
         -------
         dx : ndarray, PackedSequences or None
-            dL/dx, in the form of x.
+            dL/dx, in the form of x; None if x are indices.
         ds_0
             dL/d(initial state).
 
@@ -222,12 +244,16 @@ class SequenceLayer(Layer, abstract=True):
         gradient = self._checked_gradient(dy, call)
         final = self._checked_state("ds_n", ds_n, None if call.unbatched else call.batch.packing.B)
         dx, initial = self._go_back(workspace, gradient, final, need_dx)
-        dx = None if dx is None else self._rows_for_caller(dx, call)
+        dx = None if dx is None else self._rows_for_caller(dx, call, False)
         return dx, self._state_for_caller(initial, call.unbatched)
 
     def _checked_gradient(self, dy: Any, call: Call) -> Batch:
         """dL/dy, which has to have the form in which y went out."""
         packing = call.batch.packing
+        if self.pools:
+            shape = self._shape_for_caller(packing, call.unbatched, self.output_size, True)
+            rows = _checks.shaped("dy", dy, shape).reshape(packing.B, self.output_size)
+            return Batch(rows, self._packing_after(packing))
         if call.packed:
             if not isinstance(dy, PackedSequences):
                 raise TypeError(f"dy: expected packed sequences, as y is, got {type(dy).__name__}")
@@ -237,7 +263,7 @@ class SequenceLayer(Layer, abstract=True):
             return Batch(_checks.shaped("dy", dy.rows, (packing.N, self.output_size)), packing)
         if isinstance(dy, PackedSequences):
             raise TypeError("dy: expected an array, as y is, got PackedSequences")
-        shape = self._shape_for_caller(packing, call.unbatched, self.output_size)
+        shape = self._shape_for_caller(packing, call.unbatched, self.output_size, False)
         steps, _ = self._time_major("dy", _checks.shaped("dy", dy, shape), self.output_size)
         return Batch(steps, packing)
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm._engine import _steps, isa
 from cylstm.layer import Layer
+from cylstm.layers.sequential import Sequential
 from cylstm.packing import Batch, Packing
 from cylstm.recurrent import RecurrentLayer
 from cylstm.sequence_layer import SequenceLayer
-from cylstm.sequential import Sequential
 from cylstm.threads import get_num_threads, of_call
 
 Array = NDArray[Any]
@@ -45,8 +45,8 @@ class Stream:
             raise TypeError(f"model: expected a cylstm layer or Sequential, got {type(model).__name__}")
         if not model.causal:
             raise ValueError(
-                "model: expected layers that read forward only, got one with bidirectional=True or "
-                "reverse=True, which needs the end of the sequence first"
+                "model: expected layers that read forward only and keep what they need in their state, "
+                "got one with bidirectional=True, reverse=True, pooling or attention, which needs the whole sequence"
             )
         self.model = model
         self.batch_size = _checks.positive("batch_size", batch_size)
@@ -62,7 +62,8 @@ class Stream:
         Parameters
         ----------
         x : array of real numbers
-            (B, I), or (I,) for a single stream.
+            (B, I), or (I,) for a single stream; for a model that begins with an `Embedding` ints, (B,)
+            or one of them.
         out : ndarray, optional
             Written with y and returned instead of a new array.
         threads : int, optional
@@ -86,10 +87,16 @@ class Stream:
         """The long way, with every check; the next step may take the short one."""
         if isa.path() == "packed" and (self._steps is None or not self._steps.current()):
             self._steps = self._plan_steps()
-        array = _checks.real_array("x", x)
+        array = self._checked(x)
         if array.ndim == 1 and self.batch_size == 1:
             return self._run(array[None, None], array, 1, (self.model.output_size,), out)
         return self._run(array[None], array, 2, (self.batch_size, self.model.output_size), out)
+
+    def _checked(self, x: Any) -> Array:
+        """An array with a last axis of features, which indices come without."""
+        if self.model.reads_indices:
+            return _checks.index_array("x", x)[..., None]
+        return _checks.real_array("x", x)
 
     def _plan_steps(self) -> _steps.Steps | None:
         """None if the model has a layer that cannot be stepped without Python."""
@@ -111,7 +118,7 @@ class Stream:
         Parameters
         ----------
         x : array of real numbers
-            (T, B, I), time first whatever the model's `batch_first`.
+            (T, B, I), time first whatever the model's `batch_first`; ints (T, B) where they are indices.
         out : ndarray, optional
             Written with y and returned instead of a new array.
         threads : int, optional
@@ -125,7 +132,7 @@ class Stream:
         if threads is not None:
             with of_call(threads):
                 return self.run(x, out=out)
-        array = _checks.real_array("x", x)
+        array = self._checked(x)
         return self._run(
             array,
             array,

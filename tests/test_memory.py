@@ -51,7 +51,7 @@ def test_a_training_step_allocates_no_buffers(training):
     # What remains are the small arrays of the states, which are results, of 4 layers forward and back, and
     # Python's own objects: 52 kB at most, on Python 3.10. A plane of one number a step would be 328 kB.
     assert peak_of(step) < 4 * 4 * ONE_STEP + 40_000 < T * ONE_STEP / 4
-    assert [part.arena.allocations for part in model._kept] == [1, 1, 1]
+    assert [part.arena.allocations for part in model._kept.workspaces] == [1, 1, 1]
 
 
 def test_inference_allocates_its_result_only():

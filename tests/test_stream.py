@@ -192,3 +192,19 @@ def test_any_input_that_is_right_takes_a_step_and_any_other_says_what_is_wrong(r
         with pytest.raises((ValueError, TypeError), match="out: expected"):
             stream.step(both, out=out)
     np.testing.assert_array_equal(stream.state, other.state)
+
+
+def test_a_stream_of_indices(rng):
+    model = cylstm.Sequential(cylstm.Embedding(5, 3, seed=0), cylstm.GRU(3, 4, seed=1))
+    x = rng.integers(0, 5, (6, 2))
+    expected, _ = model(x)
+    stream = cylstm.Stream(model, batch_size=2)
+    np.testing.assert_array_equal([stream.step(x_t) for x_t in x], expected)
+    stream.reset()
+    np.testing.assert_array_equal(stream.run(x), expected)
+    single = cylstm.Stream(model)
+    np.testing.assert_array_equal([single.step(i) for i in x[:, 0]], expected[:, 0])
+    with pytest.raises(TypeError, match="x: expected ints"):
+        single.step(0.5)
+    with pytest.raises(ValueError, match="pooling or attention"):
+        cylstm.Stream(cylstm.Pooling(features=3))

@@ -14,6 +14,14 @@ from cylstm.sequence_layer import SequenceLayer
 Array = NDArray[Any]
 
 
+class Parts:
+    """The layers' workspaces, and how the rows before each layer and after the last are packed."""
+
+    def __init__(self, workspaces: list[Any]) -> None:
+        self.workspaces = workspaces
+        self.packings: list[Packing] = []
+
+
 class Sequential(SequenceLayer):
     """A model of layers, each reading the output of the one before.
 
@@ -43,6 +51,12 @@ class Sequential(SequenceLayer):
         for position, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layer {position}: expected a cylstm layer, got {type(layer).__name__}")
+            if position:
+                layer._fit(layers[position - 1].output_size, layers[position - 1].dtype)
+            if not layer.input_size:
+                raise ValueError(f"layer {position}: expected a layer with a size first; give it features=")
+            if position and layer.reads_indices:
+                raise ValueError(f"layer {position}: expected an Embedding to be the first layer")
             if position and layer.input_size != layers[position - 1].output_size:
                 raise ValueError(
                     f"layer {position}: expected to read the {layers[position - 1].output_size} outputs "
@@ -54,6 +68,8 @@ class Sequential(SequenceLayer):
         self.batch_first = layouts.pop() if layouts else None
         self.layers = layers
         self.input_size, self.output_size = layers[0].input_size, layers[-1].output_size
+        self.reads_indices = layers[0].reads_indices
+        self.pools = any(layer.pools for layer in layers)
         self._store = ParameterStore.join({str(i): layer._store for i, layer in enumerate(layers)})
 
     @property
@@ -114,38 +130,46 @@ class Sequential(SequenceLayer):
     def _initial_state(self, B: int) -> Any:
         return tuple(layer._initial_state(B) for layer in self.layers)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> list[Any]:
-        return [layer._new_workspace(training, in_place) for layer in self.layers]
+    def _packing_after(self, packing: Packing) -> Packing:
+        for layer in self.layers:
+            packing = layer._packing_after(packing)
+        return packing
 
-    def _forward(self, workspace: list[Any], batch: Batch, state: Any) -> tuple[Array, Any]:
+    def _new_workspace(self, training: bool, in_place: bool = False) -> Parts:
+        return Parts([layer._new_workspace(training, in_place) for layer in self.layers])
+
+    def _forward(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
         final = []
-        for layer, part, before in zip(self.layers, workspace, state, strict=True):
+        if state is None:
+            state = (None,) * len(self.layers)
+        workspace.packings = [batch.packing]
+        for layer, part, before in zip(self.layers, workspace.workspaces, state, strict=True):
             rows, after = layer._forward(part, batch, before)
-            batch = Batch(rows, batch.packing)
+            batch = Batch(rows, layer._packing_after(batch.packing))
+            workspace.packings.append(batch.packing)
             final.append(after)
         return batch.values, tuple(final)
 
-    def _step_stages(
-        self, workspace: list[Any], state: Any, packing: Packing
-    ) -> list[tuple[Any, ...]] | None:
+    def _step_stages(self, workspace: Parts, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
         stages: list[tuple[Any, ...]] = []
-        for layer, part, own in zip(self.layers, workspace, state, strict=True):
+        for layer, part, own in zip(self.layers, workspace.workspaces, state, strict=True):
             more = layer._step_stages(part, own, packing)
             if more is None:
                 return None
             stages += more
         return stages
 
-    def _backward(
-        self, workspace: list[Any], dy: Batch, dstate: Any, need_dx: bool
-    ) -> tuple[Array | None, Any]:
+    def _backward(self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         initial = []
-        gradient: Array | None = None
+        need_dx = need_dx and not self.reads_indices
         for position in reversed(range(len(self.layers))):
             gradient, before = self.layers[position]._backward(
-                workspace[position], dy, dstate[position], need_dx or position > 0
+                workspace.workspaces[position],
+                dy,
+                None if dstate is None else dstate[position],
+                need_dx or position > 0,
             )
-            if gradient is not None:
-                dy = Batch(gradient, dy.packing)
             initial.append(before)
-        return gradient, tuple(reversed(initial))
+            if gradient is not None:
+                dy = Batch(gradient, workspace.packings[position])
+        return (dy.values if need_dx else None), tuple(reversed(initial))

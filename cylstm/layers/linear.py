@@ -8,16 +8,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
 from cylstm._engine import _packed, _packed_dense, isa
-from cylstm._engine.planning import Arena, Shape
-from cylstm.layer import Layer
-from cylstm.packing import Batch, Packing
+from cylstm._engine.planning import Shape
+from cylstm.layers.row_layer import RowLayer, RowWorkspace
+from cylstm.packing import Packing
 from cylstm.parameters import ParameterStore
-from cylstm.threads import blas_libraries, get_num_threads, of_call
+from cylstm.threads import blas_libraries, get_num_threads
 
 Array = NDArray[Any]
 
 
-class Linear(Layer):
+class Linear(RowLayer):
     """y = x W^T + b on the last axis.
 
     Parameters
@@ -70,53 +70,18 @@ class Linear(Layer):
         if config["bias"]:
             yield "bias", (config["out_features"],)
 
-    def __call__(self, x: Any, *, threads: int | None = None) -> Array:
-        """(..., out_features) from x (..., in_features), converted to the layer's dtype.
-
-        `threads`, if given, goes for this call before `cylstm.get_num_threads()`.
-        """
-        if threads is not None:
-            with of_call(threads):
-                return self(x)
-        array = _checks.real_array("x", x)
-        if array.ndim < 1 or array.shape[-1] != self.input_size:
-            raise ValueError(f"x: expected (..., {self.input_size}), got {array.shape}")
-
-        def result(y: Array, _: None) -> Array:
-            return y.copy().reshape(*array.shape[:-1], self.output_size)
-
-        self._y_shape = (*array.shape[:-1], self.output_size)
-        rows = array.reshape(-1, self.input_size)
-        value: Array = self._run(Batch(rows, Packing(1, len(rows))), None, result)
-        return value
-
-    def backward(self, dy: Any, *, threads: int | None = None) -> Array:
-        """dL/dx from dL/dy of the last training forward pass; adds to the gradients."""
-        if threads is not None:
-            with of_call(threads):
-                return self.backward(dy)
-        workspace = self._workspace_to_go_back()
-        array = _checks.shaped("dy", dy, self._y_shape)
-        rows = array.reshape(-1, self.output_size)
-        dx, _ = self._go_back(workspace, Batch(rows, Packing(1, len(rows))), None, True)
-        assert dx is not None
-        return dx.copy().reshape(*array.shape[:-1], self.input_size)
-
     def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
-        return _Workspace(training)
+        return _Workspace(training, self.dtype)
 
-    def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
-        workspace.prepare(batch.packing.N, self)
-        batch.into(workspace.x)
+    def _rows_forward(self, workspace: "_Workspace") -> None:
         if isa.path() == "packed":
             workspace.packed_pass(self).forward(get_num_threads())
-            return workspace.y, None
+            return
         from cylstm._engine import _dense
 
         blas_libraries()
         parameters = self.parameters
         _dense.forward(workspace.y, workspace.x, parameters["weight"], parameters.get("bias", workspace.none))
-        return workspace.y, None
 
     def _step_stages(self, workspace: "_Workspace", state: None, packing: Packing) -> list[tuple[Any, ...]]:
         workspace.prepare(packing.N, self)
@@ -138,13 +103,10 @@ class Linear(Layer):
         _packed.pack_rows(out, unit, self.parameters["weight"], 1)
         return out
 
-    def _backward(
-        self, workspace: "_Workspace", dy: Batch, dstate: None, need_dx: bool
-    ) -> tuple[Array | None, None]:
+    def _rows_backward(self, workspace: "_Workspace", need_dx: bool) -> Array | None:
         from cylstm._engine import _dense
 
         blas_libraries()
-        dy.into(workspace.y)
         gradients = self.gradients
         dx = workspace.x if need_dx else workspace.x[:0]
         _dense.backward(
@@ -152,26 +114,23 @@ class Linear(Layer):
             gradients.get("bias", workspace.none),
             dx, workspace.y, workspace.x, self.parameters["weight"],
         )  # fmt: skip
-        return (dx if need_dx else None), None
+        return dx if need_dx else None
 
 
-class _Workspace:
-    """x and y of N rows; in the backward pass dy takes the place of y, and then dx that of x."""
+class _Workspace(RowWorkspace):
+    """With the pass over its rows on packed weights."""
 
-    def __init__(self, training: bool) -> None:
-        self.training = training
-        self.arena = Arena()
-        self.x: Array = np.empty((0, 0))
-        self.y: Array = self.x
+    def __init__(self, training: bool, dtype: "np.dtype[Any]") -> None:
+        super().__init__(training)
+        self.none: Array = np.empty(0, dtype)  # no bias
         self._own: Array | None = None  # the packed weight of training, in the same array every time
         self._pass: tuple[Any, Any] = (None, None)
 
-    def prepare(self, N: int, layer: Linear) -> None:
-        if self.x.shape == (N, layer.input_size) and self.y.shape == (N, layer.output_size):
-            return
-        views = self.arena.cut({"x": (N, layer.input_size), "y": (N, layer.output_size)}, layer.dtype)
-        self.x, self.y, self.none = views["x"], views["y"], np.empty(0, layer.dtype)
-        self._pass = (None, None)
+    def prepare(self, N: int, layer: RowLayer) -> bool:
+        changed = super().prepare(N, layer)
+        if changed:
+            self._pass = (None, None)
+        return changed
 
     def packed_pass(self, layer: Linear) -> _packed_dense.PackedDense:
         """The pass over these rows with the weights as they are now."""

@@ -1,0 +1,1 @@
+"""Layers around the recurrent ones, and `Sequential`, which puts layers one after the other."""

@@ -1,0 +1,82 @@
+"""Dropout as a layer."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cylstm import _checks
+from cylstm._engine.planning import Shape
+from cylstm.layers.row_layer import RowLayer, RowWorkspace
+from cylstm.layers.stateless import Sizeless
+
+Array = NDArray[Any]
+
+
+class Dropout(Sizeless, RowLayer):
+    """In training, sets numbers to 0 at random and divides the others by what is left of them on average.
+
+    Srivastava et al. 2014. In evaluation it does nothing.
+
+    Parameters
+    ----------
+    p : float
+        Probability of a 0, in [0, 1).
+    features : int, optional
+        Numbers in a row. In a `Sequential` it follows from the layer before.
+    dtype : {"float32", "float64"}
+        In a `Sequential` that of the other layers.
+    seed : int, optional
+        Of the masks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = Dropout(0.5, features=3, seed=0)
+    >>> layer(np.ones((2, 3))).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    >>> layer.train()(np.ones((2, 3))).tolist()
+    [[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        *,
+        features: int | None = None,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.p = _checks.number("p", p, 0, 1)
+        self.masks = _checks.generator(seed)
+        self._begin(features, dtype)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        return {"p": self.p, **self._sizes()}
+
+    def _random_state(self) -> Any:
+        return self.masks.bit_generator.state
+
+    def _set_random_state(self, state: Any) -> None:
+        self.masks.bit_generator.state = state
+
+    def _planes(self, N: int, training: bool) -> dict[str, Shape]:
+        return {"mask": (N, self.input_size)} if training else {}
+
+    def _rows_forward(self, workspace: RowWorkspace) -> None:
+        if not workspace.training or self.p == 0:
+            workspace.y[...] = workspace.x
+            return
+        mask = workspace.planes["mask"]
+        self.masks.random(out=mask, dtype=mask.dtype.type)
+        np.greater_equal(mask, self.p, out=mask)
+        mask /= 1 - self.p
+        np.multiply(workspace.x, mask, out=workspace.y)
+
+    def _rows_backward(self, workspace: RowWorkspace, need_dx: bool) -> Array:
+        if self.p > 0:
+            workspace.y[...] *= workspace.planes["mask"]
+        return workspace.y

@@ -1,0 +1,112 @@
+"""Vectors for indices."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cylstm import _checks
+from cylstm._engine.planning import Shape
+from cylstm.layers.row_layer import RowLayer, RowWorkspace
+from cylstm.packing import Batch
+from cylstm.parameters import ParameterStore
+
+Array = NDArray[Any]
+
+
+class Embedding(RowLayer):
+    """A learned vector for each of a number of symbols.
+
+    The gradient and the optimisers touch only the rows that were read since `zero_grad`: momentum and
+    running means of the others stay as they are, as with `sparse=True` in PyTorch.
+
+    Parameters
+    ----------
+    num_embeddings : int
+        Symbols, V.
+    embedding_dim : int
+        Numbers in a vector, E.
+    dtype : {"float32", "float64"}
+    seed : int, optional
+        Of the initial vectors, drawn from the standard normal distribution, as PyTorch does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> Embedding(65, 8, seed=0)(np.array([[0, 64], [3, 3]])).shape
+    (2, 2, 8)
+    >>> model = cylstm.Sequential(Embedding(65, 8), cylstm.LSTM(8, 16), cylstm.Linear(16, 65))
+    >>> y, state = model(np.zeros((10, 4), int))  # (T, B)
+    >>> y.shape
+    (10, 4, 65)
+    """
+
+    reads_indices = True
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings = _checks.positive("num_embeddings", num_embeddings)
+        self.input_size, self.output_size = 1, _checks.positive("embedding_dim", embedding_dim)
+        self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
+        self._store.by_rows("weight")
+        with self._store.writing() as flat:
+            flat[...] = _checks.generator(seed).standard_normal(flat.size)
+
+    def _sizes(self) -> dict[str, Any]:
+        return {"num_embeddings": self.num_embeddings, "embedding_dim": self.output_size}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        return {**self._sizes(), "dtype": self.dtype.name}
+
+    @classmethod
+    def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+        """`weight` (num_embeddings, embedding_dim)."""
+        yield "weight", (config["num_embeddings"], config["embedding_dim"])
+
+    def _rows_of(self, x: Any) -> tuple[Array, tuple[int, ...]]:
+        array = _checks.index_array("x", x)
+        return array.reshape(-1, 1), array.shape
+
+    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+        return _Workspace(training)
+
+    def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
+        workspace.prepare(batch.packing.N, self)
+        indices = workspace.indices
+        batch.into(indices[:, None])
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self.num_embeddings:
+            raise ValueError(
+                f"x: expected indices from 0 to {self.num_embeddings - 1}, "
+                f"got {indices.min()} to {indices.max()}"
+            )
+        np.take(self.parameters["weight"], indices, axis=0, out=workspace.y, mode="clip")
+        return workspace.y, None
+
+    def _rows_backward(self, workspace: "_Workspace", need_dx: bool) -> None:
+        from cylstm._engine import _rows
+
+        _rows.add_rows_at(self.gradients["weight"], workspace.indices, workspace.y)
+        self._store.use_rows("weight", workspace.indices)
+
+
+class _Workspace(RowWorkspace):
+    """With the indices of the rows, as an index may be larger than what a float can hold."""
+
+    indices: NDArray[np.intp] = np.empty(0, np.intp)
+
+    def prepare(self, N: int, layer: RowLayer) -> bool:
+        changed = super().prepare(N, layer)
+        if changed:
+            self.indices = np.empty(N, np.intp)
+        return changed

@@ -1,0 +1,124 @@
+"""Pooling over time: one row for each sequence."""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cylstm._engine.planning import Arena
+from cylstm.layers.stateless import Sizeless, StatelessLayer
+from cylstm.packing import Batch, Packing
+
+Array = NDArray[Any]
+How = Literal["last", "mean", "max"]
+
+
+class Pooling(Sizeless, StatelessLayer):
+    """One row for each sequence: its last step, or the mean or the largest numbers of its real steps.
+
+    A sequence of no steps gives zeros.
+
+    Parameters
+    ----------
+    how : {"last", "mean", "max"}
+    features : int, optional
+        Numbers in a row. In a `Sequential` it follows from the layer before.
+    dtype : {"float32", "float64"}
+        In a `Sequential` that of the other layers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> model = cylstm.Sequential(cylstm.GRU(3, 8), cylstm.Pooling("mean"), cylstm.Linear(8, 2))
+    >>> y, state = model(np.ones((5, 4, 3)), lengths=[5, 2, 0, 1])
+    >>> y.shape
+    (4, 2)
+    """
+
+    pools = True
+
+    def __init__(
+        self, how: How = "last", *, features: int | None = None, dtype: DTypeLike = "float32"
+    ) -> None:
+        super().__init__()
+        if how not in get_args(How):
+            raise ValueError(f"how: expected one of {', '.join(get_args(How))}, got {how!r}")
+        self.how = how
+        self._begin(features, dtype)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        return {"how": self.how, **self._sizes()}
+
+    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+        return _Workspace()
+
+    def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
+        from cylstm._engine import _rows
+
+        packing = batch.packing
+        x, pooled, y = workspace.prepare(packing, self)
+        batch.into(x)
+        if self.how == "last":
+            real = packing.last >= packing.B  # else a sequence of no steps
+            pooled[...] = 0
+            pooled[real] = x[packing.last[real] - packing.B]
+        elif self.how == "mean":
+            _rows.sum_steps(pooled, x, packing.rows)
+            pooled /= _steps(packing, self.dtype)
+        else:
+            _rows.max_steps(pooled, workspace.place, x, packing.rows)
+        y[_order(packing)] = pooled
+        return y, None
+
+    def _backward(
+        self, workspace: "_Workspace", dy: Batch, dstate: None, need_dx: bool
+    ) -> tuple[Array | None, None]:
+        from cylstm._engine import _rows
+
+        if not need_dx:
+            return None, None
+        packing = workspace.packing
+        x, pooled, y = workspace.prepare(packing, self)
+        dy.into(y)
+        pooled[...] = y[_order(packing)]
+        if self.how == "last":
+            real = packing.last >= packing.B
+            x[...] = 0
+            x[packing.last[real] - packing.B] = pooled[real]
+        elif self.how == "mean":
+            pooled /= _steps(packing, self.dtype)
+            _rows.spread_steps(x, pooled, packing.rows)
+        else:
+            _rows.put_at(x, workspace.place, pooled)
+        return x, None
+
+
+def _order(packing: Packing) -> Any:
+    return slice(None) if packing.order is None else packing.order
+
+
+def _steps(packing: Packing, dtype: "np.dtype[Any]") -> Array:
+    """(B, 1), the real steps of each sequence in packed order, at least 1."""
+    steps: Array = np.maximum(packing.lengths[_order(packing)], 1).astype(dtype)[:, None]
+    return steps
+
+
+class _Workspace:
+    """The rows, (N, F), and one for each sequence, as packed and as the caller has them."""
+
+    def __init__(self) -> None:
+        self._arena = Arena()
+        self.packing = Packing(0, 0)
+        self.place: NDArray[np.intp] = np.empty((0, 0), np.intp)  # of the largest numbers
+
+    def prepare(self, packing: Packing, layer: Pooling) -> tuple[Array, Array, Array]:
+        per_sequence = (packing.B, layer.input_size)
+        if self.place.shape != per_sequence and layer.how == "max":
+            self.place = np.empty(per_sequence, np.intp)
+        self.packing = packing
+        shapes = {"x": (packing.N, layer.input_size), "pooled": per_sequence, "y": per_sequence}
+        views = self._arena.cut(shapes, layer.dtype)
+        return views["x"], views["pooled"], views["y"]

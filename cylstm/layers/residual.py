@@ -1,0 +1,78 @@
+"""Layers beside a connection that leaves them out."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cylstm._engine.planning import Arena
+from cylstm.layer import Layer
+from cylstm.layers.sequential import Parts, Sequential
+from cylstm.packing import Batch, Packing
+
+Array = NDArray[Any]
+
+
+class Residual(Sequential):
+    """y = x + layers(x), so that gradients have a way past the layers (He et al. 2016).
+
+    Parameters
+    ----------
+    *layers : Layer
+        As for `Sequential`; the last one's outputs are as many as the first one's inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> model = cylstm.Sequential(cylstm.Residual(cylstm.LSTM(3, 3, seed=0)), cylstm.Linear(3, 1, seed=1))
+    >>> y, state = model(np.ones((5, 2, 3)))
+    >>> y.shape
+    (5, 2, 1)
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__(*layers)
+        if self.input_size != self.output_size or self.reads_indices or self.pools:
+            raise ValueError(
+                "layers: expected as many outputs as inputs at every step, to be added to them, "
+                f"got {self.input_size} inputs and {self.output_size} outputs"
+            )
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        return f"Residual({', '.join(map(repr, self.layers))})"
+
+    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Parts":
+        return _Parts(super()._new_workspace(training, in_place).workspaces)
+
+    def _forward(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
+        assert isinstance(workspace, _Parts)
+        total = workspace.total(batch.packing.N, self)
+        batch.into(total)
+        rows, final = super()._forward(workspace, Batch(total, batch.packing), state)
+        total += rows
+        return total, final
+
+    def _step_stages(self, workspace: Parts, state: Any, packing: Packing) -> None:
+        return None
+
+    def _backward(self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+        assert isinstance(workspace, _Parts)
+        total = workspace.total(dy.packing.N, self)
+        dy.into(total)
+        dx, initial = super()._backward(workspace, Batch(total, dy.packing), dstate, need_dx)
+        if dx is None:
+            return None, initial
+        total += dx
+        return total, initial
+
+
+class _Parts(Parts):
+    """With a buffer for the sum."""
+
+    def __init__(self, workspaces: list[Any]) -> None:
+        super().__init__(workspaces)
+        self._arena = Arena()
+
+    def total(self, N: int, layer: Layer) -> Array:
+        return self._arena.cut({"total": (N, layer.input_size)}, layer.dtype)["total"]

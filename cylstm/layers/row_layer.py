@@ -1,0 +1,112 @@
+"""Layers that compute every row by itself: the last axis of an array of any shape."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cylstm import _checks
+from cylstm._engine.planning import Arena, Shape
+from cylstm.layer import Layer
+from cylstm.packing import Batch, Packing
+from cylstm.threads import of_call
+
+Array = NDArray[Any]
+
+
+class RowWorkspace:
+    """Buffers for N rows: x, y and what a layer has besides (`RowLayer._planes`)."""
+
+    def __init__(self, training: bool) -> None:
+        self.training = training
+        self.arena = Arena()
+        self.shapes: dict[str, Shape] = {}
+        self.planes: dict[str, Array] = {}
+
+    @property
+    def x(self) -> Array:
+        """What the layer reads, (N, I); in the backward pass dL/dx takes its place."""
+        return self.planes["x"]
+
+    @property
+    def y(self) -> Array:
+        """What it makes of it, (N, O); in the backward pass dL/dy takes its place."""
+        return self.planes["y"]
+
+    def prepare(self, N: int, layer: "RowLayer") -> bool:
+        """Cut the buffers, if N is another one; returns whether it was."""
+        shapes = {"x": (N, layer.input_size), "y": (N, layer.output_size), **layer._planes(N, self.training)}
+        if shapes == self.shapes:
+            return False
+        self.planes, self.shapes = self.arena.cut(shapes, layer.dtype), shapes
+        return True
+
+
+class RowLayer(Layer, abstract=True):
+    """Base of layers that map rows (N, I) to rows (N, O).
+
+    A subclass gives `_rows_forward(workspace)`, which fills `workspace.y` from `workspace.x`, and
+    `_rows_backward(workspace, need_dx)`, which finds dL/dy in `workspace.y`, returns the rows of dL/dx, in
+    a buffer of the workspace, and adds to the gradients.
+    """
+
+    def _planes(self, N: int, training: bool) -> dict[str, Shape]:
+        """Further buffers of a workspace."""
+        return {}
+
+    def _rows_forward(self, workspace: Any) -> None:
+        raise NotImplementedError
+
+    def _rows_backward(self, workspace: Any, need_dx: bool) -> Array | None:
+        raise NotImplementedError
+
+    def _rows_of(self, x: Any) -> tuple[Array, tuple[int, ...]]:
+        """Rows (N, I) of a caller's array, and the shape that stands before its features."""
+        array = _checks.real_array("x", x)
+        if not self.input_size and array.ndim:  # its size was left open
+            self._fit(array.shape[-1], self.dtype)
+        if array.ndim < 1 or array.shape[-1] != self.input_size:
+            raise ValueError(f"x: expected (..., {self.input_size}), got {array.shape}")
+        return array.reshape(-1, self.input_size), array.shape[:-1]
+
+    def __call__(self, x: Any, *, threads: int | None = None) -> Array:
+        """(..., O) from x (..., I), converted to the layer's dtype.
+
+        `threads`, if given, goes for this call before `cylstm.get_num_threads()`.
+        """
+        if threads is not None:
+            with of_call(threads):
+                return self(x)
+        rows, outer = self._rows_of(x)
+        shape = (*outer, self.output_size)
+        if self.training:
+            self._y_shape = shape
+
+        def result(y: Array, _: None) -> Array:
+            return y.copy().reshape(shape)
+
+        value: Array = self._run(Batch(rows, Packing(1, len(rows))), None, result)
+        return value
+
+    def backward(self, dy: Any, *, threads: int | None = None) -> Array | None:
+        """dL/dx from dL/dy of the last training forward pass; adds to the gradients. None for indices."""
+        if threads is not None:
+            with of_call(threads):
+                return self.backward(dy)
+        workspace = self._workspace_to_go_back()
+        array = _checks.shaped("dy", dy, self._y_shape)
+        rows = array.reshape(-1, self.output_size)
+        dx, _ = self._go_back(workspace, Batch(rows, Packing(1, len(rows))), None, True)
+        return None if dx is None else dx.copy().reshape(*array.shape[:-1], self.input_size)
+
+    def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
+        return RowWorkspace(training)
+
+    def _forward(self, workspace: Any, batch: Batch, state: None) -> tuple[Array, None]:
+        workspace.prepare(batch.packing.N, self)
+        batch.into(workspace.x)
+        self._rows_forward(workspace)
+        return workspace.y, None
+
+    def _backward(self, workspace: Any, dy: Batch, dstate: None, need_dx: bool) -> tuple[Array | None, None]:
+        dy.into(workspace.y)
+        return self._rows_backward(workspace, need_dx), None

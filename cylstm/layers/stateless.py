@@ -1,0 +1,54 @@
+"""What layers have in common that read sequences and keep no state."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from cylstm import _checks
+from cylstm._engine.planning import Shape
+from cylstm.layer import Layer
+from cylstm.packing import Packing
+from cylstm.parameters import ParameterStore
+from cylstm.sequence_layer import SequenceLayer
+
+
+class Sizeless(Layer, abstract=True):
+    """A layer without parameters: in a `Sequential` it takes size and dtype from the layer before."""
+
+    def _begin(self, features: int | None, dtype: Any) -> None:
+        size = 0 if features is None else _checks.positive("features", features)  # 0: not known yet
+        self.input_size = self.output_size = size
+        self._store = ParameterStore({}, _checks.real_dtype(dtype))
+
+    def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
+        self._begin(self.input_size or features, dtype)
+
+    def _sizes(self) -> dict[str, Any]:
+        """The part of the configuration that all of them have."""
+        return ({"features": self.input_size} if self.input_size else {}) | {"dtype": self.dtype.name}
+
+    @classmethod
+    def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+        """None."""
+        return iter(())
+
+
+class StatelessLayer(SequenceLayer, abstract=True):
+    """A layer over sequences whose state is None."""
+
+    def _checked_state(self, name: str, state: Any, B: int | None) -> None:
+        if state is not None:
+            kind = type(self).__name__
+            raise TypeError(f"{name}: expected None, for {kind} has no state, got {type(state).__name__}")
+
+    def _state_for_caller(self, state: None, unbatched: bool) -> None:
+        return None
+
+    @property
+    def causal(self) -> bool:
+        """No: it looks at steps that a state does not hold."""
+        return False
+
+    def _packing_after(self, packing: Packing) -> Packing:
+        return Packing(1, packing.B) if self.pools else packing

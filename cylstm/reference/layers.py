@@ -1,0 +1,73 @@
+"""Layers around the recurrent ones, one sequence x (T,F) at a time."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def embedding(x: NDArray[np.intp], weight: Array) -> Array:
+    """The rows of weight (V,E) that the ints x (T) name."""
+    return np.stack([weight[i] for i in x]) if len(x) else np.zeros((0, weight.shape[1]))
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Ba, Kiros and Hinton 2016, equation 4, over the features of each step."""
+    y = np.empty_like(x)
+    for t, a in enumerate(x):
+        mean = a.sum() / len(a)
+        sigma = np.sqrt(((a - mean) ** 2).sum() / len(a) + eps)
+        y[t] = weight / sigma * (a - mean) + bias
+    return y
+
+
+def pooling(x: Array, how: str) -> Array:
+    """One row (F) for a sequence; zeros for one of no steps."""
+    if len(x) == 0:
+        return np.zeros(x.shape[1])
+    result: Array = {"last": x[-1], "mean": x.sum(axis=0) / len(x), "max": x.max(axis=0)}[how]
+    return result
+
+
+def attention(scores: Array, values: Array, first: int = 0, causal: bool = False) -> Array:
+    """y_t = sum_j a_tj v_j with a_t = softmax(e_t): scores e (Q,T), values v (T,F).
+
+    The query of row q is step first + q; a causal one looks at no later step.
+    """
+    y = np.zeros((len(scores), values.shape[1]))
+    for q, e in enumerate(scores):
+        seen = first + q + 1 if causal else len(e)
+        a = np.exp(e[:seen] - e[:seen].max())
+        a /= a.sum()
+        for j in range(seen):
+            y[q] += a[j] * values[j]
+    return y
+
+
+def multiplicative_scores(queries: Array, x: Array, weight: Array) -> Array:
+    """e_tj = q_t W x_j (Luong et al. 2015, the general score)."""
+    return np.array([[q @ weight @ k for k in x] for q in queries]).reshape(len(queries), len(x))
+
+
+def additive_scores(
+    queries: Array, x: Array, query_weight: Array, key_weight: Array, bias: Array, score: Array
+) -> Array:
+    """e_tj = v tanh(W_q q_t + W_k x_j + b) (Bahdanau et al. 2015, appendix A.1.2)."""
+    e = [[score[0] @ np.tanh(query_weight @ q + key_weight @ k + bias) for k in x] for q in queries]
+    return np.array(e).reshape(len(queries), len(x))
+
+
+def multi_head_attention(
+    queries: Array, x: Array, p: dict[str, Array], heads: int, first: int = 0, causal: bool = False
+) -> Array:
+    """Vaswani et al. 2017, section 3.2.2, with the parameters p of torch.nn.MultiheadAttention."""
+    F = x.shape[1]
+    d = F // heads
+    weights, biases = np.split(p["in_proj_weight"], 3), np.split(p["in_proj_bias"], 3)
+    Q, K, V = (a @ w.T + b for a, w, b in zip((queries, x, x), weights, biases, strict=True))
+    head_of = []
+    for h in range(heads):
+        part = slice(h * d, (h + 1) * d)
+        head_of.append(attention(Q[:, part] @ K[:, part].T / np.sqrt(d), V[:, part], first, causal))
+    y: Array = np.concatenate(head_of, axis=1) @ p["out_proj.weight"].T + p["out_proj.bias"]
+    return y
