@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._engine import _optim
 from cylstm._engine.planning import Shape, aligned_bytes
 
 Array = NDArray[Any]
@@ -95,8 +96,7 @@ class ParameterStore:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        for start, stop in self.spans():
-            self.grad[start:stop] = 0
+        _optim.scale(self.grad, self.spans(), 0)
         for _, store in self._leaves(0):
             for used in store._used.values():
                 used[...] = False

@@ -46,7 +46,7 @@ class Stream:
         if not model.causal:
             raise ValueError(
                 "model: expected layers that read forward only and keep what they need in their state, "
-                "got one with bidirectional=True, reverse=True, pooling or attention, which needs the whole sequence"
+                "got one with bidirectional=True, reverse=True, pooling or attention"
             )
         self.model = model
         self.batch_size = _checks.positive("batch_size", batch_size)

@@ -1,19 +1,22 @@
+import numpy as np
 from numpy.typing import NDArray
 
 from cylstm._engine._dense import Real
 
-def sum_of_squares(a: NDArray[Real]) -> float: ...
-def sgd(p: NDArray[Real], g: NDArray[Real], lr: float) -> None: ...
-def adam(
+Spans = NDArray[np.intp]
+OPTIMIZERS: tuple[str, ...]
+COEFFICIENTS: int
+
+def update(
+    optimizer: str,
     p: NDArray[Real],
     g: NDArray[Real],
     m: NDArray[Real],
     v: NDArray[Real],
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    correction1: float,
-    correction2: float,
+    spans: Spans,
+    coefficients: NDArray[np.float64],
+    isa: int,
 ) -> None: ...
+def sum_of_squares(a: NDArray[Real], spans: Spans | None = None) -> float: ...
+def scale(a: NDArray[Real], spans: Spans, factor: float) -> None: ...
+def clip(a: NDArray[Real], spans: Spans, bound: float) -> None: ...

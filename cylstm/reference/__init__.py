@@ -12,7 +12,7 @@ from cylstm.reference.dense import dense_backward, dense_forward, mse
 from cylstm.reference.gru import gru_step, gru_step_back
 from cylstm.reference.layer import layer_backward, layer_forward
 from cylstm.reference.lstm import lstm_norm_step, lstm_norm_step_back, lstm_step, lstm_step_back
-from cylstm.reference.optimizers import adam, clip_by_norm, sgd
+from cylstm.reference.optimizers import adam, adamw, clip_by_norm, rmsprop, sgd
 from cylstm.reference.rnn import rnn_step, rnn_step_back
 
 CELLS = {
@@ -30,11 +30,13 @@ CELLS = {
 __all__ = [
     "CELLS",
     "adam",
+    "adamw",
     "clip_by_norm",
     "dense_backward",
     "dense_forward",
     "layer_backward",
     "layer_forward",
     "mse",
+    "rmsprop",
     "sgd",
 ]

@@ -6,9 +6,36 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def sgd(p: Array, g: Array, lr: float) -> Array:
-    """The parameters after one step of gradient descent."""
-    return p - lr * g
+def sgd(
+    p: Array,
+    g: Array,
+    m: Array,
+    lr: float,
+    momentum: float = 0,
+    nesterov: bool = False,
+    weight_decay: float = 0,
+) -> tuple[Array, Array]:
+    """Parameters and momentum after a step; Nesterov's looks ahead (Sutskever et al. 2013)."""
+    g = g + weight_decay * p
+    m = momentum * m + g
+    return p - lr * (g + momentum * m if nesterov else m), m
+
+
+def rmsprop(
+    p: Array, g: Array, v: Array, lr: float, alpha: float, eps: float, weight_decay: float = 0
+) -> tuple[Array, Array]:
+    """Parameters and mean of squares after a step (Hinton 2012, lecture 6e)."""
+    g = g + weight_decay * p
+    v = alpha * v + (1 - alpha) * g**2
+    return p - lr * g / (np.sqrt(v) + eps), v
+
+
+def adamw(
+    p: Array, g: Array, m: Array, v: Array,
+    lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, t: int,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Adam on parameters that shrink by themselves (Loshchilov and Hutter 2019, algorithm 2)."""
+    return adam(p * (1 - lr * weight_decay), g, m, v, lr, beta1, beta2, eps, 0.0, t)
 
 
 def adam(

@@ -1,0 +1,45 @@
+"""Bounds on the gradient."""
+
+import numpy as np
+
+from cylstm import _checks
+from cylstm._engine import _optim
+from cylstm.layer import Layer
+
+
+def clip_grad_norm(model: Layer, max_norm: float) -> float:
+    """Scale all gradients together so that their global norm is at most `max_norm`.
+
+    Returns the norm before (Pascanu et al. 2013). A norm that is not finite leaves the
+    gradients as they are.
+
+    >>> import cylstm
+    >>> layer = cylstm.Linear(1, 1, bias=False)
+    >>> layer.gradients["weight"][...] = 4.0
+    >>> clip_grad_norm(layer, 1.0), float(layer.gradients["weight"][0, 0])
+    (4.0, 1.0)
+    """
+    max_norm = _checks.number("max_norm", max_norm, 0)
+    norm = grad_norm(model)
+    if max_norm < norm < np.inf:
+        _optim.scale(model._store.grad, model._store.spans(), max_norm / norm)
+    return norm
+
+
+def clip_grad_value(model: Layer, max_value: float) -> None:
+    """Bring every element of the gradients into [-max_value, max_value]; NaN stays.
+
+    >>> import cylstm
+    >>> layer = cylstm.Linear(2, 1, bias=False)
+    >>> layer.gradients["weight"][...] = [0.5, -4.0]
+    >>> clip_grad_value(layer, 1.0)
+    >>> layer.gradients["weight"].tolist()
+    [[0.5, -1.0]]
+    """
+    max_value = _checks.number("max_value", max_value, 0)
+    _optim.clip(model._store.grad, model._store.spans(), max_value)
+
+
+def grad_norm(model: Layer) -> float:
+    """The global norm of all gradients."""
+    return float(np.sqrt(_optim.sum_of_squares(model._store.grad, model._store.spans())))

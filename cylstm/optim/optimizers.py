@@ -1,0 +1,322 @@
+"""Optimisers over the flat parameter vector."""
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks
+from cylstm._engine import _optim, isa
+from cylstm.layer import Layer
+from cylstm.parameters import ParameterStore
+
+Array = NDArray[Any]
+Groups = Mapping[str, Mapping[str, float]]
+
+
+class Optimizer:
+    """Base of the optimisers: `step(model)` moves the parameters along the gradients.
+
+    An optimiser keeps its state for one model, the first it is stepped with. A copy has the state, and
+    belongs to no model yet. Of an `Embedding` only the rows that were read since `zero_grad` are touched.
+
+    A subclass gives `kernel`, the vectors of state that it keeps, and `_own(t)`, its coefficients for step
+    t = 1, 2, … (include/cylstm/optimizers.h).
+    """
+
+    kernel: ClassVar[str]
+    keeps: tuple[str, ...] = ()  # of m and v
+
+    def __init__(self, lr: float, weight_decay: float, groups: Groups | None) -> None:
+        self.lr = _checks.number("lr", lr, 0)
+        self.weight_decay = _checks.number("weight_decay", weight_decay, 0)
+        self.groups = _checked_groups(groups or {})
+        self.steps = 0
+        self._store: ParameterStore | None = None
+        self._state: dict[str, Array] = {}
+
+    def step(self, model: Layer) -> None:
+        """Update the parameters in place from `model.gradients`, which stay as they are."""
+        store = self._bound(model)
+        none = store.data[:0]
+        spans, lr, decay = self._by_group(store.spans())
+        coefficients = np.zeros((len(spans), _optim.COEFFICIENTS))
+        coefficients[:, :3] = self._common(lr, decay, self.steps + 1)
+        own = self._own(self.steps + 1)
+        coefficients[:, 3 : 3 + len(own)] = own
+        with store.writing() as flat:
+            _optim.update(
+                self.kernel, flat, store.grad, self._state.get("m", none), self._state.get("v", none),
+                spans, coefficients, isa.selected(),
+            )  # fmt: skip
+        self.steps += 1  # not before: a step that failed is none
+
+    def _own(self, t: int) -> tuple[float, ...]:
+        """What only this optimiser has."""
+        raise NotImplementedError
+
+    def _common(self, lr: Array, decay: Array, t: int) -> Array:
+        """(n, 3): rate, factor of the parameters in the slope, factor on the parameters."""
+        return np.stack([lr, decay, np.ones_like(lr)], axis=1)
+
+    def _bound(self, model: Layer) -> ParameterStore:
+        store = model._store
+        if self._store is store:
+            return store
+        if self._store is not None:
+            raise ValueError("model: expected the model of the first step; make one optimiser for each model")
+        for name, vector in self._state.items():
+            if vector.shape != store.data.shape or vector.dtype != store.dtype:
+                raise ValueError(
+                    f"model: expected {vector.size} parameters in {vector.dtype}, as the optimiser's state "
+                    f"{name} has, got {store.size} in {store.dtype}"
+                )
+        self._boundaries = _boundaries(store, self.groups)
+        self._state = {name: self._state.get(name, np.zeros_like(store.data)) for name in self.keeps}
+        self._store = store
+        return store
+
+    def _by_group(self, spans: Array) -> tuple[Array, Array, Array]:
+        """The spans, cut where a group begins or ends, with the learning rate and the decay of each."""
+        starts, scales, decays = self._boundaries
+        decays = np.where(np.isnan(decays), self.weight_decay, decays)
+        if len(starts) == 1:
+            n = len(spans)
+            return spans, np.full(n, self.lr * scales[0]), np.full(n, decays[0])
+        begin = np.union1d(spans[:, 0], starts)
+        span = np.searchsorted(spans[:, 0], begin, side="right") - 1
+        inside = (span >= 0) & (begin < spans[span, 1])
+        begin, span = begin[inside], span[inside]
+        group = np.searchsorted(starts, begin, side="right") - 1
+        following = np.append(starts[1:], np.iinfo(np.intp).max)[group]
+        pieces = np.stack([begin, np.minimum(spans[span, 1], following)], axis=1)
+        return pieces, self.lr * scales[group], decays[group]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later run needs to go on: steps made, learning rate, and copies of the vectors."""
+        vectors = {name: vector.copy() for name, vector in self._state.items()}
+        return {"steps": self.steps, "lr": self.lr, **vectors}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            If it is of another kind of optimiser, or of another model; nothing is changed then.
+        """
+        vectors = {name: np.array(state[name]) for name in state if name not in ("steps", "lr")}
+        if (vectors or state["steps"]) and set(vectors) != set(self.keeps):
+            raise ValueError(f"state: expected the vectors {self.keeps}, got {tuple(vectors)}")
+        if self._store is not None:
+            for name, vector in vectors.items():
+                if vector.shape != self._store.data.shape:
+                    raise ValueError(
+                        f"state {name}: expected {self._store.size} numbers, got shape {vector.shape}"
+                    )
+            vectors = {
+                name: vectors.get(name, np.zeros(self._store.size)).astype(self._store.dtype)
+                for name in self.keeps
+            }
+        lr, steps = _checks.number("state lr", state["lr"], 0), _checks.natural("state steps", state["steps"])
+        self.lr, self.steps, self._state = lr, steps, vectors
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model: the next one that it is stepped with, if that has as many parameters."""
+        return self.__dict__ | {"_store": None}
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, m <- momentum m + g, p <- p - lr m.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate; may be set between steps.
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+        Look ahead: p <- p - lr (g + momentum m) (Sutskever et al. 2013, as in `torch.optim.SGD`).
+    weight_decay : float
+        L2 penalty: this times the parameters is added to the gradients.
+    groups : mapping, optional
+        Other settings for some parameters, by patterns of their names: `{"*bias*": {"weight_decay": 0},
+        "0.*": {"lr_scale": 0.1}}`. A parameter takes those of the first pattern that it matches.
+
+    Examples
+    --------
+    >>> import cylstm
+    >>> layer = cylstm.Linear(1, 1, bias=False)
+    >>> layer.load_state_dict({"weight": [[1.0]]})
+    >>> layer.gradients["weight"][...] = 2.0
+    >>> SGD(0.25).step(layer)
+    >>> float(layer.parameters["weight"][0, 0])
+    0.5
+    """
+
+    kernel = "sgd"
+
+    def __init__(
+        self,
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, groups)
+        self.momentum, self.nesterov = _checks.number("momentum", momentum, 0, 1), bool(nesterov)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: expected False without momentum, got True")
+        self.keeps = ("m",) if self.momentum else ()
+
+    def _own(self, t: int) -> tuple[float, ...]:
+        return self.momentum, float(self.nesterov)
+
+
+class RMSprop(Optimizer):
+    """The gradient over the root of a running mean of its square (Hinton 2012, lecture 6e).
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate; may be set between steps.
+    alpha : float
+        Decay of the running mean.
+    eps : float
+        Added to the root.
+    weight_decay, groups
+        As for `SGD`.
+    """
+
+    kernel = "rmsprop"
+    keeps = ("v",)
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, groups)
+        self.alpha, self.eps = _checks.number("alpha", alpha, 0, 1), _checks.number("eps", eps, 0)
+
+    def _own(self, t: int) -> tuple[float, ...]:
+        return self.alpha, self.eps
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, algorithm 1).
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate; may be set between steps.
+    betas : tuple of float
+        Decay of the running means of the gradient and of its square.
+    eps : float
+        Added to the root of the second mean.
+    weight_decay : float
+        L2 penalty: this times the parameters is added to the gradients, as in `torch.optim.Adam`.
+    groups : mapping, optional
+        As for `SGD`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> model = cylstm.Sequential(cylstm.LSTM(1, 4, seed=0), cylstm.Linear(4, 1, seed=1)).train()
+    >>> loss, adam = cylstm.losses.MSE(), cylstm.optim.Adam(lr=0.01)
+    >>> x, target = np.ones((5, 1, 1)), np.full((5, 1, 1), 0.5)
+    >>> values = []
+    >>> for _ in range(200):
+    ...     y, _ = model(x)
+    ...     value, dy = loss(y, target)
+    ...     model.zero_grad()
+    ...     _ = model.backward(dy, need_dx=False)
+    ...     adam.step(model)
+    ...     values.append(value)
+    >>> values[-1] < 0.01 * values[0]
+    True
+    """
+
+    kernel = "adam"
+    keeps = ("m", "v")
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, groups)
+        self.betas = (_checks.number("betas[0]", betas[0], 0, 1), _checks.number("betas[1]", betas[1], 0, 1))
+        self.eps = _checks.number("eps", eps, 0)
+
+    def _common(self, lr: Array, decay: Array, t: int) -> Array:
+        return np.stack([lr / (1 - self.betas[0] ** t), decay, np.ones_like(lr)], axis=1)
+
+    def _own(self, t: int) -> tuple[float, ...]:
+        return *self.betas, self.eps, (1 - self.betas[1] ** t) ** -0.5
+
+
+class AdamW(Adam):
+    """Adam with p <- (1 - lr weight_decay) p apart from the gradient (Loshchilov and Hutter 2019).
+
+    Parameters
+    ----------
+    lr, betas, eps, groups
+        As for `Adam`.
+    weight_decay : float
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay, groups)
+
+    def _common(self, lr: Array, decay: Array, t: int) -> Array:
+        return np.stack([lr / (1 - self.betas[0] ** t), np.zeros_like(lr), 1 - lr * decay], axis=1)
+
+
+def _checked_groups(groups: Groups) -> dict[str, dict[str, float]]:
+    checked: dict[str, dict[str, float]] = {}
+    for pattern, settings in groups.items():
+        unknown = set(settings) - {"lr_scale", "weight_decay"}
+        if unknown:
+            raise ValueError(
+                f"groups {pattern!r}: expected lr_scale and weight_decay, got {', '.join(sorted(unknown))}"
+            )
+        checked[pattern] = {
+            key: _checks.number(f"groups {pattern!r} {key}", value, 0) for key, value in settings.items()
+        }
+    return checked
+
+
+def _boundaries(store: ParameterStore, groups: dict[str, dict[str, float]]) -> tuple[Array, Array, Array]:
+    """Where the groups of parameters begin, with their scale of the learning rate and their decay, or NaN."""
+    rows: list[tuple[float, float, float]] = []
+    start, unused = 0, set(groups)
+    for name, shape in store.shapes.items():
+        pattern = next((pattern for pattern in groups if fnmatch.fnmatchcase(name, pattern)), "")
+        unused.discard(pattern)
+        settings = groups.get(pattern, {})
+        own = (settings.get("lr_scale", 1.0), settings.get("weight_decay", np.nan))
+        if not rows or not np.array_equal(rows[-1][1:], own, equal_nan=True):
+            rows.append((start, *own))
+        start += int(np.prod(shape))
+    if unused:
+        raise ValueError(f"groups: expected patterns of {list(store.shapes)}, got {sorted(unused)}")
+    table = np.array(rows or [(0, 1.0, np.nan)])
+    return table[:, 0].astype(np.intp), table[:, 1], table[:, 2]
