@@ -1,6 +1,22 @@
 """Data on their way to a model: sources of minibatches, scalers, vocabularies, packed sequences."""
 
+from cylstm.data.arrays import Arrays, source_of
 from cylstm.data.packed import pack, unpack
+from cylstm.data.source import Minibatch, Source
+from cylstm.data.splits import split
+from cylstm.data.tokens import TokenStream
+from cylstm.data.windows import Windows
 from cylstm.sequence_layer import PackedSequences
 
-__all__ = ["PackedSequences", "pack", "unpack"]
+__all__ = [
+    "Arrays",
+    "Minibatch",
+    "PackedSequences",
+    "Source",
+    "TokenStream",
+    "Windows",
+    "pack",
+    "source_of",
+    "split",
+    "unpack",
+]
