@@ -2,6 +2,7 @@
 
 from cylstm.data.arrays import Arrays, source_of
 from cylstm.data.packed import pack, unpack
+from cylstm.data.scalers import MinMaxScaler, Scaler, StandardScaler
 from cylstm.data.source import Minibatch, Source
 from cylstm.data.splits import split
 from cylstm.data.tokens import TokenStream
@@ -10,9 +11,12 @@ from cylstm.sequence_layer import PackedSequences
 
 __all__ = [
     "Arrays",
+    "MinMaxScaler",
     "Minibatch",
     "PackedSequences",
+    "Scaler",
     "Source",
+    "StandardScaler",
     "TokenStream",
     "Windows",
     "pack",
