@@ -107,6 +107,7 @@ def test_transform_leaves_x_alone_and_keeps_nan():
             ValueError,
             r"x\[1\]\[0, 0\]: expected a finite number, got inf",
         ),
+        (np.zeros((3, 0)), ValueError, "x: expected at least one value, got none"),
         (np.zeros((0, 3)), ValueError, "x: expected at least one value, got none"),
         ([], ValueError, "x: expected at least one value, got none"),
         ([[1e308], [-1e308]], ValueError, r"x: expected numbers of usual size, got up to 1e\+308"),

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ class _Failure(NamedTuple):
     error: BaseException | None
 
 
-def prefetch(iterable: Iterable[T]) -> Iterator[T]:
+def prefetch(iterable: Iterable[T]) -> Generator[T, None, None]:
     """The same values in the same order, each made in another thread while the caller is at the one before.
 
     One value ahead, never more. To end early, close it or let go of it, as `break` in a `for` does: the

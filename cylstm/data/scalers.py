@@ -56,9 +56,10 @@ class Scaler(ABC):
         """
         given = _given(x)
         _inputs.check_samples("x", given)
-        parts = [_rows(array) for array in (given if isinstance(given, list) else [given])]
-        if not sum(part.size for part in parts):
+        arrays = given if isinstance(given, list) else [given]
+        if not sum(array.size for array in arrays):
             raise ValueError("x: expected at least one value, got none")
+        parts = [_rows(array) for array in arrays]
         with np.errstate(over="ignore", invalid="ignore"):
             offset, spread = self._statistics(parts)
         largest = np.max([np.abs(part).max(axis=0, initial=0) for part in parts], axis=0)
