@@ -3,12 +3,14 @@
 A file is a safetensors file (https://github.com/huggingface/safetensors) whose tensors are
 the parameters by name, and whose metadata holds one entry `cylstm`, a JSON object::
 
-    {"format": 1, "model": {"type": "Sequential", "layers": [...]}, "extra": {...}, "sha256": "..."}
+    {"format": 2, "model": {"type": "Sequential", "layers": [...]}, "scalers": {"x": {...}},
+     "extra": {...}, "sha256": "..."}
 
-`model` is the layers' configuration, `extra` what the caller stored with the model, `sha256` the
-digest of both and of the tensors' bytes (see `_digest`). Nothing
-is ever unpickled. A reader builds a model only after the architecture has been found to
-fit the tensors that are really in the file, so a hostile file cannot ask for memory.
+`model` is the layers' configuration, `scalers` that of the model's scalers, `extra` what the caller
+stored with the model, `sha256` the digest of these and of the tensors' bytes (see `_digest`). Format 1,
+which is still read, had no scalers. Nothing is ever unpickled. A reader builds a model only after the
+architecture has been found to fit the tensors that are really in the file, so a hostile file cannot ask
+for memory.
 """
 
 import contextlib
@@ -23,9 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from cylstm.data.scalers import Scaler
 from cylstm.layer import LAYER_TYPES, Layer, from_config
 
-FORMAT = 1
+FORMAT = 2
+DIGESTED = {1: ("model", "extra"), 2: ("model", "extra", "scalers")}  # of each format that is read
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's and safetensors' names
 
 
@@ -108,6 +112,7 @@ def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any]
     description = {
         "format": FORMAT,
         "model": {"type": type(model).__name__, **model.config},
+        "scalers": _scaler_configs(model),
         "extra": json.loads(json.dumps(dict(extra or {}), allow_nan=False)),  # as a reader will find it
     }
     description["sha256"] = _digest(description, tensors)
@@ -144,6 +149,8 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         model = from_config(description["model"])
         model.load_state_dict(values)
+        scalers = description.get("scalers", {})  # format 1 has none
+        model.scalers = {name: Scaler.from_config(config) for name, config in scalers.items()}
         if _digest(description, model.state_dict()) != description["sha256"]:
             raise ValueError("its content is not what was saved")
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -153,8 +160,9 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
-    """SHA-256 of the architecture, the extra values and all tensors' bytes, one after the other."""
-    digest = hashlib.sha256(json.dumps([description["model"], description["extra"]], sort_keys=True).encode())
+    """SHA-256 of the description's parts as JSON and of all tensors' bytes, one after the other."""
+    parts = [description[part] for part in DIGESTED[description["format"]]]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for tensor in tensors.values():
         digest.update(np.ascontiguousarray(tensor).tobytes())
     return digest.hexdigest()
@@ -165,11 +173,20 @@ def _description(metadata: Any) -> dict[str, Any]:
     if not metadata or "cylstm" not in metadata:
         raise ValueError("no cylstm architecture in its metadata")
     description = json.loads(metadata["cylstm"])
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ValueError(f"expected format {FORMAT}; it may be of a newer cylstm")
-    if not isinstance(description.get("model"), dict) or not isinstance(description.get("extra"), dict):
+    number = description.get("format") if isinstance(description, dict) else None
+    if not isinstance(number, int) or number not in DIGESTED:
+        raise ValueError(f"expected format {' or '.join(map(str, DIGESTED))}; it may be of a newer cylstm")
+    if not all(isinstance(description.get(part), dict) for part in DIGESTED[number]):
         raise ValueError("its architecture is damaged")
-    return description
+    return {part: description[part] for part in ("format", "sha256", *DIGESTED[number])}
+
+
+def _scaler_configs(model: Layer) -> dict[str, Any]:
+    scalers = model._checked_scalers()
+    for name, scaler in scalers.items():
+        if not isinstance(name, str) or not isinstance(scaler, Scaler):
+            raise TypeError(f"scalers: expected names and scalers, got {name!r}: {type(scaler).__name__}")
+    return {name: scaler.config for name, scaler in scalers.items()}
 
 
 def _check_architecture(config: Any, file: Any, file_size: int) -> None:

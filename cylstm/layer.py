@@ -1,7 +1,8 @@
 """What every layer is: named parameters, a mode, a configuration; and how sequences go through it."""
 
+import copy
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from cylstm._engine.planning import Shape
 from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
+
+if TYPE_CHECKING:
+    from cylstm.data.scalers import Scaler  # which is built on layers
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Layer")
@@ -28,6 +32,13 @@ class Layer:
         The rows of y, (N, output_size), in packed order (packing.py); they may be a view of the workspace.
     `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
         From a batch dy to the rows of dx, (N, input_size), likewise. Adds to the gradients.
+
+    Attributes
+    ----------
+    scalers : dict of str to Scaler
+        How inputs and targets were scaled, by names of the caller's choice, such as "x" and "target". Files,
+        copies and pickles of the model keep them; the model itself does not use them. Those of a model of
+        layers belong to the model, not to a layer in it.
     """
 
     input_size: int
@@ -45,6 +56,7 @@ class Layer:
 
     def __init__(self) -> None:
         self.training = False
+        self.scalers: dict[str, Scaler] = {}
         self._spare: list[Any] = []  # inference workspaces not in use; list operations are atomic
         self._kept: Any = None  # the training workspace
         self._kept_for: Any = None  # the parameters and their version when a training forward filled it
@@ -178,8 +190,14 @@ class Layer:
         return self._backward(workspace, dy, dstate, need_dx)
 
     def __reduce__(self) -> Any:
-        """Copy and pickle as configuration, parameters, mode and random numbers to come."""
-        return _rebuild, (type(self), self.config, self.state_dict(), self.training, self._random_state())
+        """Copy and pickle as configuration, parameters, mode, random numbers to come and scalers."""
+        scalers = {name: copy.copy(scaler) for name, scaler in self._checked_scalers().items()}
+        state = self.state_dict(), self.training, self._random_state(), scalers
+        return _rebuild, (type(self), self.config, *state)
+
+    def _checked_scalers(self) -> dict[str, "Scaler"]:
+        """The scalers to keep."""
+        return self.scalers
 
     def __repr__(self) -> str:
         """As it was constructed."""
@@ -188,12 +206,17 @@ class Layer:
 
 
 def _rebuild(
-    cls: type[Layer], config: dict[str, Any], values: dict[str, Array], training: bool, random_state: Any
+    cls: type[Layer],
+    config: dict[str, Any],
+    values: dict[str, Array],
+    training: bool,
+    random_state: Any,
+    scalers: dict[str, "Scaler"],
 ) -> Layer:
     layer = cls._from_config(config)
     layer.load_state_dict(values)
     layer._set_random_state(random_state)
-    layer.training = training
+    layer.training, layer.scalers = training, scalers
     return layer
 
 

@@ -28,7 +28,7 @@ def test_the_example_of_the_readme_runs_and_learns(tmp_path, monkeypatch, capsys
 @pytest.mark.skipif(not (ROOT / "cylstm").exists(), reason="needs the source tree")
 def test_the_tree_of_the_architecture_is_complete():
     tree = ARCHITECTURE.split("```")[1]
-    for pattern in ("cylstm/*.py", "cylstm/_engine/*.p*", "include/cylstm/*.h"):
+    for pattern in ("cylstm/*.py", "cylstm/data/*.py", "cylstm/_engine/*.p*", "include/cylstm/*.h"):
         for path in ROOT.glob(pattern):
             own = path.name.startswith("__") or path.suffix in (".pyi", ".pyc") or path.name in ("_blas.pxd",)
             assert own or path.name in tree or path.name in ("_checks.py", "_version.py"), path

@@ -129,7 +129,11 @@ HUGE = 2**50
         (lambda d: d["model"].update(layers=[1, 2]), "unknown layer 1"),
         (lambda d: d.update(model=3), "its architecture is damaged"),
         (lambda d: d.update(extra=[]), "its architecture is damaged"),
-        (lambda d: d.update(format=2), "expected format 1; it may be of a newer cylstm"),
+        (lambda d: d.update(format=3), "expected format 1 or 2; it may be of a newer cylstm"),
+        (lambda d: d.update(format=1), "its content is not what was saved"),
+        (lambda d: d.update(format=[2]), "expected format 1 or 2"),
+        (lambda d: d.update(scalers=[]), "its architecture is damaged"),
+        (lambda d: d.pop("scalers"), "its architecture is damaged"),
     ],
 )
 def test_an_architecture_that_lies_is_refused_before_it_costs_memory(tmp_path, change, message):

@@ -68,7 +68,7 @@ def test_quotas_of_cgroups_are_read(tmp_path, files, expected):
 
 
 def test_importing_brings_in_numpy_only():
-    others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm"]
+    others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm", "pandas"]
     assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
 
 

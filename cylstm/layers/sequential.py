@@ -122,6 +122,15 @@ class Sequential(SequenceLayer):
         for layer, part in zip(self.layers, state, strict=True):
             layer._set_random_state(part)
 
+    def _checked_scalers(self) -> dict[str, Any]:
+        for position, layer in enumerate(self.layers):
+            if layer._checked_scalers():
+                raise ValueError(
+                    f"layer {position}: expected no scalers in a layer of a model, got "
+                    f"{sorted(layer.scalers)}; put them into the model's own"
+                )
+        return self.scalers
+
     @property
     def causal(self) -> bool:
         """Whether all layers are."""

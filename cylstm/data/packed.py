@@ -1,4 +1,4 @@
-"""Sequences of different length, without padding."""
+"""Sequences of different length, packed without padding, and taken apart again."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm.packing import Packing
 from cylstm.sequence_layer import PackedSequences
-
-__all__ = ["PackedSequences", "pack", "unpack"]
 
 Array = NDArray[Any]
 

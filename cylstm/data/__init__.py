@@ -1,0 +1,30 @@
+"""Data on their way to a model: sources of minibatches, scalers, vocabularies, packed sequences."""
+
+from cylstm.data.arrays import Arrays, source_of
+from cylstm.data.packed import pack, unpack
+from cylstm.data.prefetching import prefetch
+from cylstm.data.scalers import MinMaxScaler, Scaler, StandardScaler
+from cylstm.data.source import Minibatch, Source
+from cylstm.data.splits import split
+from cylstm.data.tokens import TokenStream
+from cylstm.data.vocabulary import Vocabulary
+from cylstm.data.windows import Windows
+from cylstm.sequence_layer import PackedSequences
+
+__all__ = [
+    "Arrays",
+    "MinMaxScaler",
+    "Minibatch",
+    "PackedSequences",
+    "Scaler",
+    "Source",
+    "StandardScaler",
+    "TokenStream",
+    "Vocabulary",
+    "Windows",
+    "pack",
+    "prefetch",
+    "source_of",
+    "split",
+    "unpack",
+]

@@ -1,0 +1,87 @@
+"""One long sequence of ids, as a source of minibatches for language models."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks
+from cylstm.data import _inputs
+from cylstm.data.source import Minibatch, Source
+
+Array = NDArray[Any]
+
+
+class TokenStream(Source):
+    """A text read in parallel at several places; the target of each token is the next one.
+
+    The ids are cut into `batch_size` streams of the same length, one after the other. Each minibatch reads
+    on where the one before ended, so the state is to be carried over. The first token is no target, and of
+    the others only a remainder smaller than `batch_size` is left out.
+
+    Parameters
+    ----------
+    ids : array of int
+        (n,), n > batch_size.
+    batch_size : int
+        Streams, the B of every minibatch.
+    length : int
+        Steps of a minibatch; the last one has what is left.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ids are no vector of ints, or too few.
+
+    Notes
+    -----
+    A stream has one order only: the generator given to `epoch` is not used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cylstm.data import TokenStream
+    >>> source = TokenStream(np.arange(12), batch_size=2, length=3)
+    >>> for batch in source.epoch():
+    ...     print(batch.x.T.tolist(), batch.target.T.tolist(), batch.continues)
+    [[0, 1, 2], [5, 6, 7]] [[1, 2, 3], [6, 7, 8]] False
+    [[3, 4], [8, 9]] [[4, 5], [9, 10]] True
+    """
+
+    def __init__(self, ids: Any, batch_size: int, length: int) -> None:
+        self.batch_size, self.length = (
+            _checks.positive("batch_size", batch_size),
+            _checks.positive("length", length),
+        )
+        self.ids = _inputs.array_of("ids", ids)
+        if self.ids.ndim != 1 or self.ids.dtype.kind not in "iu":
+            raise ValueError(f"ids: expected a vector of ints, got {self.ids.shape} {self.ids.dtype}")
+        steps = (len(self.ids) - 1) // self.batch_size
+        if steps < 1:
+            raise ValueError(
+                f"ids: expected more than batch_size = {self.batch_size} of them, got {len(self.ids)}"
+            )
+        used = steps * self.batch_size
+        self._x = self.ids[:used].reshape(self.batch_size, steps)
+        self._y = self.ids[1 : used + 1].reshape(self.batch_size, steps)
+
+    def __len__(self) -> int:
+        """Minibatches of an epoch."""
+        return -(-self._x.shape[1] // self.length)
+
+    @property
+    def targets(self) -> Array:
+        """All targets, (batch_size, steps)."""
+        return self._y
+
+    def check(self) -> None:
+        """Raise ValueError for an id below 0."""
+        _inputs.check_ids("ids", self.ids)
+
+    def _plan(self, rng: np.random.Generator | None) -> range:
+        return range(0, self._x.shape[1], self.length)
+
+    def _batch(self, first: int) -> Minibatch:
+        steps = slice(first, first + self.length)
+        x, y = (np.ascontiguousarray(ids[:, steps].T) for ids in (self._x, self._y))
+        return Minibatch(x, y, continues=first > 0)

@@ -1,0 +1,145 @@
+"""prefetch: the same values, one ahead; errors arrive, and nothing is left waiting."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+import numpy as np
+import pytest
+
+from cylstm.data import Arrays, prefetch
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "cylstm-prefetch"]
+
+
+def assert_soon(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def run(code, limit=20):
+    """Output of a script that has to end by itself."""
+    command = [sys.executable, "-W", "ignore", "-c", "from cylstm.data import prefetch\n" + code]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
+    return result.stdout.split()
+
+
+def test_values_and_their_order_are_the_same(rng):
+    x = rng.standard_normal((20, 3, 2))
+    source = Arrays(x, x, 4)
+    ours = list(prefetch(source.epoch(np.random.default_rng(1))))
+    for a, b in zip(ours, source.epoch(np.random.default_rng(1)), strict=True):
+        np.testing.assert_array_equal(a.x, b.x)
+    assert list(prefetch([])) == []
+    assert list(prefetch(iter([None, 1]))) == [None, 1]
+    assert_soon(lambda: not threads())
+
+
+def test_one_value_is_made_ahead_and_no_more():
+    made = []
+
+    def values():
+        for n in range(6):
+            made.append(n)
+            yield n
+
+    for n in prefetch(values()):
+        ahead = min(n + 2, 6)
+        assert_soon(lambda: len(made) >= ahead)  # noqa: B023 - called at once
+        time.sleep(0.01)
+        assert len(made) == ahead
+
+
+def test_an_error_comes_after_the_values_before_it_with_its_traceback():
+    def values():
+        yield 1
+        raise KeyError("spoilt")
+
+    ahead = prefetch(values())
+    assert next(ahead) == 1
+    with pytest.raises(KeyError, match="spoilt") as caught:
+        next(ahead)
+    assert "values" in [frame.name for frame in traceback.extract_tb(caught.tb)]
+    with pytest.raises(TypeError, match="not iterable"):
+        list(prefetch(3))
+    assert_soon(lambda: not threads())
+
+
+@pytest.mark.parametrize("how", ["break", "close", "drop"])
+def test_leaving_early_ends_the_thread_and_closes_the_iterator(how):
+    closed = threading.Event()
+
+    def values():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    ahead = prefetch(values())
+    if how == "break":
+        for _ in prefetch(values()):
+            break
+        gc.collect()
+    else:
+        next(ahead)
+        if how == "close":
+            ahead.close()
+    del ahead
+    assert closed.wait(5)
+    assert_soon(lambda: not threads())
+
+
+SLOW = """
+import time
+def slow():
+    yield 1
+    time.sleep(100)
+ahead = prefetch(slow())
+print(next(ahead))
+"""
+
+
+def test_the_interpreter_ends_while_a_value_is_being_made():
+    assert run(SLOW + "print('end')") == ["1", "end"]
+    assert run(SLOW + "ahead.close(); print('end')") == ["1", "end"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals that interrupt a wait")
+def test_ctrl_c_interrupts_the_wait_for_a_value():
+    code = """
+import os, signal, threading
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    next(ahead)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert run(SLOW + code) == ["1", "interrupted"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_told_and_the_parent_goes_on():
+    code = """
+import os
+ahead = prefetch(range(100))
+next(ahead)
+child = os.fork()
+if not child:
+    try:
+        next(ahead)
+    except RuntimeError as error:
+        own = list(prefetch(range(3)))
+        os._exit(0 if "forked child" in str(error) and own == [0, 1, 2] else 1)
+    os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sum(ahead))
+"""
+    assert run(code) == ["0", str(sum(range(1, 100)))]
