@@ -54,6 +54,34 @@ class Case:
         return self.torch(torch, torch.cat(ys), torch.tensor(np.concatenate(targets)))
 
 
+class CTCCase(Case):
+    """A loss of whole sequences, whose targets are lists of labels: half as many as steps, or fewer."""
+
+    def target(self, rng, T, lengths):
+        allowed = [v for v in range(self.outputs) if v != self.options.get("blank", 0)]
+        return [rng.choice(allowed, rng.integers(0, n // 2 + 1)) for n in lengths]
+
+    def part(self, target, b, steps):
+        return target[b]
+
+    def stacked(self, parts, batch_first):
+        return parts
+
+    def expected(self, ys, targets):
+        results = [
+            reference.ctc(y, t, self.options.get("blank", 0)) for y, t in zip(ys, targets, strict=True)
+        ]
+        shares = [len(ys) * max(len(t), 1) for t in targets]
+        value = sum(result[0] / share for result, share in zip(results, shares, strict=True))
+        return value, [result[1] / share for result, share in zip(results, shares, strict=True)], len(ys)
+
+    def theirs(self, torch, ys, targets):
+        log_p = torch.log_softmax(torch.nn.utils.rnn.pad_sequence(ys), -1)
+        labels = torch.tensor(np.concatenate(targets).astype(np.int64))
+        lengths = [torch.tensor([len(part) for part in parts]) for parts in (ys, targets)]
+        return torch.nn.functional.ctc_loss(log_p, labels, *lengths, **self.options)
+
+
 def numbers(columns):
     return lambda rng, shape: rng.standard_normal((*shape, columns))
 
@@ -122,6 +150,10 @@ def classes(weight, ignore_index, label_smoothing):
     return Case("CrossEntropy", 4, options, draw, ours, theirs)
 
 
+def ctc(**options):
+    return CTCCase("CTC", 6, options, None, None, None, ("all",))
+
+
 CASES = [
     regression("MSE", reference.mse, "mse_loss"),
     regression("MAE", reference.mae, "l1_loss"),
@@ -133,4 +165,6 @@ CASES = [
     *itertools.starmap(
         classes, itertools.product((None, [0.5, 2.0, 1.0, 0.0]), (-100, 1, None), (0.0, 0.1, 1.0))
     ),
+    ctc(),
+    ctc(blank=4, zero_infinity=True),
 ]

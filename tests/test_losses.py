@@ -236,9 +236,9 @@ def test_an_empty_set_is_refused(case):
         case.make().check([], 0)
 
 
-MSE, MAE, Huber, Quantile, BinaryCrossEntropy, CrossEntropy = (
+MSE, MAE, Huber, Quantile, BinaryCrossEntropy, CrossEntropy, CTC = (
     getattr(cylstm.losses, name)
-    for name in ("MSE", "MAE", "Huber", "Quantile", "BinaryCrossEntropy", "CrossEntropy")
+    for name in ("MSE", "MAE", "Huber", "Quantile", "BinaryCrossEntropy", "CrossEntropy", "CTC")
 )
 
 
@@ -274,6 +274,11 @@ MSE, MAE, Huber, Quantile, BinaryCrossEntropy, CrossEntropy = (
         (CrossEntropy(), np.array([-100, -100]), 3, "target: expected something that counts"),
         (CrossEntropy(), np.array([0.0, 1.0]), 3, "target: expected integer labels, got dtype float64"),
         (CrossEntropy([1, 2]), np.array([0]), 3, "weight: expected 3 numbers, one a class, got 2"),
+        (CTC(), [np.array([1, 0])], 3, r"target\[0\]: expected labels, which are not blank = 0"),
+        (CTC(), [np.array([1]), [3]], 3, r"target\[1\]: expected labels from 0 to 2, got 3"),
+        (CTC(), [np.array([1.0])], 3, r"target\[0\]: expected integer labels, got dtype float64"),
+        (CTC(), [1, 2], 3, r"target\[0\]: expected the labels of one sequence, \(L,\), got \(\)"),
+        (CTC(blank=3), [np.array([1])], 3, "blank: expected 0 to 2, an output, got 3"),
     ],
 )
 def test_unusable_targets_are_refused(loss, target, outputs, message):
@@ -313,6 +318,11 @@ Y = np.zeros((5, 2, 3))
         (lambda: CrossEntropy()(Y, np.zeros((5, 2))), "target: expected integer labels, got dtype float64"),
         (lambda: CrossEntropy()(Y, np.zeros((5, 2, 1), int)), r"target: expected \(5, 2\), got \(5, 2, 1\)"),
         (lambda: CrossEntropy()(Y, np.full((5, 2), 3)), "target: expected labels from 0 to 2, got 3"),
+        (lambda: CTC(-1), "blank: expected an int, 0 or more, got -1"),
+        (lambda: CTC()(Y, [[1]]), "target: expected labels of 2 sequences, got those of 1"),
+        (lambda: CTC()(Y, [[1], [3]]), r"target\[1\]: expected labels from 0 to 2, got 3"),
+        (lambda: CTC()(Y, [[1], [0]]), r"target\[1\]: expected labels, which are not blank = 0"),
+        (lambda: CTC()(Y, 1), "target: expected a sequence of arrays of labels, got 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
@@ -353,6 +363,7 @@ def test_cross_entropy_of_any_number_of_classes(rng, V, dtype):
 def test_labels_may_be_of_any_integer_type(dtype):
     y = np.log([[[0.25, 0.75]]])
     assert CrossEntropy()(y, np.array([[1]], dtype))[0] == pytest.approx(-np.log(0.75))
+    assert CTC()(y, np.array([[1]], dtype))[0] == pytest.approx(-np.log(0.75))
 
 
 def test_labels_of_no_weight_count_for_nothing(rng):
@@ -375,3 +386,20 @@ def test_outputs_that_are_nan_are_seen_in_the_value(rng, case):
     y[2] = np.nan
     with np.errstate(invalid="ignore"):
         assert np.isnan(case.make()(y, target)[0])
+
+
+def test_an_impossible_alignment_is_infinite_or_counts_as_zero(rng, torch):
+    y, target = rng.standard_normal((3, 2, 3)), [[1, 1], [2, 2, 1]]  # the second needs four steps
+    value, dy = CTC()(y, target)
+    assert value == np.inf
+    assert np.isnan(dy[:, 1]).all()
+    first, _ = CTC()(y[:, :1], target[:1])
+    loss = CTC(zero_infinity=True)
+    value, dy = loss(y, target)
+    assert (value, loss.counted) == (pytest.approx(first / 2), 2)
+    theirs = torch.tensor(y, requires_grad=True)
+    labels, lengths = torch.tensor([1, 1, 2, 2, 1]), (torch.tensor([3, 3]), torch.tensor([2, 3]))
+    expected = torch.nn.functional.ctc_loss(theirs.log_softmax(-1), labels, *lengths, zero_infinity=True)
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), **tolerances.TORCH)
+    np.testing.assert_allclose(dy, theirs.grad.numpy(), **tolerances.TORCH)

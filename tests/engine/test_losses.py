@@ -5,7 +5,7 @@ import pytest
 import tolerances
 
 from cylstm import reference
-from cylstm._engine import _losses, isa
+from cylstm._engine import _ctc, _losses, isa
 
 WIDTHS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65]
 EVERY = [
@@ -118,3 +118,20 @@ def test_elementwise_refuses_what_does_not_fit():
     wrong = [("kind", "cube"), ("dy", y[:1].copy()), ("dy", y[:, :, :2].copy()), ("target", y[:1])]
     wrong += [("target", y[:, :, :2]), ("parameter", parameter[:2]), *STEPS]
     refuses(_losses.elementwise, "losses: expected|not in tuple", arguments, wrong)
+
+
+def test_ctc_refuses_what_does_not_fit():
+    labels, starts = np.ones(1, np.int64), np.array([0, 1], np.intp)
+    arguments = {"dy": Y.copy(), "y": Y, "labels": labels, "starts": starts, "lengths": END}
+    arguments |= {"blank": 0, "zero_infinity": False, "sequences": 1.0}
+    arguments |= {"log_p": X.copy(), "alpha": X.copy(), "beta": X[0].copy(), "occupied": X[0].copy()}
+    wrong = [("dy", Y[:1].copy()), ("labels", labels[:0]), ("labels", labels + 2), ("labels", labels - 2)]
+    wrong += [("starts", starts[:1]), ("starts", starts[::-1].copy()), ("starts", starts + 1)]
+    wrong += [("lengths", END + 1), ("lengths", END[:0]), ("blank", 3), ("blank", -1)]
+    wrong += [
+        ("log_p", X[:1].copy()),
+        ("alpha", X[:1].copy()),
+        ("beta", X[0, :2].copy()),
+        ("occupied", X[0, :2].copy()),
+    ]
+    refuses(_ctc.ctc, "ctc: ", arguments, wrong)
