@@ -1,114 +1,405 @@
+"""Every loss of `LOSSES`, by the cases of loss_cases.py."""
+
+import json
+import tracemalloc
+
 import numpy as np
 import pytest
 import tolerances
 from differences import gradient
+from loss_cases import CASES
 
 import cylstm
-from cylstm import reference
+from cylstm.losses import LOSSES
+
+EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+LENGTHS = [7, 0, 2, 5, 4]
+T, B = 7, len(LENGTHS)  # and all outputs differ
 
 
-@pytest.mark.parametrize("shape", [(5, 2, 3), (4, 1)])
-def test_mse_of_all_steps_agrees_with_reference_and_differences(rng, shape):
-    y, target = rng.standard_normal((2, *shape))
-    loss = cylstm.losses.MSE()
-    value, dy = loss(y, target)
-    expected, dy_expected = reference.mse(y, target)
-    np.testing.assert_allclose(value, expected, **tolerances.FLOAT64)
-    np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
-    np.testing.assert_allclose(dy.copy(), gradient(lambda: loss(y, target)[0], y), **tolerances.DIFFERENCES)
+def test_every_loss_has_a_case():
+    assert {case.loss for case in CASES} == set(LOSSES)
+
+
+def counted_steps(lengths, steps):
+    """Sequences that count, with the steps of each."""
+    return [(b, range(n - 1 if steps == "last" else 0, n)) for b, n in enumerate(lengths) if n]
+
+
+def parts(case, y, target, lengths, steps):
+    counted = counted_steps(lengths, steps)
+    return [y[t, b] for b, t in counted], [case.part(target, b, t) for b, t in counted]
+
+
+def in_place(dys, shape, lengths, steps):
+    """(T, B, V) of the gradients of what counts."""
+    dy = np.zeros(shape)
+    for (b, t), part in zip(counted_steps(lengths, steps), dys, strict=True):
+        dy[t, b] = part
+    return dy
+
+
+def laid_out(case, y, target, lengths, steps, batch_first):
+    """y and target as a caller has them."""
+    if steps == "last":
+        last = np.maximum(np.array(lengths) - 1, 0)
+        target = target[last, np.arange(len(lengths))]
+    elif isinstance(target, np.ndarray) and batch_first:
+        target = target.swapaxes(0, 1)
+    return (y.swapaxes(0, 1) if batch_first else y), target
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_mse_of_the_last_step_has_no_gradient_elsewhere(rng, batch_first):
-    y, target = rng.standard_normal((5, 2, 3)), rng.standard_normal((2, 3))
-    expected, last = reference.mse(y[-1], target)
-    dy_expected = np.zeros_like(y)
-    dy_expected[-1] = last
-    if batch_first:
-        y, dy_expected = y.swapaxes(0, 1), dy_expected.swapaxes(0, 1)
-    value, dy = cylstm.losses.MSE("last", batch_first)(y, target)
-    np.testing.assert_allclose(value, expected, **tolerances.FLOAT64)
-    np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@EVERY
+def test_agrees_with_reference_and_nothing_depends_on_padding(rng, case, lengths, batch_first):
+    real = lengths or [T] * B
+    for steps in case.steps:
+        y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, real)
+        expected, dys, counted = case.expected(*parts(case, y, target, real, steps))
+        for b, n in enumerate(real):
+            y[n:, b] = np.nan
+        dy_expected = in_place(dys, y.shape, real, steps)
+        layout = {"batch_first": batch_first} | ({"steps": steps} if len(case.steps) > 1 else {})
+        loss = case.make(**layout)
+        value, dy = loss(*laid_out(case, y, target, real, steps, batch_first), lengths)
+        dy = dy.swapaxes(0, 1) if batch_first else dy
+        np.testing.assert_allclose(value, expected, **tolerances.FLOAT64)
+        np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
+        assert loss.counted == pytest.approx(counted)
 
 
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("steps", ["all", "last"])
-def test_mse_of_a_ragged_batch_counts_real_steps_only(rng, steps, batch_first):
-    lengths = np.array([5, 0, 2])
-    y, target = rng.standard_normal((2, 5, 3, 2))
-    real = [(t, b) for b, n in enumerate(lengths) for t in range(n) if steps == "all" or t == n - 1]
-    t, b = np.array(real).T
-    wanted = target if steps == "all" else target[0]
-    expected, residual = reference.mse(y[t, b], target[t, b] if steps == "all" else wanted[b])
-    dy_expected = np.zeros_like(y)
-    dy_expected[t, b] = residual
-    y[3:, 2] = np.nan  # padding has no influence
-    y[:, 1] = np.nan
-    if batch_first:
-        y, dy_expected = y.swapaxes(0, 1), dy_expected.swapaxes(0, 1)
-        wanted = wanted.swapaxes(0, 1) if steps == "all" else wanted
-    value, dy = cylstm.losses.MSE(steps, batch_first)(y, wanted, lengths)
-    np.testing.assert_allclose(value, expected, **tolerances.FLOAT64)
-    np.testing.assert_allclose(dy, dy_expected, **tolerances.FLOAT64)
-    nothing, dy = cylstm.losses.MSE(steps, batch_first)(y, wanted, [0, 0, 0])
-    assert nothing == 0
+@pytest.mark.parametrize("lengths", [[T] * B, LENGTHS])
+@EVERY
+def test_agrees_with_torch(rng, torch, case, lengths):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, lengths)
+    ys, targets = parts(case, y, target, lengths, "all")
+    theirs = [torch.tensor(part, requires_grad=True) for part in ys]
+    expected = case.theirs(torch, theirs, targets)
+    expected.backward()
+    dy_expected = in_place([part.grad.numpy() for part in theirs], y.shape, lengths, "all")
+    value, dy = case.make()(y, target, lengths)
+    np.testing.assert_allclose(value, expected.item(), **tolerances.TORCH)
+    np.testing.assert_allclose(dy, dy_expected, **tolerances.TORCH)
+
+
+@EVERY
+def test_agrees_with_differences(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
+    loss = case.make()
+    _, dy = loss(y, target, LENGTHS)
+    ours = dy.copy()
+    # A small step seldom meets a kink; rounding is that of tests/tolerances.py for kinks.
+    numerical = gradient(lambda: loss(y, target, LENGTHS)[0], y, 1e-6)
+    np.testing.assert_allclose(ours, numerical, rtol=5e-6, atol=1e-8)
+
+
+@EVERY
+def test_float32_agrees_with_the_float64_reference(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)).astype(np.float32), case.target(rng, T, LENGTHS)
+    expected, dys, _ = case.expected(*parts(case, y.astype(float), target, LENGTHS, "all"))
+    value, dy = case.make()(y, target, LENGTHS)
+    assert dy.dtype == np.float32
+    limits = tolerances.float32(case.outputs, 1, max(np.abs(part).max() for part in dys))
+    np.testing.assert_allclose(dy, in_place(dys, y.shape, LENGTHS, "all"), **limits)
+    np.testing.assert_allclose(value, expected, **tolerances.float32(case.outputs, 1, expected))
+
+
+@EVERY
+def test_huge_outputs_overflow_nowhere(rng, case):
+    y, target = 1e4 * rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
+    expected, dys, _ = case.expected(*parts(case, y, target, LENGTHS, "all"))
+    for dtype, limits in (("float64", {"rtol": 1e-11}), ("float32", {"rtol": 1e-5})):
+        value, dy = case.make()(y.astype(dtype), target, LENGTHS)
+        np.testing.assert_allclose(value, expected, **limits)
+        np.testing.assert_allclose(dy, in_place(dys, y.shape, LENGTHS, "all"), **limits, atol=1e-6)
+
+
+@EVERY
+def test_one_sequence_and_rows_without_time(rng, case):
+    y, target = rng.standard_normal((T, 1, case.outputs)), case.target(rng, T, [T])
+    expected, dy_expected = case.make()(y, target)
+    for batch_first in (False, True):
+        loss = case.make(batch_first=batch_first)
+        value, dy = loss(y[:, 0], case.part(target, 0, slice(None)))
+        assert value == expected
+        np.testing.assert_array_equal(dy, dy_expected[:, 0])
+    if "last" in case.steps:
+        loss = case.make(steps="last")
+        expected, dy_expected = loss(y, target[-1])
+        value, dy = case.make(steps="last")(y[:, 0], target[-1, 0])
+        assert value == expected
+        np.testing.assert_array_equal(dy, dy_expected[:, 0])
+
+
+@EVERY
+def test_nothing_that_counts_is_a_value_of_zero(rng, case):
+    loss, none = case.make(), [0] * B
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
+    loss(y, target, LENGTHS)
+    value, dy = loss(np.full(y.shape, np.nan), target, none)
+    assert (value, loss.counted) == (0, 0)
     assert not dy.any()
 
 
-def test_mse_does_not_mind_what_a_caller_did_to_the_gradient(rng):
-    y, target = rng.standard_normal((4, 2, 3)), rng.standard_normal((2, 3))
-    loss = cylstm.losses.MSE("last")
-    first, dy = loss(y, target)
+@EVERY
+def test_batches_weighed_by_what_they_counted_are_one_mean(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B)
+    loss, total, counted = case.make(), 0.0, 0.0
+    expected, _ = loss(y, target)
+    whole = loss.counted
+    for half in (slice(0, 1), slice(1, B)):
+        value, _ = loss(y[:, half], target[half] if isinstance(target, list) else target[:, half])
+        total, counted = total + value * loss.counted, counted + loss.counted
+    assert counted == pytest.approx(whole)
+    assert total / counted == pytest.approx(expected)
+
+
+@EVERY
+def test_any_order_in_memory_gives_the_same(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
+    value, dy = case.make()(y, target, LENGTHS)
+    wide = np.zeros((2 * T, B, case.outputs + 1))
+    wide[::2, :, 1:] = y
+    for other in (np.asfortranarray(y), wide[::2, :, 1:], y[:, :, ::-1].copy()[:, :, ::-1]):
+        other.flags.writeable = False
+        again, dy_again = case.make()(other, target, LENGTHS)
+        assert again == value
+        np.testing.assert_array_equal(dy_again, dy)
+
+
+@EVERY
+def test_does_not_mind_what_a_caller_did_to_the_gradient(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
+    loss = case.make()
+    first, dy = loss(y, target, LENGTHS)
+    kept = dy.copy()
     dy += 1
-    second, dy = loss(y, target)
+    second, again = loss(y, target, LENGTHS)
+    assert again is dy
     assert first == second
-    assert not dy[:-1].any()
+    np.testing.assert_array_equal(again, kept)
 
 
-def test_mse_agrees_with_torch(rng, torch):
-    y, target = rng.standard_normal((2, 6, 3, 2))
-    theirs = torch.tensor(y, requires_grad=True)
-    value = torch.nn.functional.mse_loss(theirs, torch.tensor(target))
-    value.backward()
-    ours, dy = cylstm.losses.MSE()(y, target)
-    np.testing.assert_allclose(ours, value.item(), **tolerances.TORCH)
-    np.testing.assert_allclose(dy, theirs.grad.numpy(), **tolerances.TORCH)
+@EVERY
+def test_its_own_gradient_may_be_its_outputs(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B)
+    loss = case.make()
+    _, dy = loss(y, target)
+    expected, dy_expected = case.make()(dy.copy(), target)
+    value, again = loss(dy, target)
+    assert value == expected
+    np.testing.assert_array_equal(again, dy_expected)
 
 
-def test_mse_keeps_the_dtype_and_reuses_its_buffer(rng):
-    loss = cylstm.losses.MSE()
-    y = rng.standard_normal((5, 2, 3)).astype(np.float32)
-    _, dy = loss(y, np.zeros((5, 2, 3)))
-    assert dy.dtype == np.float32
-    assert loss(y, y)[1] is dy
+@pytest.mark.parametrize("lengths", [None, [90, 64, 0, 100] * 4])
+@EVERY
+def test_a_call_makes_no_array_of_the_outputs_size(rng, case, lengths):
+    T, B = 100, 16
+    y = rng.standard_normal((T, B, case.outputs)).astype(np.float32)
+    target, loss = case.target(rng, T, lengths or [T] * B), case.make()
+    loss(y, target, lengths)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        loss(y, target, lengths)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak < min(y.nbytes, 12_000)
 
 
-def test_mse_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="steps: expected 'all' or 'last', got 'first'"):
-        cylstm.losses.MSE("first")
-    with pytest.raises(ValueError, match=r"target: expected \(5, 2, 3\), got \(2, 3\)"):
-        cylstm.losses.MSE()(np.zeros((5, 2, 3)), np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="lengths: expected 2 ints"):
-        cylstm.losses.MSE()(np.zeros((5, 2, 3)), np.zeros((5, 2, 3)), [5])
-    with pytest.raises(ValueError, match="lengths: expected y to be a batch"):
-        cylstm.losses.MSE()(np.zeros((5, 3)), np.zeros((5, 3)), [5])
-    with pytest.raises(ValueError, match=r"y: expected .* got \(0, 2, 3\)"):
-        cylstm.losses.MSE()(np.zeros((0, 2, 3)), np.zeros((0, 2, 3)))
+@EVERY
+def test_a_configuration_makes_the_same_loss(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B)
+    loss = case.make(batch_first=True)
+    again = LOSSES[case.loss](**json.loads(json.dumps(loss.config)))
+    written = eval(repr(loss), dict(LOSSES))
+    assert again.config == loss.config == written.config
+    swapped = laid_out(case, y, target, [T] * B, "all", True)
+    assert loss(*swapped)[0] == again(*swapped)[0] == written(*swapped)[0]
+
+
+@EVERY
+def test_usable_targets_pass_the_check(rng, case):
+    target = case.target(rng, T, [T] * B)
+    case.make().check(target if isinstance(target, list) else [target, target[:1]], case.outputs)
+    case.make().check(target[0], case.outputs)
+
+
+@EVERY
+def test_an_empty_set_is_refused(case):
+    with pytest.raises(ValueError, match="labels: expected something that counts, got nothing"):
+        case.make().check([], case.outputs, "labels")
+    with pytest.raises(ValueError, match="outputs: expected a positive int, got 0"):
+        case.make().check([], 0)
+
+
+MSE, MAE, Huber, Quantile, BinaryCrossEntropy, CrossEntropy, CTC = (
+    getattr(cylstm.losses, name)
+    for name in ("MSE", "MAE", "Huber", "Quantile", "BinaryCrossEntropy", "CrossEntropy", "CTC")
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "outputs", "message"),
+    [
+        (
+            MSE(),
+            [np.zeros((3, 2)), np.array([[0, np.nan]])],
+            2,
+            r"target\[1\]: expected finite .*, got nan at \(0, 1\)",
+        ),
+        (MAE(), np.array([[np.inf]]), 1, r"target: expected finite numbers, got inf at \(0, 0\)"),
+        (MSE(), np.zeros((3, 2)), 3, r"target: expected \(\.\.\., 3\), got \(3, 2\)"),
+        (MSE(), np.array(["a"]), 1, "target: expected real numbers"),
+        (Quantile([0.1, 0.9]), np.zeros((3, 2)), 3, "outputs: expected a multiple of 2, got 3"),
+        (
+            BinaryCrossEntropy(),
+            np.array([[1.5]]),
+            1,
+            r"target: expected numbers from 0 to 1, got 1.5 at \(0, 0\)",
+        ),
+        (BinaryCrossEntropy(), np.array([[np.nan]]), 1, "target: expected numbers from 0 to 1, got nan"),
+        (BinaryCrossEntropy([1, 2]), np.array([[1]]), 1, "pos_weight: expected one number, or 1, got 2"),
+        (CrossEntropy(), np.array([0, 3]), 3, "target: expected labels from 0 to 2, got 3"),
+        (CrossEntropy(), [np.array([0, -1])], 3, r"target\[0\]: expected labels from 0 to 2, got -1"),
+        (
+            CrossEntropy(ignore_index=None),
+            np.array([-100]),
+            3,
+            "target: expected labels from 0 to 2, got -100",
+        ),
+        (CrossEntropy(), np.array([-100, -100]), 3, "target: expected something that counts"),
+        (CrossEntropy(), np.array([0.0, 1.0]), 3, "target: expected integer labels, got dtype float64"),
+        (CrossEntropy([1, 2]), np.array([0]), 3, "weight: expected 3 numbers, one a class, got 2"),
+        (CTC(), [np.array([1, 0])], 3, r"target\[0\]: expected labels, which are not blank = 0"),
+        (CTC(), [np.array([1]), [3]], 3, r"target\[1\]: expected labels from 0 to 2, got 3"),
+        (CTC(), [np.array([1.0])], 3, r"target\[0\]: expected integer labels, got dtype float64"),
+        (CTC(), [1, 2], 3, r"target\[0\]: expected the labels of one sequence, \(L,\), got \(\)"),
+        (CTC(blank=3), [np.array([1])], 3, "blank: expected 0 to 2, an output, got 3"),
+    ],
+)
+def test_unusable_targets_are_refused(loss, target, outputs, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        loss.check(target, outputs)
+
+
+Y = np.zeros((5, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MSE("first"), "steps: expected 'all' or 'last', got 'first'"),
+        (lambda: MSE()(Y, np.zeros((2, 3))), r"target: expected \(5, 2, 3\), got \(2, 3\)"),
+        (lambda: MSE()(Y, Y, [5]), "lengths: expected 2 ints"),
+        (lambda: MSE()(Y[:, 0], Y[:, 0], [5]), "lengths: expected y to be a batch"),
+        (lambda: MSE()(Y[:0], Y[:0]), r"y: expected .* got \(0, 2, 3\)"),
+        (lambda: MSE(batch_first=True)(Y, Y[:, 0]), r"target: expected \(5, 2, 3\), got \(5, 3\)"),
+        (lambda: MSE("last", True)(Y, Y[0]), r"target: expected \(5, 3\), got \(2, 3\)"),
+        (lambda: Huber(0), "delta: expected a number above 0, got 0"),
+        (
+            lambda: Quantile([0.5, 1]),
+            r"quantiles: expected one or more numbers between 0 and 1, got \[0.5, 1\]",
+        ),
+        (lambda: Quantile([]), "quantiles: expected one or more"),
+        (lambda: Quantile([0.1, 0.9])(Y, Y), "y: expected a multiple of 2 outputs, got 3"),
+        (lambda: BinaryCrossEntropy(-1), "pos_weight: expected a number"),
+        (lambda: BinaryCrossEntropy([1, 2])(Y, Y), "pos_weight: expected one number, or 3, got 2"),
+        (lambda: CrossEntropy([1, -1]), "weight: expected finite numbers, 0 or more"),
+        (lambda: CrossEntropy([1, 1])(Y, np.zeros((5, 2), int)), "weight: expected 3 numbers"),
+        (lambda: CrossEntropy(ignore_index="x"), "ignore_index: expected an int or None, got 'x'"),
+        (
+            lambda: CrossEntropy(label_smoothing=1.5),
+            r"label_smoothing: expected a number in \[0, 1\], got 1.5",
+        ),
+        (lambda: CrossEntropy()(Y, np.zeros((5, 2))), "target: expected integer labels, got dtype float64"),
+        (lambda: CrossEntropy()(Y, np.zeros((5, 2, 1), int)), r"target: expected \(5, 2\), got \(5, 2, 1\)"),
+        (lambda: CrossEntropy()(Y, np.full((5, 2), 3)), "target: expected labels from 0 to 2, got 3"),
+        (lambda: CTC(-1), "blank: expected an int, 0 or more, got -1"),
+        (lambda: CTC()(Y, [[1]]), "target: expected labels of 2 sequences, got those of 1"),
+        (lambda: CTC()(Y, [[1], [3]]), r"target\[1\]: expected labels from 0 to 2, got 3"),
+        (lambda: CTC()(Y, [[1], [0]]), r"target\[1\]: expected labels, which are not blank = 0"),
+        (lambda: CTC()(Y, 1), "target: expected a sequence of arrays of labels, got 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, bool, np.int64])
-def test_mse_computes_in_float64_what_is_no_float_of_ours(dtype):
+def test_what_is_no_float_of_ours_is_computed_in_float64(dtype):
     y, target = np.array([[0, 1, 0]], dtype), np.array([[1, 1, 1]], dtype)
-    value, dy = cylstm.losses.MSE()(y, target)
+    value, dy = MSE()(y, target)
     assert value == pytest.approx(2 / 3)
     assert dy.dtype == np.float64
     np.testing.assert_allclose(dy, [[-2 / 3, 0, -2 / 3]])
 
 
-def test_mse_of_its_own_gradient(rng):
-    loss = cylstm.losses.MSE()
-    _, dy = loss(rng.standard_normal((3, 2, 1)), rng.standard_normal((3, 2, 1)))
+def test_a_target_may_be_the_last_gradient(rng):
+    loss = MSE()
+    _, dy = loss(*rng.standard_normal((2, 3, 2, 1)))
     expected = np.mean(dy**2)
-    assert loss(dy, np.zeros((3, 2, 1)))[0] == pytest.approx(expected)
-    _, dy = loss(rng.standard_normal((3, 2, 1)), rng.standard_normal((3, 2, 1)))
-    assert loss(np.zeros((3, 2, 1)), dy)[0] == pytest.approx(np.mean(dy**2))
+    assert loss(np.zeros((3, 2, 1)), dy)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("V", [1, 2, 7, 8, 9, 15, 16, 17, 33])
+def test_cross_entropy_of_any_number_of_classes(rng, V, dtype):
+    y, labels = rng.standard_normal((4, 3, V)).astype(dtype), rng.integers(0, V, (4, 3))
+    expected, dy_expected, _ = cylstm.reference.cross_entropy(
+        y.reshape(-1, V).astype(float), labels.reshape(-1), np.ones(V), None, 0.1
+    )
+    value, dy = CrossEntropy(label_smoothing=0.1)(y, labels)
+    limits = tolerances.FLOAT64 if dtype == "float64" else tolerances.float32(V, 1, 1 / 12)
+    np.testing.assert_allclose(value, expected, **limits | ({"atol": 1e-6} if dtype == "float32" else {}))
+    np.testing.assert_allclose(dy.reshape(-1, V), dy_expected, **limits)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.uint64])
+def test_labels_may_be_of_any_integer_type(dtype):
+    y = np.log([[[0.25, 0.75]]])
+    assert CrossEntropy()(y, np.array([[1]], dtype))[0] == pytest.approx(-np.log(0.75))
+    assert CTC()(y, np.array([[1]], dtype))[0] == pytest.approx(-np.log(0.75))
+
+
+def test_labels_of_no_weight_count_for_nothing(rng):
+    loss = CrossEntropy(weight=[0, 1])
+    y = rng.standard_normal((3, 2, 2))
+    value, dy = loss(y, np.zeros((3, 2), int))
+    assert (value, loss.counted) == (0, 0)
+    assert not dy.any()
+
+
+def test_a_class_that_an_infinite_logit_excludes_has_no_gradient():
+    value, dy = CrossEntropy()(np.array([[0.0, -np.inf, 0.0]]), np.array([0]))
+    assert value == pytest.approx(np.log(2))
+    np.testing.assert_allclose(dy, [[-0.5, 0, 0.5]])
+
+
+@EVERY
+def test_outputs_that_are_nan_are_seen_in_the_value(rng, case):
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B)
+    y[2] = np.nan
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(case.make()(y, target)[0])
+
+
+def test_an_impossible_alignment_is_infinite_or_counts_as_zero(rng, torch):
+    y, target = rng.standard_normal((3, 2, 3)), [[1, 1], [2, 2, 1]]  # the second needs four steps
+    value, dy = CTC()(y, target)
+    assert value == np.inf
+    assert np.isnan(dy[:, 1]).all()
+    first, _ = CTC()(y[:, :1], target[:1])
+    loss = CTC(zero_infinity=True)
+    value, dy = loss(y, target)
+    assert (value, loss.counted) == (pytest.approx(first / 2), 2)
+    theirs = torch.tensor(y, requires_grad=True)
+    labels, lengths = torch.tensor([1, 1, 2, 2, 1]), (torch.tensor([3, 3]), torch.tensor([2, 3]))
+    expected = torch.nn.functional.ctc_loss(theirs.log_softmax(-1), labels, *lengths, zero_infinity=True)
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), **tolerances.TORCH)
+    np.testing.assert_allclose(dy, theirs.grad.numpy(), **tolerances.TORCH)

@@ -8,9 +8,19 @@ back(gradients of the new states, saved, p, gradients of p) -> (dx, dh, gradient
 
 from functools import partial
 
-from cylstm.reference.dense import dense_backward, dense_forward, mse
+from cylstm.reference.dense import dense_backward, dense_forward
 from cylstm.reference.gru import gru_step, gru_step_back
 from cylstm.reference.layer import layer_backward, layer_forward
+from cylstm.reference.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    ctc,
+    huber,
+    log_softmax,
+    mae,
+    mse,
+    quantile,
+)
 from cylstm.reference.lstm import lstm_norm_step, lstm_norm_step_back, lstm_step, lstm_step_back
 from cylstm.reference.optimizers import adam, adamw, clip_by_norm, rmsprop, sgd
 from cylstm.reference.rnn import rnn_step, rnn_step_back
@@ -31,12 +41,19 @@ __all__ = [
     "CELLS",
     "adam",
     "adamw",
+    "binary_cross_entropy",
     "clip_by_norm",
+    "cross_entropy",
+    "ctc",
     "dense_backward",
     "dense_forward",
+    "huber",
     "layer_backward",
     "layer_forward",
+    "log_softmax",
+    "mae",
     "mse",
     "rmsprop",
+    "quantile",
     "sgd",
 ]

@@ -1,5 +1,6 @@
 /* Runs every kernel over guarded buffers; built by test_c_headers.py with sanitizers, as C99 and as C++. */
 #include "cylstm/cells.h"
+#include "cylstm/softmax.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -89,6 +90,8 @@ int main(int argc, char **argv) {
                     cyl_activations_f64[a][isa](y, x, (ptrdiff_t)(widths[w] + overrun));
                     cyl_activations_f32[a][isa](v, u, (ptrdiff_t)(widths[w] + overrun));
                 }
+                faults += !isfinite(cyl_softmax_f64[isa](y, x, (ptrdiff_t)(widths[w] + overrun), 2));
+                faults += !isfinite(cyl_softmax_f32[isa](v, u, (ptrdiff_t)(widths[w] + overrun), 2));
                 CHECK_AND_FREE(x, widths[w]);
                 CHECK_AND_FREE(y, widths[w]);
                 CHECK_AND_FREE(u, widths[w]);

@@ -1,0 +1,180 @@
+"""Losses over the steps of a batch, value and gradient in one pass; the softmax of rows.
+
+Arrays are (T, B, ...) in any order in memory. Of sequence b the steps from begin[b] to before end[b] count:
+there dy is written, elsewhere nothing is read or written.
+"""
+from libc.math cimport exp, fabs, log1p
+from libc.string cimport memset
+
+from cylstm._engine._blas cimport real
+
+
+cdef extern from "cylstm/softmax.h" nogil:
+    enum:
+        CYL_ISA_COUNT
+    int cyl_detect_isa()
+    unsigned cyl_flush_subnormals()
+    void cyl_restore_subnormals(unsigned kept)
+    ctypedef double (*cyl_softmax_function_f32)(float *, const float *, Py_ssize_t, float) noexcept nogil
+    ctypedef double (*cyl_softmax_function_f64)(double *, const double *, Py_ssize_t, double) noexcept nogil
+    cyl_softmax_function_f32 cyl_softmax_f32[CYL_ISA_COUNT]
+    cyl_softmax_function_f64 cyl_softmax_f64[CYL_ISA_COUNT]
+
+cdef enum:
+    SQUARE
+    ABSOLUTE
+    HUBER
+    PINBALL
+    LOGISTIC
+
+KINDS = ("square", "absolute", "huber", "pinball", "logistic")  # in the same order
+
+
+def elementwise(str kind, real[:, :, :, :] dy, const real[:, :, :, :] y, const real[:, :, :, :] target,
+                const double[:, :] parameter, const Py_ssize_t[::1] begin, const Py_ssize_t[::1] end,
+                double scale):
+    """Sum of a loss of y and target (T,B,W,Q), its parameter being (W,Q); dy <- scale times its slope."""
+    cdef Py_ssize_t T = y.shape[0], B = y.shape[1], W = y.shape[2], Q = y.shape[3], t, b, w, q
+    cdef int which = KINDS.index(kind)
+    cdef double value = 0, slope = 0
+    same(T, B, dy.shape[0], dy.shape[1])
+    same(T, B, target.shape[0], target.shape[1])
+    same(W, Q, dy.shape[2], dy.shape[3])
+    same(W, Q, target.shape[2], target.shape[3])
+    same(W, Q, parameter.shape[0], parameter.shape[1])
+    steps_within(T, B, begin, end)
+    with nogil:
+        for t in range(T):
+            for b in range(B):
+                if begin[b] <= t < end[b]:
+                    for q in range(Q):
+                        for w in range(W):
+                            value += of_element(
+                                which, y[t, b, w, q], target[t, b, w, q], parameter[w, q], &slope)
+                            dy[t, b, w, q] = <real>(scale * slope)
+    return value
+
+
+cdef inline double of_element(
+    int kind, double y, double target, double p, double *slope
+) noexcept nogil:
+    """A loss of one number; its slope is 0 at a kink. Without branches on data: they are mispredicted."""
+    cdef double d = y - target, e, weight
+    if kind == SQUARE:
+        slope[0] = 2 * d
+        return d * d
+    if kind == ABSOLUTE:
+        slope[0] = (d > 0) - (d < 0)
+        return fabs(d)
+    if kind == HUBER:
+        slope[0] = min(max(d, -p), p)
+        return slope[0] * (d - 0.5 * slope[0])
+    if kind == PINBALL:
+        slope[0] = (d > 0) - p * (d != 0)
+        return slope[0] * d
+    # -p z log sigmoid(y) - (1 - z) log sigmoid(-y), without overflow
+    e = exp(-fabs(y))
+    weight = 1 + (p - 1) * target
+    slope[0] = (1 - target) - weight * (e + (y <= 0) * (1 - e)) / (1 + e)
+    return (1 - target) * y + weight * (log1p(e) + max(-y, 0))
+
+
+cdef double total_weight(const long long[:, :] labels, const Py_ssize_t[::1] begin,
+                         const Py_ssize_t[::1] end, const double[::1] weight, bint ignores,
+                         long long skip) except -1:
+    """Sum of the weights of all labels that count; all labels are checked."""
+    cdef Py_ssize_t T = labels.shape[0], B = labels.shape[1], V = weight.shape[0], t, b
+    cdef long long label
+    cdef double total = 0
+    for t in range(T):
+        for b in range(B):
+            label = labels[t, b]
+            if begin[b] <= t < end[b] and not (ignores and label == skip):
+                if not 0 <= label < V:
+                    raise ValueError(f"target: expected labels from 0 to {V - 1}, got {label}")
+                total += weight[label]
+    return total
+
+
+def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :] labels,
+                  const Py_ssize_t[::1] begin, const Py_ssize_t[::1] end, const double[::1] weight, ignored,
+                  double smoothing, int isa):
+    """Mean of the cross-entropy of softmax(y) over labels, and the sum of their weights; dy <- its gradient.
+
+    A row has the loss -sum_v a_v log p_v, with a_v = weight_v ((1 - smoothing) [v = label] + smoothing / V).
+    dy is not written if the weights sum to 0.
+    """
+    cdef Py_ssize_t T = y.shape[0], B = y.shape[1], V = y.shape[2], t, b, v
+    cdef bint ignores = ignored is not None
+    cdef long long skip = ignored if ignores else 0, label
+    cdef double value = 0, even = smoothing / V, sum_of_even = 0, own, log_sum, total
+    cdef unsigned mode
+    same(T, B, dy.shape[0], dy.shape[1])
+    same(T, B, labels.shape[0], labels.shape[1])
+    steps_within(T, B, begin, end)
+    if V > 1:
+        same(sizeof(real), sizeof(real), dy.strides[2], y.strides[2])
+    if dy.shape[2] != V or weight.shape[0] != V or not 0 <= isa <= cyl_detect_isa():
+        raise ValueError("cross_entropy: dy or weight does not fit y, or the instruction set is not here")
+    total = total_weight(labels, begin, end, weight, ignores, skip)
+    if total == 0:
+        return 0.0, 0.0
+    with nogil:
+        for v in range(V):
+            sum_of_even += even * weight[v]
+        mode = cyl_flush_subnormals()
+        for t in range(T):
+            for b in range(B):
+                if not begin[b] <= t < end[b]:
+                    continue
+                label = labels[t, b]
+                if ignores and label == skip:
+                    memset(&dy[t, b, 0], 0, V * sizeof(real))
+                    continue
+                own = (1 - smoothing) * weight[label]
+                log_sum = softmax(isa, V, &dy[t, b, 0], &y[t, b, 0], <real>((own + sum_of_even) / total))
+                value += own * (log_sum - y[t, b, label])
+                dy[t, b, label] -= <real>(own / total)
+                if even:
+                    for v in range(V):
+                        value += even * weight[v] * (log_sum - y[t, b, v])
+                        dy[t, b, v] -= <real>(even * weight[v] / total)
+        cyl_restore_subnormals(mode)
+    return value / total, total
+
+
+def softmax_rows(real[:, ::1] out, const real[:, ::1] x, int isa):
+    """out (N,V) <- softmax of every row of x, with the kernels of one instruction set; out may be x."""
+    cdef Py_ssize_t N = x.shape[0], V = x.shape[1], row
+    cdef unsigned mode
+    if out.shape[0] != N or out.shape[1] != V or not 0 <= isa <= cyl_detect_isa():
+        raise ValueError("softmax_rows: out and x differ in shape, or the instruction set is not available")
+    with nogil:
+        mode = cyl_flush_subnormals()
+        for row in range(N if V else 0):
+            softmax(isa, V, &out[row, 0], &x[row, 0], <real>1)
+        cyl_restore_subnormals(mode)
+
+
+cdef inline double softmax(int isa, Py_ssize_t n, real *out, const real *x, real scale) noexcept nogil:
+    if real is float:
+        return cyl_softmax_f32[isa](out, x, n, scale)
+    else:
+        return cyl_softmax_f64[isa](out, x, n, scale)
+
+
+cdef int same(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t got_rows, Py_ssize_t got_columns) except -1:
+    if got_rows != rows or got_columns != columns:
+        raise ValueError(f"losses: expected sizes {rows}, {columns}, got {got_rows}, {got_columns}")
+    return 0
+
+
+cdef int steps_within(
+    Py_ssize_t T, Py_ssize_t B, const Py_ssize_t[::1] begin, const Py_ssize_t[::1] end
+) except -1:
+    cdef Py_ssize_t b
+    same(B, B, begin.shape[0], end.shape[0])
+    for b in range(B):
+        if begin[b] < 0 or end[b] > T:
+            raise ValueError(f"losses: expected steps from 0 to {T}, got {begin[b]} to {end[b]}")
+    return 0

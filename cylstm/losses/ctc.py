@@ -1,0 +1,113 @@
+"""Labels without alignment: connectionist temporal classification."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cylstm import _checks
+from cylstm.losses.base import Array, Index, Kept, Layout, Loss
+from cylstm.losses.classification import in_range, integers
+
+
+class _Labels(NamedTuple):
+    """The labels of all sequences, one after the other; those of b from starts[b] to before starts[b + 1]."""
+
+    labels: Array
+    starts: Index
+
+
+class CTC(Loss):
+    """The labels of each sequence in their order, at whatever steps (Graves et al. 2006), from logits.
+
+    A model says a class or `blank` at every step; repetitions that no blank parts are one label, blanks are
+    none. The loss is the negative logarithm of the probability of all ways to say a sequence's labels. Each
+    sequence's is divided by its number of labels, then the mean is taken over sequences, as
+    `torch.nn.functional.ctc_loss` does, on log-softmax of y. It is computed in float64.
+
+    The target is a sequence of B arrays of int labels, of any lengths, or one such array if y is one
+    sequence, (T, V). `lengths` are those of y.
+
+    Parameters
+    ----------
+    blank : int
+        The output that stands for no label.
+    zero_infinity : bool
+        What becomes of a sequence too short for its labels: if true, its loss and gradient are 0, and it
+        counts; else its loss is infinite and its gradient NaN.
+    batch_first : bool
+        As in `MSE`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss = CTC()
+    >>> value, dy = loss(np.zeros((2, 1, 2)), [[1]])  # three of the four ways to say two symbols
+    >>> bool(np.isclose(value, -np.log(3 / 4))), loss.counted
+    (True, 1.0)
+    """
+
+    def __init__(self, blank: int = 0, zero_infinity: bool = False, batch_first: bool = False) -> None:
+        super().__init__("all", batch_first)
+        self.blank, self.zero_infinity = _checks.natural("blank", blank), bool(zero_infinity)
+        self._scratch = [Kept() for _ in range(4)]
+
+    def _targets(self, target: Any, layout: Layout) -> _Labels:
+        if layout.single:
+            arrays = [self._labels("target", target, layout.V)]
+        else:
+            arrays = [self._labels(f"target[{b}]", a, layout.V) for b, a in enumerate(_sequences(target))]
+        if len(arrays) != layout.B:
+            raise ValueError(f"target: expected labels of {layout.B} sequences, got those of {len(arrays)}")
+        starts = np.cumsum([0, *map(len, arrays)], dtype=np.intp)
+        return _Labels(np.concatenate(arrays, dtype=np.int64, casting="unsafe"), starts)
+
+    def _compute(self, dy: Array, y: Array, targets: Any, begin: Index, end: Index) -> tuple[float, float]:
+        from cylstm._engine import _ctc
+
+        T, V = int(end.max()), y.shape[2]
+        S = 2 * int(np.diff(targets.starts).max()) + 1
+        counted = float(np.count_nonzero(end))
+        shapes = (T, V), (T, S), (S,), (V,)
+        log_p, alpha, beta, occupied = (
+            kept.array(shape, np.float64) for kept, shape in zip(self._scratch, shapes, strict=True)
+        )
+        value = _ctc.ctc(
+            dy,
+            y,
+            targets.labels,
+            targets.starts,
+            end,
+            self.blank,
+            self.zero_infinity,
+            counted,
+            log_p,
+            alpha,
+            beta,
+            occupied,
+        )
+        return value, counted
+
+    def _check(self, target: Any, outputs: int, name: str) -> int:
+        rows = integers(name, target)
+        for labels in rows if rows.ndim == 2 else [rows]:
+            self._labels(name, labels, outputs)
+        return 1
+
+    def _labels(self, name: str, target: Any, outputs: int) -> Array:
+        """The labels of one sequence, checked."""
+        if self.blank >= outputs:
+            raise ValueError(f"blank: expected 0 to {outputs - 1}, an output, got {self.blank}")
+        labels = integers(name, target)
+        if labels.ndim != 1:
+            raise ValueError(f"{name}: expected the labels of one sequence, (L,), got {labels.shape}")
+        in_range(name, labels, outputs)
+        if (labels == self.blank).any():
+            raise ValueError(f"{name}: expected labels, which are not blank = {self.blank}")
+        return labels
+
+
+def _sequences(target: Any) -> list[Any]:
+    try:
+        return list(target)
+    except TypeError:
+        raise TypeError(f"target: expected a sequence of arrays of labels, got {target!r}") from None

@@ -1,0 +1,137 @@
+"""The softmax of rows on every instruction set, around the widths of registers; sizes that do not fit."""
+
+import numpy as np
+import pytest
+import tolerances
+
+from cylstm import reference
+from cylstm._engine import _ctc, _losses, isa
+
+WIDTHS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65]
+EVERY = [
+    pytest.mark.parametrize("instruction_set", isa.available()),
+    pytest.mark.parametrize("dtype", ["float32", "float64"]),
+]
+
+
+def every(test):
+    for mark in EVERY:
+        test = mark(test)
+    return test
+
+
+def softmax(x, instruction_set):
+    out = np.empty_like(x)
+    _losses.softmax_rows(out, x, isa.NAMES.index(instruction_set))
+    return out
+
+
+@every
+@pytest.mark.parametrize("V", WIDTHS)
+def test_agrees_with_the_reference(rng, V, dtype, instruction_set):
+    x = (3 * rng.standard_normal((5, V))).astype(dtype)
+    expected = np.exp(reference.log_softmax(x.astype(float)))
+    ours = softmax(x, instruction_set)
+    # Relative: exp is good to 2 units, its argument x - max to half a unit of at most 16, and 16 lanes sum.
+    limits = tolerances.FLOAT64 if dtype == "float64" else {"rtol": 16 * np.finfo(np.float32).eps}
+    np.testing.assert_allclose(ours, expected, **limits)
+
+
+@every
+def test_the_loss_does_not_depend_on_the_instruction_set(rng, dtype, instruction_set):
+    y, labels = rng.standard_normal((6, 4, 33)).astype(dtype), rng.integers(0, 33, (6, 4))
+    steps = np.zeros(4, np.intp), np.full(4, 6, np.intp)
+    results = []
+    for name in ("scalar", instruction_set):
+        dy = np.empty_like(y)
+        index = isa.NAMES.index(name)
+        value, _ = _losses.cross_entropy(dy, y, labels, *steps, np.ones(33), None, 0.1, index)
+        results.append((value, dy))
+    limits = tolerances.FLOAT64 if dtype == "float64" else {"rtol": 1e-6, "atol": 1e-8}
+    np.testing.assert_allclose(results[1][0], results[0][0], **limits)
+    np.testing.assert_allclose(results[1][1], results[0][1], **limits)
+
+
+@every
+def test_special_values(dtype, instruction_set):
+    large = np.finfo(dtype).max / 4
+    rows = {
+        (large, large, -large): (0.5, 0.5, 0),
+        (1e4, -1e4, 1e4): (0.5, 0, 0.5),
+        (-np.inf, 0, 0): (0, 0.5, 0.5),
+        (np.nan, 0, 0): (np.nan,) * 3,
+        (0, 0, np.nan): (np.nan,) * 3,
+        (np.inf, 0, 0): (np.nan,) * 3,
+        (-np.inf, -np.inf, -np.inf): (np.nan,) * 3,
+    }
+    x = np.repeat(np.array(list(rows), dtype), 11, axis=1)  # 33 wide: whole registers and a rest
+    expected = np.repeat(np.array(list(rows.values()), dtype), 11, axis=1) / 11
+    np.testing.assert_allclose(softmax(x, instruction_set), expected, rtol=1e-6)
+
+
+def test_out_may_be_x(rng):
+    x = rng.standard_normal((3, 5))
+    expected = softmax(x, "scalar")
+    _losses.softmax_rows(x, x, 0)
+    np.testing.assert_array_equal(x, expected)
+
+
+def refuses(function, message, arguments, replacements):
+    """That the function takes the arguments, and not with any one of them replaced."""
+    function(*arguments.values())
+    for name, value in replacements:
+        with pytest.raises(ValueError, match=message):
+            function(*(arguments | {name: value}).values())
+
+
+BEGIN, END = np.zeros(1, np.intp), np.full(1, 2, np.intp)
+X = np.zeros((2, 3))
+Y = np.zeros((2, 1, 3))
+NARROW = np.zeros((2, 1, 6))[:, :, ::2]  # outputs that are not adjacent
+STEPS = [("begin", BEGIN[:0]), ("end", END[:0]), ("begin", BEGIN - 1), ("end", END + 1)]
+
+
+def test_softmax_refuses_what_does_not_fit():
+    wrong = [("out", np.zeros((2, 4))), ("x", X[:1]), ("isa", -1), ("isa", len(isa.NAMES))]
+    refuses(_losses.softmax_rows, "softmax_rows: ", {"out": X.copy(), "x": X, "isa": 0}, wrong)
+
+
+def test_cross_entropy_refuses_what_does_not_fit():
+    labels, weight = np.zeros((2, 1), np.int64), np.ones(3)
+    arguments = {"dy": Y.copy(), "y": Y, "labels": labels, "begin": BEGIN, "end": END}
+    arguments |= {"weight": weight, "ignored": None, "smoothing": 0.0, "isa": 0}
+    wrong = [
+        ("dy", Y[:1].copy()),
+        ("dy", NARROW),
+        ("y", NARROW),
+        ("labels", labels[:1]),
+        ("labels", labels - 1),
+    ]
+    wrong += [("labels", labels + 3), ("weight", weight[:2]), ("isa", -1), *STEPS]
+    refuses(_losses.cross_entropy, "losses: expected|cross_entropy: |target: ", arguments, wrong)
+
+
+def test_elementwise_refuses_what_does_not_fit():
+    y, parameter = Y[..., None], np.zeros((3, 1))
+    arguments = {"kind": "square", "dy": y.copy(), "y": y, "target": y, "parameter": parameter}
+    arguments |= {"begin": BEGIN, "end": END, "scale": 1.0}
+    wrong = [("kind", "cube"), ("dy", y[:1].copy()), ("dy", y[:, :, :2].copy()), ("target", y[:1])]
+    wrong += [("target", y[:, :, :2]), ("parameter", parameter[:2]), *STEPS]
+    refuses(_losses.elementwise, "losses: expected|not in tuple", arguments, wrong)
+
+
+def test_ctc_refuses_what_does_not_fit():
+    labels, starts = np.ones(1, np.int64), np.array([0, 1], np.intp)
+    arguments = {"dy": Y.copy(), "y": Y, "labels": labels, "starts": starts, "lengths": END}
+    arguments |= {"blank": 0, "zero_infinity": False, "sequences": 1.0}
+    arguments |= {"log_p": X.copy(), "alpha": X.copy(), "beta": X[0].copy(), "occupied": X[0].copy()}
+    wrong = [("dy", Y[:1].copy()), ("labels", labels[:0]), ("labels", labels + 2), ("labels", labels - 2)]
+    wrong += [("starts", starts[:1]), ("starts", starts[::-1].copy()), ("starts", starts + 1)]
+    wrong += [("lengths", END + 1), ("lengths", END[:0]), ("blank", 3), ("blank", -1)]
+    wrong += [
+        ("log_p", X[:1].copy()),
+        ("alpha", X[:1].copy()),
+        ("beta", X[0, :2].copy()),
+        ("occupied", X[0, :2].copy()),
+    ]
+    refuses(_ctc.ctc, "ctc: ", arguments, wrong)
