@@ -20,6 +20,7 @@ from cylstm.layers.sequential import Sequential
 from cylstm.rnn import GRU, LSTM, RNN
 from cylstm.stream import Stream
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
+from cylstm.training import Checkpoints, Trainer
 from cylstm.versions import show_versions
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "AdditiveAttention",
+    "Checkpoints",
     "Dropout",
     "Embedding",
     "LayerNorm",
@@ -38,6 +40,7 @@ __all__ = [
     "Residual",
     "Sequential",
     "Stream",
+    "Trainer",
     "__version__",
     "data",
     "datasets",

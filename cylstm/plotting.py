@@ -3,11 +3,15 @@
 import io
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import files
+
+if TYPE_CHECKING:
+    from cylstm.training.history import History
 
 Array = NDArray[np.float64]
 
@@ -118,6 +122,52 @@ def plot_gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, Array])
     )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    files.write_atomically(path, picture.getvalue())
+
+
+def plot_history(path: str | os.PathLike[str], history: "History") -> None:
+    """Draw losses, learning rate and gradient norm of a training over its updates.
+
+    Parameters
+    ----------
+    path : path
+        Of a PNG file, written atomically.
+    history : History
+        As `Trainer.fit` returns it.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    steps, epochs = history.steps, history.epochs
+    n = len(steps["loss"])
+    x = np.arange(1, n + 1)
+    ends = np.linspace(0, n, len(epochs) + 1)[1:]
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
+    above.plot(x, steps["loss"], color="tab:blue", alpha=0.3, lw=0.8, label="each update")
+    above.plot(ends, [e["loss"] for e in epochs], "o-", color="tab:blue", ms=3, label="training, each epoch")
+    if any("validation" in e for e in epochs):
+        above.plot(
+            ends, [e["validation"] for e in epochs], "o-", color="tab:orange", ms=3, label="validation"
+        )
+    if history.best_epoch:
+        above.axvline(ends[history.best_epoch - 1], color="gray", ls=":", lw=1, label="best epoch")
+    above.set(ylabel="loss", title="Training")
+    if min([*steps["loss"], *(e.get("validation", 1) for e in epochs)], default=0) > 0:
+        above.set_yscale("log")
+    above.legend(frameon=False)
+    middle.plot(x, steps["lr"], color="tab:green", lw=1)
+    middle.set(ylabel="learning rate")
+    below.plot(x, steps["grad_norm"], color="tab:red", lw=0.8)
+    below.set(ylabel="‖gradient‖", xlabel="updates", yscale="log")
+    for axes in (above, middle, below):
+        axes.grid(alpha=0.3)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     files.write_atomically(path, picture.getvalue())

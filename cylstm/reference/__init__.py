@@ -53,7 +53,7 @@ __all__ = [
     "log_softmax",
     "mae",
     "mse",
-    "rmsprop",
     "quantile",
+    "rmsprop",
     "sgd",
 ]

@@ -1,0 +1,8 @@
+"""Training: `Trainer`, and what it is made of."""
+
+from cylstm.training.checkpoints import CheckpointError, Checkpoints
+from cylstm.training.gradients import NonFiniteError
+from cylstm.training.history import History
+from cylstm.training.trainer import Trainer
+
+__all__ = ["CheckpointError", "Checkpoints", "History", "NonFiniteError", "Trainer"]

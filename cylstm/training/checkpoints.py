@@ -1,0 +1,150 @@
+"""Files from which a training goes on.
+
+A safetensors file: the vectors as tensors, and all else as one JSON object `cylstm-training` in its
+metadata, with the SHA-256 of both. Written whole or not at all; read with the same distrust as a model file.
+"""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks
+from cylstm.files import write_atomically
+
+Array = NDArray[Any]
+KEY, FORMAT = "cylstm-training", 1
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this training; the message says what is wrong with it."""
+
+
+class Checkpoints:
+    """Where and how often a training is written down.
+
+    Parameters
+    ----------
+    path : path
+        One file, which is replaced when the new one is complete. Without room for that, the earlier one
+        stays, there is a warning, and training goes on.
+    minutes : float
+        Between two of them.
+    steps : int, optional
+        Updates of the parameters between two of them, instead of minutes.
+
+    Examples
+    --------
+    >>> import cylstm
+    >>> cylstm.Checkpoints("run.ckpt", steps=500)
+    Checkpoints('run.ckpt', steps=500)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], minutes: float = 10.0, steps: int | None = None) -> None:
+        self.path = Path(path)
+        self.minutes = _checks.number("minutes", minutes, 0)
+        self.steps = None if steps is None else _checks.positive("steps", steps)
+        self._last = time.monotonic(), 0
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        often = f"minutes={self.minutes:g}" if self.steps is None else f"steps={self.steps}"
+        return f"Checkpoints({str(self.path)!r}, {often})"
+
+    def begin(self, steps: int) -> None:
+        """Count from now on."""
+        self._last = time.monotonic(), steps
+
+    def due(self, steps: int) -> bool:
+        """Whether it is time for the next, after so many updates."""
+        when, before = self._last
+        if self.steps is not None:
+            return steps - before >= self.steps
+        return time.monotonic() - when >= 60 * self.minutes
+
+    def write(self, steps: int, content: Callable[[], tuple[dict[str, Array], dict[str, Any]]]) -> None:
+        """Write what content() gives: vectors, and JSON values."""
+        self.begin(steps)
+        try:
+            write(self.path, *content())
+        except OSError as error:
+            warnings.warn(
+                f"checkpoint {self.path}: could not be written ({error.strerror or error}); an earlier one "
+                "is still there, and training goes on",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], values: Mapping[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all."""
+    import safetensors.numpy
+
+    description = {"format": FORMAT, **values}
+    text = json.dumps(description)
+    metadata = {KEY: text, "sha256": _digest(text, tensors)}
+    write_atomically(path, safetensors.numpy.save(dict(tensors), metadata))
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """What `write` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or no checkpoint.
+    OSError
+        If it cannot be read.
+    """
+    import safetensors
+
+    with open(path, "rb"):  # a missing or unreadable file is an OSError that names it
+        pass
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if KEY not in metadata:
+                raise ValueError("it is no checkpoint of a training")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if _digest(metadata[KEY], tensors) != metadata.get("sha256"):
+            raise ValueError("its content is not what was written")
+        values = json.loads(metadata[KEY])
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise ValueError(f"expected format {FORMAT}; it may be of a newer cylstm")
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
+    return tensors, values
+
+
+def _digest(text: str, tensors: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def flattened(state: Any, tensors: dict[str, Array]) -> Any:
+    """A state's nesting as JSON, with its arrays put into tensors."""
+    if isinstance(state, tuple):
+        return [flattened(part, tensors) for part in state]
+    if state is None:
+        return None
+    name = f"state.{len(tensors)}"
+    tensors[name] = np.ascontiguousarray(state)
+    return name
+
+
+def unflattened(nesting: Any, tensors: Mapping[str, Array]) -> Any:
+    """The state that `flattened` took apart."""
+    if isinstance(nesting, list):
+        return tuple(unflattened(part, tensors) for part in nesting)
+    return None if nesting is None else tensors[nesting]

@@ -1,0 +1,89 @@
+"""Losses and metrics over data, and whether data can be learnt from at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.data.source import Minibatch, Source
+from cylstm.layers.embedding import Embedding
+from cylstm.losses import Loss
+from cylstm.sequence_layer import SequenceLayer
+from cylstm.training import gradients
+from cylstm.training.metrics import Metric
+
+Array = NDArray[Any]
+
+
+def evaluate(
+    model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
+) -> dict[str, float]:
+    """The mean loss, as `loss`, and the metrics by name, in the mode of `eval()`."""
+    training = model.training
+    model.eval()
+    try:
+        return _evaluated(model, loss, source, measures)
+    finally:
+        model.training = training
+
+
+def _evaluated(
+    model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
+) -> dict[str, float]:
+    sums, state = dict.fromkeys(measures, 0.0), None
+    total = counted = rows = 0.0
+    for batch in source.epoch():
+        y, state = gradients.outputs(model, batch, state if batch.continues else None)
+        value, _ = gradients.loss_of(model, loss, y, batch)
+        total += value * loss.counted
+        counted += loss.counted
+        if not measures:
+            continue
+        y_rows, target = _real_rows(model, loss, y, batch)
+        rows += len(y_rows)
+        for name, measure in measures.items():
+            sums[name] += measure(y_rows, target) * len(y_rows)
+    return {"loss": total / max(1e-300, counted)} | {name: s / max(1, rows) for name, s in sums.items()}
+
+
+def check_data(name: str, model: SequenceLayer, loss: Loss, source: Source) -> None:
+    """Refuse what would fail in the middle of a training."""
+    if not len(source):
+        raise ValueError(f"{name}: expected at least one minibatch, got none")
+    try:
+        source.check()
+        loss.check(source.targets, model.output_size)
+        _check_indices(model, source)
+        training, model.training = model.training, False
+        try:
+            gradients.outputs(model, gradients.cut(next(source.epoch()), 0, 1, False), None)
+        finally:
+            model.training = training
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _check_indices(model: SequenceLayer, source: Source) -> None:
+    first = gradients.layers_of(model)[0]
+    if not isinstance(first, Embedding):
+        return
+    for batch in source.epoch():
+        largest = int(batch.x.max(initial=0))
+        if largest >= first.num_embeddings:
+            raise ValueError(f"x: expected indices from 0 to {first.num_embeddings - 1}, got {largest}")
+
+
+def _real_rows(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tuple[Array, Any]:
+    """Rows of y (n, V) and of the target that count."""
+    target: Any = batch.target
+    if model.pools:
+        return y, target
+    steps = y.swapaxes(0, 1) if model.batch_first else y
+    T, B = steps.shape[:2]
+    lengths = np.full(B, T) if batch.lengths is None else batch.lengths
+    if loss.steps == "last":
+        (b,) = np.nonzero(lengths)
+        return steps[lengths[b] - 1, b], target[b]
+    t, b = np.nonzero(np.arange(T)[:, None] < lengths)
+    return steps[t, b], target[t, b]

@@ -1,0 +1,172 @@
+"""The gradient of one minibatch: all at once, or in segments of time of which only one is kept in memory."""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.data.source import Minibatch
+from cylstm.layer import Layer
+from cylstm.layers.sequential import Sequential
+from cylstm.losses import Loss
+from cylstm.optim.clipping import grad_norm
+from cylstm.recurrent import RecurrentLayer
+from cylstm.sequence_layer import SequenceLayer
+
+Array = NDArray[Any]
+Segments = int | Literal["auto"] | None
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or a gradient that is NaN or infinite; the message says where it was seen first."""
+
+
+def outputs(model: SequenceLayer, batch: Minibatch, state: Any) -> tuple[Array, Any]:
+    """y in the model's own layout, and the last state."""
+    x = batch.x.swapaxes(0, 1) if model.batch_first else batch.x
+    y, state = model(x, state, lengths=batch.lengths)
+    return y, state
+
+
+def loss_of(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tuple[float, Array]:
+    """Value and dL/dy."""
+    target = batch.target
+    if model.batch_first and per_step(model, loss) and isinstance(target, np.ndarray):
+        target = target.swapaxes(0, 1)
+    return loss(y, target, None if model.pools else batch.lengths)
+
+
+def per_step(model: SequenceLayer, loss: Loss) -> bool:
+    """Whether every step has a target of its own, where targets come as an array."""
+    return loss.steps == "all" and not model.pools
+
+
+def gradient(
+    model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, share: float, segments: Segments
+) -> tuple[float, Any]:
+    """The loss and the last state; adds share times the gradient to the model's."""
+    if segments is not None and len(batch.x) > 1:
+        return _gradient_in_segments(model, loss, batch, state, share, steps_of(len(batch.x), segments))
+    y, state = outputs(model, batch, state)
+    value, dy = loss_of(model, loss, y, batch)
+    if share != 1:
+        dy *= share
+    if math.isfinite(value):
+        model.backward(dy, need_dx=False)
+    return value, state
+
+
+def steps_of(T: int, segments: int | Literal["auto"]) -> int:
+    """Steps of a segment. Memory for T / n boundaries and n steps is least near n = sqrt(T)."""
+    return math.ceil(math.sqrt(T)) if segments == "auto" else -(-T // segments)
+
+
+def cut(batch: Minibatch, start: int, stop: int, of_steps: bool) -> Minibatch:
+    """The steps [start, stop) of a minibatch; its target too, if it is one of steps."""
+    lengths = None if batch.lengths is None else np.clip(batch.lengths - start, 0, stop - start)
+    target = batch.target[start:stop] if of_steps else batch.target
+    return Minibatch(batch.x[start:stop], target, lengths, batch.continues or start > 0)
+
+
+def _gradient_in_segments(
+    model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, share: float, steps: int
+) -> tuple[float, Any]:
+    """Forward through all segments, then back, each once more forward before (Chen et al. 2016).
+
+    Sequences stand by descending length, as they do in a whole pass, so that all sums have the same order.
+    """
+    order = None if batch.lengths is None else np.argsort(-batch.lengths, kind="stable")
+    starts = range(0, len(batch.x), steps)
+    pieces = [_sorted(cut(batch, t, t + steps, False), order) for t in starts]
+    before, parts = [], []
+    for piece in pieces:
+        before.append((state, model._random_state()))
+        y, state = outputs(model, piece, state)
+        parts.append(y if order is None else _columns(model, y, np.argsort(order)))
+    axis = 1 if model.batch_first else 0
+    value, dy = loss_of(model, loss, np.concatenate(parts, axis=axis), batch)
+    if not math.isfinite(value):
+        return value, state
+    del parts
+    if share != 1:
+        dy *= share
+    after, dstate = model._random_state(), None
+    for k in reversed(range(len(pieces))):
+        if k < len(pieces) - 1:  # the last one is still there
+            first, random = before[k]
+            model._set_random_state(random)
+            outputs(model, pieces[k], first)
+        dy_k = dy.take(range(starts[k], min(starts[k] + steps, len(batch.x))), axis)
+        _, dstate = model.backward(
+            dy_k if order is None else _columns(model, dy_k, order), dstate, need_dx=False
+        )
+    model._set_random_state(after)
+    if order is not None:
+        state = _map(state, lambda array: array[:, np.argsort(order)])
+    return value, state
+
+
+def _sorted(batch: Minibatch, order: Array | None) -> Minibatch:
+    if order is None or batch.lengths is None:
+        return batch
+    return batch._replace(x=batch.x[:, order], lengths=batch.lengths[order])
+
+
+def _columns(model: SequenceLayer, y: Array, order: Array) -> Array:
+    columns: Array = y[order] if model.batch_first else y[:, order]
+    return columns
+
+
+def _map(state: Any, f: Any) -> Any:
+    """f of every array of a state."""
+    if isinstance(state, tuple):
+        return tuple(_map(part, f) for part in state)
+    return None if state is None else f(state)
+
+
+def check_segments(model: SequenceLayer) -> None:
+    """Refuse a model that cannot be cut in time, or whose masks would be others when it is."""
+    if not model.causal:
+        raise ValueError(
+            "segments: expected a model that can be cut in time, one that reads forward only and has no "
+            "pooling or attention"
+        )
+    for layer in layers_of(model):
+        if not isinstance(layer, RecurrentLayer):
+            continue
+        zoned = layer.num_layers * ((layer.zoneout > 0) + (layer.zoneout_cell > 0))
+        dropped = (layer.num_layers - 1) * (layer.dropout > 0)
+        if layer.input_dropout or layer.recurrent_dropout or zoned + dropped > 1:
+            raise ValueError(
+                "segments: expected recurrent layers with at most one kind of mask, drawn anew at each step, "
+                f"for the masks to be the same as without; got {layer!r}; use Dropout layers between"
+            )
+
+
+def layers_of(model: Layer) -> list[Layer]:
+    """The layers of a model, whatever their nesting."""
+    if isinstance(model, Sequential):
+        return [layer for part in model.layers for layer in layers_of(part)]
+    return [model]
+
+
+def check_finite(model: SequenceLayer, value: float, where: str) -> float:
+    """The norm of the gradient, if it and the loss are finite; else the error that says what was not."""
+    norm = grad_norm(model) if math.isfinite(value) else math.nan
+    if math.isfinite(norm):
+        return norm
+    what = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
+    raise NonFiniteError(f"{where}: {what}; {_first_bad(model, value)}")
+
+
+def _first_bad(model: SequenceLayer, value: float) -> str:
+    """Where it began: in the weights, else in the gradients, which are computed from the last layer back."""
+    for name, weights in model.parameters.items():
+        if not np.isfinite(weights).all():
+            return f"the parameter {name} is not finite; lower the learning rate, or clip the gradient"
+    if math.isfinite(value):
+        for name, gradients in reversed(model.gradients.items()):
+            if not np.isfinite(gradients).all():
+                return f"first in that of {name}; lower the learning rate, or look at the minibatch"
+    return "all parameters are finite; look at the minibatch, or scale it"

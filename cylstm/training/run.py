@@ -1,0 +1,135 @@
+"""Where a training stands, and how it gets into a checkpoint and out again."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.optim import Optimizer, Schedule
+from cylstm.sequence_layer import SequenceLayer
+from cylstm.training import checkpoints
+from cylstm.training.history import History
+
+Array = NDArray[Any]
+
+
+class Run:
+    """The position in the data, the sums of the epoch, the best weights, and what has happened so far.
+
+    Parameters
+    ----------
+    seed : int or None
+        Of the order of the data.
+    identity : dict
+        JSON values by which a checkpoint is known to be of the same training.
+    lr : float
+        The optimiser's learning rate before the schedule.
+    """
+
+    def __init__(self, seed: int | None, identity: dict[str, Any], lr: float) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.identity, self.lr = identity, lr
+        self.order: Any = None  # the generator's state before this epoch's order was drawn
+        self.epoch = self.batch = self.steps = 0
+        self.state: Any = None  # carried from one minibatch to the next
+        self.sums = {"loss": 0.0, "counted": 0.0, "grad_norm": 0.0, "updates": 0.0, "seconds": 0.0}
+        self.waited = 0
+        self.best: Array | None = None
+        self.best_loss = np.inf
+        self.history = History()
+
+    def begin_epoch(self) -> None:
+        """Start at the first minibatch, or at the one where a checkpoint was written."""
+        if self.batch == 0:
+            self.order, self.state = self.rng.bit_generator.state, None
+            self.sums = dict.fromkeys(self.sums, 0.0)
+        else:
+            self.rng.bit_generator.state = self.order
+
+    def content(
+        self, model: SequenceLayer, optimizer: Optimizer, schedule: Schedule | None
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        """All of it, as vectors and JSON values."""
+        tensors: dict[str, Array] = {}
+        nesting = checkpoints.flattened(self.state, tensors)
+        tensors["parameters"] = model._store.data
+        if self.best is not None:
+            tensors["best"] = self.best
+        state = optimizer.state_dict()
+        vectors = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        tensors |= {f"optimizer.{name}": value for name, value in vectors.items()}
+        tensors |= {f"history.{name}": np.array(values) for name, values in self.history.steps.items()}
+        return tensors, {
+            "identity": self.identity,
+            "position": {
+                name: getattr(self, name) for name in ("epoch", "batch", "steps", "waited", "lr", "order")
+            },
+            "sums": self.sums,
+            "best_loss": self.best_loss if self.best is not None else None,
+            "state": nesting,
+            "masks": model._random_state(),
+            "schedule": schedule.state_dict() if schedule else {},
+            "optimizer": {name: value for name, value in state.items() if name not in vectors},
+            "history": {
+                "epochs": self.history.epochs,
+                "best_epoch": self.history.best_epoch,
+                "stopped": self.history.stopped,
+            },
+        }
+
+    def restore(
+        self,
+        path: Any,
+        model: SequenceLayer,
+        optimizer: Optimizer,
+        schedule: Schedule | None,
+    ) -> None:
+        """Go on from a checkpoint, if it is one of this training.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            If not, or if it cannot be read; nothing is changed then.
+        """
+        tensors, values = checkpoints.read(path)
+        try:
+            self._check_identity(values["identity"])
+            self._take(tensors, values, model, optimizer, schedule)
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoints.CheckpointError(f"{path}: not of this training: {error}") from error
+
+    def _check_identity(self, identity: dict[str, Any]) -> None:
+        for name, expected in self.identity.items():
+            if identity.get(name) != expected:
+                raise ValueError(f"{name}: expected {expected}, got {identity.get(name)}")
+
+    def _take(
+        self,
+        tensors: dict[str, Array],
+        values: dict[str, Any],
+        model: SequenceLayer,
+        optimizer: Optimizer,
+        schedule: Schedule | None,
+    ) -> None:
+        prefix = "optimizer."
+        vectors = {n[len(prefix) :]: tensor for n, tensor in tensors.items() if n.startswith(prefix)}
+        parameters, best = tensors["parameters"], tensors.get("best")
+        for vector in (parameters, *([] if best is None else [best])):
+            if vector.shape != model._store.data.shape or vector.dtype != model.dtype:
+                raise ValueError(f"parameters: expected {model._store.size}, got {vector.shape}")
+        optimizer.load_state_dict(values["optimizer"] | vectors)
+        if schedule:
+            schedule.load_state_dict(values["schedule"])
+        model._set_random_state(values["masks"])
+        with model._store.writing() as flat:
+            flat[...] = parameters
+        for name, value in values["position"].items():
+            setattr(self, name, value)
+        self.rng.bit_generator.state = self.order
+        self.sums, self.best = values["sums"], best
+        self.best_loss = np.inf if values["best_loss"] is None else values["best_loss"]
+        self.state = checkpoints.unflattened(values["state"], tensors)
+        self.history.steps = {name: tensors[f"history.{name}"].tolist() for name in self.history.steps}
+        self.history.epochs = values["history"]["epochs"]
+        self.history.best_epoch = values["history"]["best_epoch"]
+        self.history.stopped = values["history"]["stopped"]

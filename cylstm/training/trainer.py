@@ -1,0 +1,227 @@
+"""`Trainer`: epochs, validation, early stopping, checkpoints."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from cylstm import _checks
+from cylstm.data import Source, source_of
+from cylstm.losses import Loss
+from cylstm.optim import Adam, Optimizer, Schedule
+from cylstm.sequence_layer import SequenceLayer
+from cylstm.threads import of_call
+from cylstm.training import evaluation, gradients
+from cylstm.training.checkpoints import Checkpoints
+from cylstm.training.history import History
+from cylstm.training.loop import Callback, Loop
+from cylstm.training.metrics import Metric, metric_of
+from cylstm.training.run import Run
+
+
+class Trainer:
+    """Trains a model: minibatches, updates, validation, early stopping, checkpoints.
+
+    Parameters
+    ----------
+    model : SequenceLayer
+        A recurrent layer or a `Sequential`.
+    loss : Loss
+        With the model's `batch_first`.
+    optimizer : Optimizer, optional
+        `Adam()` by default.
+    schedule : Schedule, optional
+        Of the learning rate. Its steps are updates of the parameters.
+    clip_norm, clip_value : float, optional
+        Bounds on the global norm, and on every element, of the gradient.
+    accumulate : int
+        Minibatches whose mean gradient makes one update.
+    truncate : int, optional
+        Cut every minibatch into pieces of so many steps, each with an update of its own, the state being
+        carried over from one to the next (truncated backpropagation through time, Williams and Peng 1990).
+        A `TokenStream` is cut already.
+    segments : int or "auto", optional
+        Keep only the states between so many segments of time, and compute each segment once more on the way
+        back (Chen et al. 2016): about a third more time, and the memory of one segment. "auto": about
+        sqrt(T) of them, so that memory grows with sqrt(T). The results are the same to the bit.
+    seed : int, optional
+        Of the order of the data. Weights and masks have the seeds of their layers.
+    threads : int, optional
+        Instead of `cylstm.get_num_threads()`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> x = np.random.default_rng(0).standard_normal((200, 8, 2))
+    >>> target = x.sum(axis=1)[:, :1]  # of each sequence, (200, 1)
+    >>> gru, linear = cylstm.GRU(2, 16, seed=0), cylstm.Linear(16, 1, seed=1)
+    >>> model = cylstm.Sequential(gru, cylstm.Pooling("last"), linear)
+    >>> trainer = cylstm.Trainer(model, cylstm.losses.MSE(), cylstm.optim.Adam(1e-2), clip_norm=1.0, seed=0)
+    >>> history = trainer.fit((x[:160], target[:160]), (x[160:], target[160:]), epochs=20, progress=False)
+    >>> len(history.epochs), history.epochs[-1]["validation"] < 0.2 * history.epochs[0]["validation"]
+    (20, True)
+    """
+
+    def __init__(
+        self,
+        model: SequenceLayer,
+        loss: Loss,
+        optimizer: Optimizer | None = None,
+        *,
+        schedule: Schedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        accumulate: int = 1,
+        truncate: int | None = None,
+        segments: int | Literal["auto"] | None = None,
+        seed: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        _check_kind("model", model, SequenceLayer, "a recurrent layer or a Sequential")
+        _check_kind("loss", loss, Loss, "one of cylstm.losses")
+        self.model, self.loss = model, loss
+        self.optimizer = Adam() if optimizer is None else optimizer
+        _check_kind("optimizer", self.optimizer, Optimizer, "one of cylstm.optim")
+        if schedule is not None:
+            _check_kind("schedule", schedule, Schedule, "a schedule of cylstm.optim")
+        if loss.batch_first != bool(model.batch_first) and not model.pools:
+            raise ValueError(
+                f"loss: expected batch_first={bool(model.batch_first)}, as the model has, "
+                f"got {loss.batch_first}"
+            )
+        self.schedule = schedule
+        self.clip_norm = None if clip_norm is None else _checks.above("clip_norm", clip_norm, 0)
+        self.clip_value = None if clip_value is None else _checks.above("clip_value", clip_value, 0)
+        self.accumulate = _checks.positive("accumulate", accumulate)
+        self.truncate = None if truncate is None else _checks.positive("truncate", truncate)
+        self.segments = segments if segments in (None, "auto") else _checks.positive("segments", segments)
+        self.seed, self.threads = seed, threads
+        if self.segments is not None:
+            gradients.check_segments(model)
+        if self.truncate is not None:
+            self._check_truncate()
+
+    def _check_truncate(self) -> None:
+        if not gradients.per_step(self.model, self.loss):
+            raise ValueError("truncate: expected None unless every step has a target, got a number")
+        if not self.model.causal:
+            raise ValueError("truncate: expected a model that reads forward only, got one that does not")
+        if self.accumulate > 1:
+            raise ValueError("truncate: expected None with accumulate, got a number")
+
+    def fit(
+        self,
+        train: Source | tuple[Any, Any],
+        validation: Source | tuple[Any, Any] | None = None,
+        epochs: int = 10,
+        *,
+        batch_size: int = 32,
+        metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
+        patience: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | str | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> History:
+        """Train, and leave the model in the mode of `eval()`, with the weights of the lowest validation loss.
+
+        Ctrl-C ends the training after the current update, with the best weights so far; a second one at once.
+
+        Parameters
+        ----------
+        train, validation : Source or tuple (x, target)
+            A tuple becomes `cylstm.data.Arrays`: samples first. Validation data are not shuffled.
+        epochs : int
+        batch_size : int
+            Of tuples.
+        metrics : sequence or mapping
+            Names ("accuracy", "mae", "mse") or functions of rows, `metric(y, target) -> float`, y (n, V), for
+            the validation data.
+        patience : int, optional
+            Stop after so many epochs without a lower validation loss.
+        callbacks : sequence of callable
+            Called with this trainer and the epoch's record after each epoch; one that returns True stops.
+        checkpoints : Checkpoints or path, optional
+            A path alone: every 10 minutes; always at the end, and at Ctrl-C.
+        resume : bool
+            Go on from the checkpoint if there is one, to the same bits as if there had been no break.
+        progress : bool
+            Show a bar, where there is a terminal.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before anything is changed: if data, targets and model do not fit together, or hold NaN or
+            infinity.
+        NonFiniteError
+            If a loss or a gradient is not finite; the model keeps the weights from before that update.
+        CheckpointError
+            If the checkpoint to go on from is damaged, or of another training.
+        """
+        data = source_of(train, batch_size)
+        held_out = None if validation is None else source_of(validation, batch_size)
+        evaluation.check_data("train", self.model, self.loss, data)
+        if held_out is not None:
+            evaluation.check_data("validation", self.model, self.loss, held_out)
+        elif patience is not None:
+            raise ValueError("patience: expected None without validation data, got a number")
+        measures = dict(map(metric_of, _named(metrics)))
+        patience = None if patience is None else _checks.positive("patience", patience)
+        epochs = _checks.natural("epochs", epochs)
+        saved = Checkpoints(checkpoints) if isinstance(checkpoints, str) else checkpoints
+        if resume and saved is None:
+            raise ValueError("resume: expected checkpoints to go on from, got none")
+        run = Run(self.seed, self._identity(data), self.optimizer.lr)
+        if resume and saved is not None and saved.path.exists():
+            run.restore(saved.path, self.model, self.optimizer, self.schedule)
+        if self.schedule:
+            updates = -(-len(data) // self.accumulate)
+            self.schedule.begin(epochs * (updates if self.schedule.per == "step" else 1))
+        self.model.train()
+        loop = Loop(self, run, data, held_out, measures, patience, callbacks, saved)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.model.eval)
+            stack.callback(lambda: setattr(self.optimizer, "lr", run.lr))
+            if self.threads is not None:
+                stack.enter_context(of_call(self.threads))
+            loop.run_all(epochs, progress)
+        if run.best is not None:
+            with self.model._store.writing() as flat:
+                flat[...] = run.best
+        return run.history
+
+    def evaluate(
+        self,
+        data: Source | tuple[Any, Any],
+        *,
+        batch_size: int = 32,
+        metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
+    ) -> dict[str, float]:
+        """The mean loss, as `loss`, and the metrics by name, over data in the mode of `eval()`."""
+        source = source_of(data, batch_size)
+        evaluation.check_data("data", self.model, self.loss, source)
+        measures = dict(map(metric_of, _named(metrics)))
+        return evaluation.evaluate(self.model, self.loss, source, measures)
+
+    def _identity(self, data: Source) -> dict[str, Any]:
+        return {
+            "model": {"type": type(self.model).__name__, **self.model.config},
+            "loss": {"type": type(self.loss).__name__, **self.loss.config},
+            "optimizer": type(self.optimizer).__name__,
+            "minibatches": len(data),
+            "accumulate": self.accumulate,
+            "truncate": self.truncate,
+        }
+
+
+def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {words}, got {type(value).__name__}")
+
+
+def _named(metrics: Any) -> list[Any]:
+    return list(metrics.items()) if isinstance(metrics, Mapping) else list(metrics)

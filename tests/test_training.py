@@ -1,0 +1,365 @@
+"""The Trainer: what it computes, what it refuses, where it stops and how it goes on."""
+
+import copy
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from training_problems import pooled, series, tagged, tagger, trained
+
+import cylstm
+from cylstm import data, losses, optim
+from cylstm.training import Checkpoints, NonFiniteError
+
+
+def test_learns_with_validation_metrics_and_a_schedule():
+    x, y = series(400)
+    model = pooled()
+    trainer = cylstm.Trainer(
+        model, losses.MSE(), optim.AdamW(0.02), schedule=optim.CosineDecay(warmup=5), clip_norm=1.0, seed=0
+    )
+    fit = {"epochs": 15, "metrics": ("mae", "mse"), "progress": False}
+    history = trainer.fit((x[:300], y[:300]), (x[300:], y[300:]), **fit)
+    first, last = history.epochs[0], history.epochs[-1]
+    assert last["validation"] < 0.25 * first["validation"]
+    np.testing.assert_allclose(
+        [e["mse"] for e in history.epochs], [e["validation"] for e in history.epochs], rtol=1e-5
+    )
+    assert len(history.steps["loss"]) == 15 * 10
+    assert history.steps["lr"][0] == pytest.approx(0.02 / 6)
+    assert history.steps["lr"][-1] < 1e-4 < history.steps["lr"][5] == 0.02
+    assert trainer.optimizer.lr == 0.02  # as it was
+    assert history.best_epoch == 1 + np.argmin([e["validation"] for e in history.epochs])
+    assert not model.training
+    found = trainer.evaluate((x[300:], y[300:]), metrics={"worst": lambda y, t: float(np.abs(y - t).max())})
+    assert found["loss"] == pytest.approx(min(e["validation"] for e in history.epochs), rel=1e-5)
+    assert found["worst"] > 0
+
+
+def test_the_loss_of_an_epoch_weighs_minibatches_by_what_counts():
+    """A rate of 0 leaves the model as it is; so the mean over ragged minibatches is that of all at once."""
+    model = cylstm.Sequential(cylstm.Embedding(4, 3, seed=0), cylstm.Linear(3, 4, seed=1))
+    x, target = tagged(23)
+    loss = losses.CrossEntropy(weight=[1.0, 2.0, 0.5, 1.0])
+    history = cylstm.Trainer(model, loss, optim.SGD(0.0), seed=0).fit(
+        (x, target), epochs=1, batch_size=4, progress=False
+    )
+    y = np.concatenate([model(ids)[0] for ids in x])
+    expected, _ = loss(y, np.concatenate(target))
+    assert history.epochs[0]["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_accumulated_gradients_are_the_mean_over_minibatches():
+    x, y = series(40)
+    models = []
+    for accumulate, batch_size in ((4, 5), (1, 20)):
+        model = cylstm.Sequential(
+            cylstm.GRU(2, 6, dtype="float64", seed=0),
+            cylstm.Pooling(),
+            cylstm.Linear(6, 1, dtype="float64", seed=1),
+        )
+        trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(0.1), accumulate=accumulate)
+        source = data.Arrays(x, y, batch_size)
+        source._plan = lambda rng, source=source: type(source)._plan(source, None)  # in order
+        history = trainer.fit(source, epochs=3, progress=False)
+        assert len(history.steps["loss"]) == 6
+        models.append(model)
+    np.testing.assert_allclose(models[0]._store.data, models[1]._store.data, rtol=1e-12)
+
+
+def test_the_rest_of_an_epoch_makes_a_smaller_group():
+    x, y = series(35)
+    model = pooled()
+    history = cylstm.Trainer(model, losses.MSE(), accumulate=3).fit(
+        (x, y), epochs=2, batch_size=5, progress=False
+    )
+    assert len(history.steps["loss"]) == 2 * 3  # 7 minibatches
+
+
+def test_a_token_stream_carries_the_state():
+    ids = np.random.default_rng(0).integers(0, 5, 203)
+    model = cylstm.Sequential(
+        cylstm.Embedding(5, 3, seed=0), cylstm.RNN(3, 4, seed=1), cylstm.Linear(4, 5, seed=2)
+    )
+    frozen = cylstm.Trainer(model, losses.CrossEntropy(), optim.SGD(0.0))
+    history = frozen.fit(data.TokenStream(ids, 2, 7), epochs=1, progress=False)
+    x, target = ids[:202].reshape(2, 101).T, ids[1:].reshape(2, 101).T
+    expected, _ = losses.CrossEntropy()(model(x)[0], target)
+    assert history.epochs[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_truncation_makes_an_update_a_piece_and_carries_the_state():
+    x, y = series(12, T=10)
+    target = np.cumsum(x, axis=1)
+    frozen = cylstm.Sequential(cylstm.GRU(2, 4, seed=0), cylstm.Linear(4, 2, seed=1))
+    history = cylstm.Trainer(frozen, losses.MSE(), optim.SGD(0.0), truncate=4).fit(
+        (x, target), epochs=1, progress=False
+    )
+    assert len(history.steps["loss"]) == 3
+    y, _ = frozen(x.swapaxes(0, 1))
+    assert history.epochs[0]["loss"] == pytest.approx(losses.MSE()(y, target.swapaxes(0, 1))[0], rel=1e-5)
+    learnt = cylstm.Trainer(frozen, losses.MSE(), optim.Adam(0.01), truncate=4, seed=0)
+    history = learnt.fit((x, target), epochs=30, progress=False)
+    assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
+
+
+def test_early_stopping_restores_the_best_weights():
+    x, y = series(60)
+    noise = np.random.default_rng(5).standard_normal((20, 1))  # nothing to be learnt
+    model = pooled()
+    seen = []
+    trainer = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.05), seed=0)
+    history = trainer.fit(
+        (x[:40], y[:40]), (x[40:], noise), epochs=100, patience=3, progress=False,
+        callbacks=[lambda trainer, record: seen.append(model._store.data.copy())],
+    )  # fmt: skip
+    assert history.stopped == "early"
+    assert len(history.epochs) == history.best_epoch + 3 < 100
+    np.testing.assert_array_equal(model._store.data, seen[history.best_epoch - 1])
+
+
+def test_a_callback_stops_the_training():
+    _, history = trained(fit={"epochs": 9, "callbacks": [lambda trainer, record: record["epoch"] == 2]})
+    assert (len(history.epochs), history.stopped) == (2, "callback")
+
+
+def test_same_seed_same_bits():
+    (one, first), (two, second), (other, _) = (trained(seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one._store.data, two._store.data)
+    assert first.steps == second.steps
+    assert not np.array_equal(one._store.data, other._store.data)
+
+
+class Broken(Exception):
+    """What stops a training in the tests."""
+
+
+def breaking_at(loss, n):
+    """The loss, whose n-th call fails."""
+    calls = []
+
+    class Breaking(type(loss), abstract=True):
+        def __call__(self, *args, **kwargs):
+            calls.append(1)
+            if len(calls) == n:
+                raise Broken
+            return super().__call__(*args, **kwargs)
+
+    Breaking.__name__ = type(loss).__name__
+    return Breaking()
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 3}, {"segments": "auto"}, {"truncate": 5}])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_broken_training_goes_on_to_the_same_bits(tmp_path, options, stream):
+    """Broken twice, in the middle of an epoch and in the last one; data, masks, schedule and state go on."""
+    train = data.TokenStream(np.random.default_rng(0).integers(0, 4, 700), 4, 12) if stream else tagged(80)
+    held_out = tagged(10, seed=9)
+
+    def run(loss, **fit):
+        model = tagger()
+        trainer = cylstm.Trainer(
+            model, loss, optim.RMSprop(0.01), schedule=optim.ReduceOnPlateau(0.5, 0, 0.9), seed=5, **options
+        )
+        fit = {"epochs": 4, "batch_size": 5, "progress": False} | fit
+        return model, trainer.fit(train, held_out, **fit)
+
+    model, history = run(losses.CrossEntropy())
+    saved = {"checkpoints": Checkpoints(tmp_path / "run.ckpt", steps=1), "resume": True}
+    for n in (20, 17):
+        with pytest.raises(Broken):
+            run(breaking_at(losses.CrossEntropy(), n), **saved)
+    resumed, history_resumed = run(losses.CrossEntropy(), **saved)
+    np.testing.assert_array_equal(resumed._store.data, model._store.data)
+    assert history_resumed.steps == history.steps
+    without_time = [
+        [{k: v for k, v in e.items() if k != "seconds"} for e in h.epochs] for h in (history, history_resumed)
+    ]
+    assert without_time[0] == without_time[1]
+    again, history_again = run(losses.CrossEntropy(), **saved)  # it is finished: nothing to do
+    np.testing.assert_array_equal(again._store.data, model._store.data)
+    assert history_again.steps == history.steps
+    assert history_again.best_epoch == history.best_epoch > 0
+
+
+def test_a_finished_training_is_lengthened_to_the_same_bits(tmp_path):
+    whole, _ = trained(fit={"epochs": 3})
+    path = str(tmp_path / "run.ckpt")
+    trained(fit={"epochs": 1, "checkpoints": path})
+    longer, history = trained(fit={"epochs": 3, "checkpoints": path, "resume": True})
+    np.testing.assert_array_equal(longer._store.data, whole._store.data)
+    assert [e["epoch"] for e in history.epochs] == [1, 2, 3]
+
+
+def test_ctrl_c_keeps_the_best_weights_and_what_to_go_on_from(tmp_path):
+    x, y = series(60)
+    unbroken = pooled()
+    fit = {"epochs": 6, "progress": False}
+    expected = cylstm.Trainer(unbroken, losses.MSE(), optim.Adam(0.05), seed=0).fit(
+        (x[:40], y[:40]), (x[40:], y[40:]), **fit
+    )
+    model, best = pooled(), []
+
+    def press(trainer, record):
+        best.append((record["validation"], model._store.data.copy()))
+        if record["epoch"] == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    saved = {"checkpoints": str(tmp_path / "run.ckpt"), "resume": True}
+    trainer = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.05), seed=0)
+    handler = signal.getsignal(signal.SIGINT)
+    history = trainer.fit((x[:40], y[:40]), (x[40:], y[40:]), callbacks=[press], **fit, **saved)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert (history.stopped, len(history.epochs)) == ("interrupted", 4)
+    np.testing.assert_array_equal(model._store.data, min(best, key=lambda pair: pair[0])[1])
+    model = pooled()
+    history = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.05), seed=0).fit(
+        (x[:40], y[:40]), (x[40:], y[40:]), **fit, **saved
+    )
+    assert history.stopped == ""
+    assert history.steps == expected.steps
+    np.testing.assert_array_equal(model._store.data, unbroken._store.data)
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    def press(trainer, record):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(fit={"callbacks": [press]})
+
+
+def test_trains_in_another_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(trained()[0]._store.data))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(found[0], trained()[0]._store.data)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place():
+    x, y = series(40)
+    model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Pooling(), cylstm.Linear(3, 1, seed=1))
+    big = y.copy()
+    big[:] = 1e30  # its square is infinite in float32, and so is not the float64 sum, but the gradient
+    start = model._store.data.copy()
+    trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(1e30), seed=0)
+    with pytest.raises(NonFiniteError, match=r"epoch 1, minibatch 2 of 2, update 2: .*is not finite"):
+        trainer.fit((x, big), batch_size=20, epochs=3, progress=False)
+    assert not np.array_equal(start, model._store.data)
+    broken = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Pooling(), cylstm.Linear(3, 1, seed=1))
+    state = broken.state_dict()
+    state["2.bias"][0] = np.nan
+    broken.load_state_dict(state)
+    with pytest.raises(
+        NonFiniteError, match=r"update 1: the loss is nan; the parameter 2\.bias is not finite"
+    ):
+        cylstm.Trainer(broken, losses.MSE()).fit((x, y), progress=False)
+    assert not broken.training
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights():
+    class Spoiled(losses.MSE, abstract=True):
+        def __call__(self, *args, **kwargs):
+            value, dy = super().__call__(*args, **kwargs)
+            dy[3, 0] = np.inf
+            return value, dy
+
+    model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Linear(3, 2, seed=1))
+    start = model._store.data.copy()
+    x, _ = series(8)
+    with pytest.raises(
+        NonFiniteError, match=r"update 1: the gradient is not finite; first in that of 1\.bias"
+    ):
+        cylstm.Trainer(model, Spoiled(), optim.SGD(1.0)).fit((x, x), progress=False)
+    np.testing.assert_array_equal(model._store.data, start)
+
+
+def bad(change):
+    x, y = series(20)
+    x, y = x.copy(), y.copy()
+    return change(x, y)
+
+
+def put(array, index, value):
+    array[index] = value
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda x, y: (put(x, (3, 2, 1), np.nan), (x, y))[1],
+            r"train: x\[3, 2, 1\] \(sample, step, feature\): expected a finite number, got nan",
+        ),
+        (lambda x, y: (put(y, (3, 0), np.inf), (x, y))[1], "train: target"),
+        (lambda x, y: (x, y[:-1]), "target: expected 20 samples"),
+        (lambda x, y: (x[:0], y[:0]), "x: expected at least one sample"),
+        (lambda x, y: (x[..., :1], y), r"train: x: expected \(T, B, 2\)"),
+        (lambda x, y: x, r"data: expected a cylstm.data.Source or a tuple \(x, target\)"),
+        (lambda x, y: (x.astype(object), y), "expected real numbers, got dtype object"),
+    ],
+)
+def test_bad_data_is_refused_before_training(make, message):
+    model = pooled()
+    start = model._store.data.copy()
+    with pytest.raises((ValueError, TypeError), match=message):
+        cylstm.Trainer(model, losses.MSE()).fit(bad(make), progress=False)
+    np.testing.assert_array_equal(model._store.data, start)
+
+
+def test_labels_and_ids_out_of_range_are_refused_before_training():
+    x, target = tagged()
+    wrong = [*target[:-1], np.full(len(target[-1]), 4)]
+    with pytest.raises(ValueError, match=r"train: target\[49\].*4"):
+        trained(train=(x, wrong))
+    with pytest.raises(ValueError, match="train: x: expected indices from 0 to 3, got 4"):
+        trained(train=([*x[:-1], np.full(len(x[-1]), 4)], target))
+    with pytest.raises(ValueError, match="validation: target"):
+        trained(fit={"validation": (x, wrong)})
+
+
+def test_a_last_minibatch_of_one_sample_works():
+    x, y = series(33)
+    history = cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(
+        (x, y), (x[:1], y[:1]), epochs=1, progress=False
+    )
+    assert len(history.steps["loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: cylstm.Trainer(cylstm.Linear(2, 1), losses.MSE()), "model: expected a recurrent layer"),
+        (lambda: cylstm.Trainer(pooled(), "mse"), "loss: expected one of cylstm.losses, got str"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE(), "adam"), "optimizer: expected one of cylstm.optim"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE(), schedule=1), "schedule: expected"),
+        (lambda: cylstm.Trainer(cylstm.LSTM(2, 3, batch_first=True), losses.MSE()), "loss: expected batch_first"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE(), clip_norm=0), "clip_norm: expected"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE(), truncate=3), "truncate: expected None unless"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE()).fit(series(), patience=2), "patience: expected None"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE()).fit(series(), resume=True), "resume: expected"),
+        (lambda: trained(fit={"metrics": ["f1"], "validation": tagged()}), "metrics: expected functions"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
+
+
+def test_a_model_and_its_optimiser_are_copied_together():
+    model, _ = trained()
+    twin, adam = copy.deepcopy(model), optim.Adam(0.01)
+    assert twin.parameters.keys() == model.parameters.keys()
+    adam.step(twin)
+
+
+def test_the_history_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    _, history = trained(fit={"validation": tagged(10, seed=3)})
+    history.plot(tmp_path / "history.png")
+    assert (tmp_path / "history.png").read_bytes()[:4] == b"\x89PNG"
+    assert "validation=" in repr(history)
