@@ -337,7 +337,7 @@ def test_a_last_minibatch_of_one_sample_works():
         (lambda: cylstm.Trainer(pooled(), "mse"), "loss: expected one of cylstm.losses, got str"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), "adam"), "optimizer: expected one of cylstm.optim"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), schedule=1), "schedule: expected"),
-        (lambda: cylstm.Trainer(cylstm.LSTM(2, 3, batch_first=True), losses.MSE()), "loss: expected batch_first"),
+        (lambda: cylstm.Trainer(cylstm.RNN(2, 3, batch_first=True), losses.MSE()), "loss: expected batch"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), clip_norm=0), "clip_norm: expected"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), truncate=3), "truncate: expected None unless"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE()).fit(series(), patience=2), "patience: expected None"),

@@ -1,0 +1,146 @@
+"""A training that is killed, and one whose disk is full."""
+
+import errno
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from training_problems import tagged, tagger
+
+import cylstm
+from cylstm import losses, optim
+from cylstm.training import CheckpointError, Checkpoints, checkpoints
+
+KILLS = 50
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from training_problems import tagged, tagger
+import cylstm
+from cylstm import losses, optim
+
+model = tagger()
+schedule = optim.CosineDecay(warmup=10)
+options = {"schedule": schedule, "clip_norm": 1.0, "seed": 1}
+trainer = cylstm.Trainer(model, losses.CrossEntropy(), optim.Adam(0.01), **options)
+saved = None if sys.argv[2] == "none" else cylstm.Checkpoints(sys.argv[2], steps=3)
+print("begins", flush=True)
+fit = {"epochs": 600, "batch_size": 6, "checkpoints": saved, "resume": saved is not None, "progress": False}
+trainer.fit(tagged(), tagged(12, seed=7), **fit)
+cylstm.save(model, sys.argv[3])
+"""
+
+
+def start(folder, *arguments):
+    """The training in a process of its own, when it begins."""
+    tests = next(path for path in sys.path if path.endswith("tests"))
+    command = [sys.executable, "-c", SCRIPT, tests, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=folder)
+    assert process.stdout.readline() == b"begins\n"
+    return process
+
+
+def finished(process):
+    process.stdout.close()
+    return process.wait(timeout=300) == 0
+
+
+def test_killed_at_random_moments_it_ends_on_the_same_bits(tmp_path):
+    assert finished(start(tmp_path, "none", "whole.safetensors"))
+    moments = random.Random(0)
+    killed = 0
+    while killed < KILLS:
+        process = start(tmp_path, "run.ckpt", "resumed.safetensors")
+        time.sleep(moments.uniform(0, 0.5))
+        assert process.poll() is None, "finished before it was killed often enough"
+        process.kill()
+        process.stdout.close()
+        process.wait()
+        killed += 1
+    assert (tmp_path / "run.ckpt").exists()
+    assert finished(start(tmp_path, "run.ckpt", "resumed.safetensors"))
+    whole, resumed = (cylstm.load(tmp_path / f"{name}.safetensors") for name in ("whole", "resumed"))
+    np.testing.assert_array_equal(resumed._store.data, whole._store.data)
+
+
+@pytest.fixture(params=["tmpfs", "file size"])
+def small_disk(request, tmp_path):
+    """A folder, and what fills it up."""
+    if request.param == "file size":
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        yield tmp_path, lambda: fill(tmp_path / "rest")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as file, pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_a_full_disk_costs_no_earlier_checkpoint(small_disk):
+    folder, fill_up = small_disk
+    model = tagger()
+    trainer = cylstm.Trainer(model, losses.CrossEntropy(), optim.Adam(0.01), seed=1)
+    kept = []
+
+    def after_epoch(trainer, record):
+        if record["epoch"] == 2:
+            kept.append((folder / "run.ckpt").read_bytes())
+            fill_up()
+
+    with pytest.warns(RuntimeWarning, match="could not be written .*an earlier one is still there"):
+        history = trainer.fit(
+            tagged(), epochs=4, checkpoints=Checkpoints(folder / "run.ckpt", steps=1), progress=False,
+            callbacks=[after_epoch],
+        )  # fmt: skip
+    assert len(history.epochs) == 4
+    assert (folder / "run.ckpt").read_bytes() == kept[0]
+    checkpoints.read(folder / "run.ckpt")
+    assert {path.name for path in folder.iterdir()} <= {"run.ckpt", "rest"}
+
+
+def test_a_damaged_checkpoint_or_another_trainings_is_refused(tmp_path):
+    path = tmp_path / "run.ckpt"
+
+    def fit(model=None, **fit):
+        trainer = cylstm.Trainer(model or tagger(), losses.CrossEntropy(), optim.Adam(0.01), seed=1)
+        saved = {"checkpoints": str(path), "resume": True, "progress": False}
+        return trainer.fit(tagged(), **saved | {"epochs": 1} | fit)
+
+    fit()
+    good = path.read_bytes()
+    other = tagger()
+    start = other._store.data.copy()
+    moments = random.Random(0)
+    for damage in range(60):
+        content = bytearray(good)
+        if damage % 3 == 0:
+            del content[moments.randrange(len(content)) :]
+        else:
+            content[moments.randrange(len(content))] ^= 1 << moments.randrange(8)
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+            fit(other)
+        np.testing.assert_array_equal(other._store.data, start)
+    path.write_bytes(good)
+    with pytest.raises(CheckpointError, match="not of this training: minibatches: expected 50, got 2"):
+        fit(batch_size=1)
+    with pytest.raises(CheckpointError, match="not of this training: model: expected"):
+        fit(tagger(learn_state=True))
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        fit()
