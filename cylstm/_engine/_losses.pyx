@@ -95,7 +95,7 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
     cdef Py_ssize_t T = y.shape[0], B = y.shape[1], V = y.shape[2], t, b, v
     cdef bint ignores = ignored is not None
     cdef long long skip = ignored if ignores else 0, label
-    cdef double value = 0, even = smoothing / V, sum_of_even = 0, own, log_sum, total
+    cdef double value = 0, even = smoothing / V, sum_of_even = 0, own, log_sum, total, share, of_classes
     cdef unsigned mode
     same(T, B, dy.shape[0], dy.shape[1])
     same(T, B, labels.shape[0], labels.shape[1])
@@ -107,6 +107,7 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
     total = total_weight(labels, begin, end, weight, ignores, skip)
     if total == 0:
         return 0.0, 0.0
+    share = even / total
     with nogil:
         for v in range(V):
             sum_of_even += even * weight[v]
@@ -124,9 +125,11 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
                 value += own * (log_sum - y[t, b, label])
                 dy[t, b, label] -= <real>(own / total)
                 if even:
+                    of_classes = 0
                     for v in range(V):
-                        value += even * weight[v] * (log_sum - y[t, b, v])
-                        dy[t, b, v] -= <real>(even * weight[v] / total)
+                        of_classes += weight[v] * (log_sum - y[t, b, v])
+                        dy[t, b, v] -= <real>(share * weight[v])
+                    value += even * of_classes
         cyl_restore_subnormals(mode)
     return value / total, total
 
