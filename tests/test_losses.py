@@ -161,7 +161,8 @@ def test_any_order_in_memory_gives_the_same(rng, case):
     value, dy = case.make()(y, target, LENGTHS)
     wide = np.zeros((2 * T, B, case.outputs + 1))
     wide[::2, :, 1:] = y
-    for other in (np.asfortranarray(y), wide[::2, :, 1:], y[:, :, ::-1].copy()[:, :, ::-1]):
+    unaligned = np.frombuffer(b"." + y.tobytes(), "u1", offset=1).view(y.dtype).reshape(y.shape)
+    for other in (np.asfortranarray(y), wide[::2, :, 1:], y[:, :, ::-1].copy()[:, :, ::-1], unaligned):
         other.flags.writeable = False
         again, dy_again = case.make()(other, target, LENGTHS)
         assert again == value

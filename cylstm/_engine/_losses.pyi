@@ -10,10 +10,11 @@ def elementwise(
     dy: NDArray[Real],
     y: NDArray[Real],
     target: NDArray[Real],
-    parameter: NDArray[np.float64],
+    parameter: NDArray[Real],
     begin: NDArray[np.intp],
     end: NDArray[np.intp],
     scale: float,
+    isa: int,
 ) -> float: ...
 def cross_entropy(
     dy: NDArray[Real],

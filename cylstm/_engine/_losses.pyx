@@ -3,7 +3,6 @@
 Arrays are (T, B, ...) in any order in memory. Of sequence b the steps from begin[b] to before end[b] count:
 there dy is written, elsewhere nothing is read or written.
 """
-from libc.math cimport exp, fabs, log1p
 from libc.string cimport memset
 
 from cylstm._engine._blas cimport real
@@ -20,63 +19,52 @@ cdef extern from "cylstm/softmax.h" nogil:
     cyl_softmax_function_f32 cyl_softmax_f32[CYL_ISA_COUNT]
     cyl_softmax_function_f64 cyl_softmax_f64[CYL_ISA_COUNT]
 
-cdef enum:
-    SQUARE
-    ABSOLUTE
-    HUBER
-    PINBALL
-    LOGISTIC
+cdef extern from "cylstm/elementwise.h" nogil:
+    enum:
+        CYL_ELEMENTWISE_COUNT
+    ctypedef double (*cyl_elementwise_function_f32)(
+        float *, const float *, const float *, const float *,
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float) noexcept nogil
+    ctypedef double (*cyl_elementwise_function_f64)(
+        double *, const double *, const double *, const double *,
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double) noexcept nogil
+    cyl_elementwise_function_f32 cyl_elementwise_f32[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT]
+    cyl_elementwise_function_f64 cyl_elementwise_f64[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT]
 
-KINDS = ("square", "absolute", "huber", "pinball", "logistic")  # in the same order
+KINDS = ("square", "absolute", "huber", "pinball", "logistic")  # in the order of cyl_elementwise
 
 
 def elementwise(str kind, real[:, :, :, :] dy, const real[:, :, :, :] y, const real[:, :, :, :] target,
-                const double[:, :] parameter, const Py_ssize_t[::1] begin, const Py_ssize_t[::1] end,
-                double scale):
+                const real[:, :] parameter, const Py_ssize_t[::1] begin, const Py_ssize_t[::1] end,
+                double scale, int isa):
     """Sum of a loss of y and target (T,B,W,Q), its parameter being (W,Q); dy <- scale times its slope."""
-    cdef Py_ssize_t T = y.shape[0], B = y.shape[1], W = y.shape[2], Q = y.shape[3], t, b, w, q
-    cdef int which = KINDS.index(kind)
-    cdef double value = 0, slope = 0
+    cdef Py_ssize_t T = y.shape[0], B = y.shape[1], W = y.shape[2], Q = y.shape[3], t, b, q
+    cdef Py_ssize_t ld_y = y.strides[2] // sizeof(real), ld_target = target.strides[2] // sizeof(real)
+    cdef Py_ssize_t ld_p = parameter.strides[0] // sizeof(real)
+    cdef int row = KINDS.index(kind)
+    cdef double value = 0
     same(T, B, dy.shape[0], dy.shape[1])
     same(T, B, target.shape[0], target.shape[1])
     same(W, Q, dy.shape[2], dy.shape[3])
     same(W, Q, target.shape[2], target.shape[3])
     same(W, Q, parameter.shape[0], parameter.shape[1])
     steps_within(T, B, begin, end)
+    if W > 1 and dy.strides[2] != y.strides[2] or not 0 <= isa <= cyl_detect_isa():
+        raise ValueError("losses: expected dy laid out as y is, and an instruction set that is here")
     with nogil:
         for t in range(T):
             for b in range(B):
                 if begin[b] <= t < end[b]:
                     for q in range(Q):
-                        for w in range(W):
-                            value += of_element(
-                                which, y[t, b, w, q], target[t, b, w, q], parameter[w, q], &slope)
-                            dy[t, b, w, q] = <real>(scale * slope)
+                        if real is float:
+                            value += cyl_elementwise_f32[row][isa](
+                                &dy[t, b, 0, q], &y[t, b, 0, q], &target[t, b, 0, q], &parameter[0, q],
+                                W, ld_y, ld_target, ld_p, scale)
+                        else:
+                            value += cyl_elementwise_f64[row][isa](
+                                &dy[t, b, 0, q], &y[t, b, 0, q], &target[t, b, 0, q], &parameter[0, q],
+                                W, ld_y, ld_target, ld_p, scale)
     return value
-
-
-cdef inline double of_element(
-    int kind, double y, double target, double p, double *slope
-) noexcept nogil:
-    """A loss of one number; its slope is 0 at a kink. Without branches on data: they are mispredicted."""
-    cdef double d = y - target, e, weight
-    if kind == SQUARE:
-        slope[0] = 2 * d
-        return d * d
-    if kind == ABSOLUTE:
-        slope[0] = (d > 0) - (d < 0)
-        return fabs(d)
-    if kind == HUBER:
-        slope[0] = min(max(d, -p), p)
-        return slope[0] * (d - 0.5 * slope[0])
-    if kind == PINBALL:
-        slope[0] = (d > 0) - p * (d != 0)
-        return slope[0] * d
-    # -p z log sigmoid(y) - (1 - z) log sigmoid(-y), without overflow
-    e = exp(-fabs(y))
-    weight = 1 + (p - 1) * target
-    slope[0] = (1 - target) - weight * (e + (y <= 0) * (1 - e)) / (1 + e)
-    return (1 - target) * y + weight * (log1p(e) + max(-y, 0))
 
 
 cdef double total_weight(const long long[:, :] labels, const Py_ssize_t[::1] begin,
@@ -107,7 +95,7 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
     cdef Py_ssize_t T = y.shape[0], B = y.shape[1], V = y.shape[2], t, b, v
     cdef bint ignores = ignored is not None
     cdef long long skip = ignored if ignores else 0, label
-    cdef double value = 0, even = smoothing / V, sum_of_even = 0, own, log_sum, total
+    cdef double value = 0, even = smoothing / V, sum_of_even = 0, own, log_sum, total, share, of_classes
     cdef unsigned mode
     same(T, B, dy.shape[0], dy.shape[1])
     same(T, B, labels.shape[0], labels.shape[1])
@@ -119,6 +107,7 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
     total = total_weight(labels, begin, end, weight, ignores, skip)
     if total == 0:
         return 0.0, 0.0
+    share = even / total
     with nogil:
         for v in range(V):
             sum_of_even += even * weight[v]
@@ -136,9 +125,11 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
                 value += own * (log_sum - y[t, b, label])
                 dy[t, b, label] -= <real>(own / total)
                 if even:
+                    of_classes = 0
                     for v in range(V):
-                        value += even * weight[v] * (log_sum - y[t, b, v])
-                        dy[t, b, v] -= <real>(even * weight[v] / total)
+                        of_classes += weight[v] * (log_sum - y[t, b, v])
+                        dy[t, b, v] -= <real>(share * weight[v])
+                    value += even * of_classes
         cyl_restore_subnormals(mode)
     return value / total, total
 

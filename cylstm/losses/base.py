@@ -131,7 +131,7 @@ class Loss:
 
     def _converted(self, target: Array, dtype: Any) -> Array:
         """The target in a dtype, in a kept buffer where it has another one."""
-        if target.dtype == dtype and target.dtype.isnative:
+        if target.dtype == dtype and target.dtype.isnative and target.flags.aligned:
             return target
         wanted = self._wanted.array(target.shape, dtype)
         with np.errstate(all="ignore"):  # padding may hold anything
@@ -204,7 +204,7 @@ def _outputs(y: Any) -> Array:
         raise ValueError(f"y: expected (T, B, V), (B, T, V) or (T, V), no size being 0, got {y.shape}")
     dtype = y.dtype if y.dtype in (np.float32, np.float64) else np.dtype(np.float64)
     y = y.astype(dtype, copy=False)
-    result: Array = y if y.strides[-1] == y.itemsize else y.copy("C")
+    result: Array = y if y.strides[-1] == y.itemsize and y.flags.aligned else y.copy("C")
     return result
 
 

@@ -25,22 +25,21 @@ class _Elementwise(Loss, abstract=True):
         target = _checks.shaped("target", target, layout.target_shape(columns))
         return layout.spread(self._converted(target, layout.dtype))
 
-    def _compute(self, dy: Array, y: Array, targets: Array, begin: Index, end: Index) -> tuple[float, float]:
-        from cylstm._engine import _losses
+    def _compute(self, dy: Array, y: Array, targets: Any, begin: Index, end: Index) -> tuple[float, float]:
+        from cylstm._engine import _losses, isa
 
         counted = float((end - begin).sum()) * y.shape[2]
         shape = (*targets.shape, self._per_column)
-        total = _losses.elementwise(
-            self._kind,
-            dy.reshape(shape),
-            y.reshape(shape),
-            np.broadcast_to(targets[..., None], shape),
-            np.broadcast_to(self._parameter, shape[2:]),
-            begin,
-            end,
-            1 / counted,
+        dy, y, target = dy.reshape(shape), y.reshape(shape), np.broadcast_to(targets[..., None], shape)
+        contiguous = all(array.flags.c_contiguous for array in (dy, y, target))
+        if contiguous and counted == y.size and np.size(self._parameter) == 1:  # one long row, the fastest
+            shape, begin, end = (1, 1, y.size, 1), np.zeros(1, np.intp), np.ones(1, np.intp)
+            dy, y, target = dy.reshape(shape), y.reshape(shape), target.reshape(shape)
+        parameter = np.broadcast_to(np.asarray(self._parameter, y.dtype), shape[2:])
+        value = _losses.elementwise(
+            self._kind, dy, y, target, parameter, begin, end, 1 / counted, isa.selected()
         )
-        return total / counted, counted
+        return value / counted, counted
 
     def _check(self, target: Any, outputs: int, name: str) -> int:
         array = _checks.real_array(name, target)
@@ -133,8 +132,8 @@ class Quantile(_Elementwise):
 
     For the quantile q, q d where the output is below the target by d, and (1 - q) d where it is above. With
     Q quantiles the model has V = Q columns of outputs for each column of the target: output v Q + k is the
-    quantile k of column v. The target is (T, B, V / Q), or laid out as y is, without the time axis for
-    `steps="last"`.
+    quantile k of column v. The target is laid out as y is, with V / Q columns, without the time axis
+    for `steps="last"`.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 /* Runs every kernel over guarded buffers; built by test_c_headers.py with sanitizers, as C99 and as C++. */
 #include "cylstm/cells.h"
+#include "cylstm/elementwise.h"
 #include "cylstm/softmax.h"
 
 #include <math.h>
@@ -92,6 +93,13 @@ int main(int argc, char **argv) {
                 }
                 faults += !isfinite(cyl_softmax_f64[isa](y, x, (ptrdiff_t)(widths[w] + overrun), 2));
                 faults += !isfinite(cyl_softmax_f32[isa](v, u, (ptrdiff_t)(widths[w] + overrun), 2));
+                for (a = 0; a < CYL_ELEMENTWISE_COUNT; a++) {
+                    const ptrdiff_t n = (ptrdiff_t)(widths[w] + overrun);
+                    faults += !isfinite(cyl_elementwise_f64[a][isa](y, x, x, x, n, 1, 1, 0, 2));
+                    faults += !isfinite(cyl_elementwise_f32[a][isa](v, u, u, u, n, 1, 1, 0, 2));
+                    faults += !isfinite(cyl_elementwise_f64[a][isa](y, x, x, x, (n + 1) / 2, 2, 1, 1, 2));
+                    faults += !isfinite(cyl_elementwise_f32[a][isa](v, u, u, u, (n + 1) / 2, 2, 1, 1, 2));
+                }
                 CHECK_AND_FREE(x, widths[w]);
                 CHECK_AND_FREE(y, widths[w]);
                 CHECK_AND_FREE(u, widths[w]);

@@ -1,4 +1,4 @@
-"""The softmax of rows on every instruction set, around the widths of registers; sizes that do not fit."""
+"""Kernels of losses on every instruction set, around the widths of registers; sizes that do not fit."""
 
 import numpy as np
 import pytest
@@ -76,6 +76,60 @@ def test_out_may_be_x(rng):
     np.testing.assert_array_equal(x, expected)
 
 
+REFERENCE = {
+    "square": lambda y, z, p: reference.mse(y, z),
+    "absolute": lambda y, z, p: reference.mae(y, z),
+    "huber": reference.huber,
+    "pinball": lambda y, z, p: reference.quantile(y, z, np.array([p])),
+    "logistic": reference.binary_cross_entropy,
+}
+
+
+@every
+@pytest.mark.parametrize("kind", _losses.KINDS)
+@pytest.mark.parametrize("V", [*WIDTHS, 255, 256, 257])
+def test_elementwise_losses_agree_with_the_reference(rng, V, kind, dtype, instruction_set):
+    """Adjacent numbers with one parameter, and neither."""
+    y = (3 * rng.standard_normal((V, 1))).astype(dtype)
+    target, p = rng.random((V, 1)).astype(dtype), 0.625
+    expected, dy_expected = REFERENCE[kind](y.astype(float), target.astype(float), p)
+    begin, end = np.zeros(1, np.intp), np.ones(1, np.intp)
+    for step in (1, 2):
+        dy = np.empty((V * step, 1), dtype)
+        rows = [array[::step] for array in (dy, np.repeat(y, step, 0), np.repeat(target, step, 0))]
+        parameter = np.broadcast_to(np.array(p, dtype), (V, 1))
+        value = _losses.elementwise(
+            kind,
+            *(row[None, None] for row in rows),
+            parameter if step == 1 else parameter.copy(),
+            begin,
+            end,
+            1 / V,
+            isa.NAMES.index(instruction_set),
+        )
+        limits = tolerances.FLOAT64 if dtype == "float64" else {"rtol": 1e-6, "atol": 1e-7 / V}
+        np.testing.assert_allclose(value / V, expected, **limits)
+        np.testing.assert_allclose(rows[0], dy_expected, **limits)
+
+
+@every
+def test_the_logistic_loss_is_accurate_relatively_where_it_is_tiny(dtype, instruction_set):
+    begin, end, index = np.zeros(1, np.intp), np.ones(1, np.intp), isa.NAMES.index(instruction_set)
+    for y in np.concatenate([np.linspace(-80, 80, 161), [1e-3, -1e-3]]):
+        for target in (0.0, 1.0):
+            row, z, p = (np.full((1, 1, 16, 1), a, dtype) for a in (y, target, 1.0))
+            dy = np.empty_like(row)
+            value = _losses.elementwise("logistic", dy, row, z, p[0, 0], begin, end, 1.0, index)
+            sign = 1 if target == 0 else -1
+            exact = np.logaddexp(0, sign * float(row[0, 0, 0, 0]))
+            slope = sign * np.exp(sign * float(row[0, 0, 0, 0]) - exact)
+            limits = {"rtol": 8 * np.finfo(dtype).eps}
+            # NumPy's own rounding in float64: |y| units in the exponent.
+            limits = limits if dtype == "float32" else {"rtol": 2e-14}
+            np.testing.assert_allclose(value / 16, exact, **limits)
+            np.testing.assert_allclose(dy, np.full_like(dy, slope), **limits)
+
+
 def refuses(function, message, arguments, replacements):
     """That the function takes the arguments, and not with any one of them replaced."""
     function(*arguments.values())
@@ -114,9 +168,10 @@ def test_cross_entropy_refuses_what_does_not_fit():
 def test_elementwise_refuses_what_does_not_fit():
     y, parameter = Y[..., None], np.zeros((3, 1))
     arguments = {"kind": "square", "dy": y.copy(), "y": y, "target": y, "parameter": parameter}
-    arguments |= {"begin": BEGIN, "end": END, "scale": 1.0}
+    arguments |= {"begin": BEGIN, "end": END, "scale": 1.0, "isa": 0}
     wrong = [("kind", "cube"), ("dy", y[:1].copy()), ("dy", y[:, :, :2].copy()), ("target", y[:1])]
     wrong += [("target", y[:, :, :2]), ("parameter", parameter[:2]), *STEPS]
+    wrong += [("isa", -1), ("isa", len(isa.NAMES)), ("dy", np.zeros((2, 1, 6, 1))[:, :, ::2])]
     refuses(_losses.elementwise, "losses: expected|not in tuple", arguments, wrong)
 
 
