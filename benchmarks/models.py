@@ -5,8 +5,8 @@
 
 Both train the same model on the same minibatches, each in a process of its own, and take turns within each
 round. cylstm's steps are those of `Trainer.fit`, with its data source, history and checks. The fixed cost of
-a step is that of the same layers with one unit, on one sequence of one step: what is spent outside of the kernels. Memory
-is the growth of a new process over one training; with `segments="auto"`, too.
+a step is that of the same layers with one unit, on one sequence of one step: what is spent outside of the
+kernels. Memory is the growth of a new process over one training; with `segments="auto"`, too.
 Lines of JSON go to standard output, a table for people to standard error.
 """
 
@@ -68,7 +68,7 @@ class Task(NamedTuple):
 TASKS = {
     "character": Task("a language model of characters", 64, 100, 64, 256, 1, 65, symbols=65),
     "forecaster": Task("a small forecaster: overhead shows here", 128, 96, 7, 32, 2, 24, last=True),
-    "tagger": Task("ragged sentences, both directions", 32, 60, 100, 128, 1, 17, 10000, both=True, ragged=True),
+    "tagger": Task("ragged sentences", 32, 60, 100, 128, 1, 17, symbols=10000, both=True, ragged=True),
     "long": Task("memory: a long sequence", 64, 1000, 256, 256, 1, 16),
 }
 
@@ -228,7 +228,7 @@ def peaks(name: str, threads: int) -> dict[str, float]:
 def table(records: list[dict[str, Any]]) -> str:
     """Lines of Markdown."""
     lines = [
-        "| model | B, T, H | a step | steps of real data a second | PyTorch | fixed cost | memory | with segments | PyTorch |",
+        "| model | B, T, H | a step | time steps a second | PyTorch | fixed cost | memory | in segments | PyTorch |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in records:

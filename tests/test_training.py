@@ -243,12 +243,10 @@ def test_trains_in_another_thread():
 def test_a_loss_that_is_not_finite_stops_with_its_place():
     x, y = series(40)
     model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Pooling(), cylstm.Linear(3, 1, seed=1))
-    big = y.copy()
-    big[:] = 1e30  # its square is infinite in float32, and so is not the float64 sum, but the gradient
     start = model._store.data.copy()
     trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(1e30), seed=0)
-    with pytest.raises(NonFiniteError, match=r"epoch 1, minibatch 2 of 2, update 2: .*is not finite"):
-        trainer.fit((x, big), batch_size=20, epochs=3, progress=False)
+    with pytest.raises(NonFiniteError, match=r"epoch 1, minibatch 2 of 2, update 2: the (loss|gradient) is"):
+        trainer.fit((x, y), batch_size=20, epochs=3, progress=False)
     assert not np.array_equal(start, model._store.data)
     broken = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Pooling(), cylstm.Linear(3, 1, seed=1))
     state = broken.state_dict()
