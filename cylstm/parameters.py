@@ -1,6 +1,7 @@
 """A model's parameters: one flat vector, one flat gradient vector, and named views of both."""
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -41,7 +42,9 @@ class ParameterStore:
     def __init__(self, shapes: Mapping[str, Shape], dtype: np.dtype[Any]) -> None:
         self.shapes = dict(shapes)
         self.dtype = dtype
-        self.size = sum(_count(shape) for shape in self.shapes.values())
+        ends = list(itertools.accumulate(map(_count, self.shapes.values()), initial=0))
+        self._places = list(zip(self.shapes.items(), itertools.pairwise(ends), strict=True))
+        self.size = ends[-1]
         self.data = _zeros(self.size, dtype)
         self.grad = _zeros(self.size, dtype)
         self.place = Place()
@@ -110,16 +113,15 @@ class ParameterStore:
             start += part.size
 
     def _own_spans(self, start: int) -> Iterator[Array]:
-        begin = stop = start  # of the parameters since the last one by rows
-        for name, shape in self.shapes.items():
-            first, stop = stop, stop + _count(shape)
+        begin = 0  # of the parameters since the last one by rows
+        for (name, shape), (first, stop) in self._places:
             if name not in self._used:
                 continue
-            yield np.array([[begin, first]], np.intp)
+            yield np.array([[start + begin, start + first]], np.intp)
             edges = np.flatnonzero(np.diff(self._used[name], prepend=False, append=False))
-            yield first + edges.reshape(-1, 2) * _count(shape[1:])
+            yield start + first + edges.reshape(-1, 2) * _count(shape[1:])
             begin = stop
-        yield np.array([[begin, stop]], np.intp)
+        yield np.array([[start + begin, start + self.size]], np.intp)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Copy arrays in by name; nothing is changed unless all of them fit."""
@@ -173,11 +175,7 @@ class ParameterStore:
 
     def views(self, flat: Array) -> dict[str, Array]:
         """Views by name of a vector that is laid out as the parameters are."""
-        views, start = {}, 0
-        for name, shape in self.shapes.items():
-            views[name] = flat[start : start + _count(shape)].reshape(shape)
-            start += _count(shape)
-        return views
+        return {name: flat[start:stop].reshape(shape) for (name, shape), (start, stop) in self._places}
 
     def block(self, flat: Array, names: list[str]) -> Array:
         """The part of such a vector that holds some parameters, which stand one after the other."""
@@ -185,8 +183,7 @@ class ParameterStore:
         first = order.index(names[0])
         if order[first : first + len(names)] != names:
             raise ValueError(f"{names}: not one after the other in {order}")
-        start = sum(_count(self.shapes[name]) for name in order[:first])
-        return flat[start : start + sum(_count(self.shapes[name]) for name in names)]
+        return flat[self._places[first][1][0] : self._places[first + len(names) - 1][1][1]]
 
 
 def _count(shape: Shape) -> int:

@@ -79,27 +79,31 @@ def _gradient_in_segments(
     order = None if batch.lengths is None else np.argsort(-batch.lengths, kind="stable")
     starts = range(0, len(batch.x), steps)
     pieces = [_sorted(cut(batch, t, t + steps, False), order) for t in starts]
-    before, parts = [], []
-    for piece in pieces:
+    B, T = batch.x.shape[1], len(batch.x)
+    y = np.empty((B, T, model.output_size) if model.batch_first else (T, B, model.output_size), model.dtype)
+    by_time = y.swapaxes(0, 1) if model.batch_first else y
+    before = []
+    for t, piece in zip(starts, pieces, strict=True):
         before.append((state, model._random_state()))
-        y, state = outputs(model, piece, state)
-        parts.append(y if order is None else _columns(model, y, np.argsort(order)))
-    axis = 1 if model.batch_first else 0
-    value, dy = loss_of(model, loss, np.concatenate(parts, axis=axis), batch)
+        y_piece, state = outputs(model, piece, state)
+        by_time[t : t + steps, slice(None) if order is None else order] = (
+            y_piece.swapaxes(0, 1) if model.batch_first else y_piece
+        )
+    value, dy = loss_of(model, loss, y, batch)
     if not math.isfinite(value):
         return value, state
-    del parts
     if share != 1:
         dy *= share
+    dy_by_time = dy.swapaxes(0, 1) if model.batch_first else dy
     after, dstate = model._random_state(), None
     for k in reversed(range(len(pieces))):
         if k < len(pieces) - 1:  # the last one is still there
             first, random = before[k]
             model._set_random_state(random)
             outputs(model, pieces[k], first)
-        dy_k = dy.take(range(starts[k], min(starts[k] + steps, len(batch.x))), axis)
+        dy_piece = dy_by_time[starts[k] : starts[k] + steps, slice(None) if order is None else order]
         _, dstate = model.backward(
-            dy_k if order is None else _columns(model, dy_k, order), dstate, need_dx=False
+            dy_piece.swapaxes(0, 1) if model.batch_first else dy_piece, dstate, need_dx=False
         )
     model._set_random_state(after)
     if order is not None:
@@ -111,11 +115,6 @@ def _sorted(batch: Minibatch, order: Array | None) -> Minibatch:
     if order is None or batch.lengths is None:
         return batch
     return batch._replace(x=batch.x[:, order], lengths=batch.lengths[order])
-
-
-def _columns(model: SequenceLayer, y: Array, order: Array) -> Array:
-    columns: Array = y[order] if model.batch_first else y[:, order]
-    return columns
 
 
 def _map(state: Any, f: Any) -> Any:
