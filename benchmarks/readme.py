@@ -1,9 +1,9 @@
-"""Makes the README's table and picture: runs the benchmark, keeps its results, and writes both anew.
+"""Makes the README's tables and picture: runs the benchmarks, keeps their results, and writes all anew.
 
-    python benchmarks/readme.py                 # about fifteen minutes
-    python benchmarks/readme.py --from results.jsonl
+    python benchmarks/readme.py                 # about twenty minutes
+    python benchmarks/readme.py --from results.jsonl --models-from models.jsonl
 
-The table stands between the two marks in README.md; everything in it is of the one result.
+The tables stand between marks in README.md; everything in one is of one result.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from statistics import geometric_mean
 
+import models
 import plot
 
 from cylstm import versions
@@ -21,7 +22,6 @@ from cylstm.threads import usable_cpus
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-MARKS = ("<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n")
 PEERS = ("torch", "onnxruntime", "openvino", "jax")
 GROUPS = {
     "main": "one LSTM layer",
@@ -83,25 +83,37 @@ def memory(path: Path) -> str:
     )
 
 
+def result_of(script: str, what: str) -> Path:
+    """The file with a new result of a benchmark."""
+    cpu = re.sub(r"\W+", "-", versions.describe()["cpu"]).strip("-").lower()
+    path = RESULTS / f"{datetime.date.today()}-{cpu}-{what}.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        subprocess.run([sys.executable, str(Path(__file__).with_name(script))], stdout=out, check=True)
+    return path
+
+
+def between(text: str, name: str, body: str) -> str:
+    """The text with a new body between the marks of this name."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    return re.sub(f"{begin}.*{end}", lambda _: begin + "\n" + body + "\n" + end, text, flags=re.DOTALL)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--from", dest="result", type=Path, help="a result of run.py, instead of a new one")
+    parser.add_argument("--models-from", type=Path, help="a result of models.py, instead of a new one")
     options = parser.parse_args()
-    path = options.result
-    if path is None:
-        cpu = re.sub(r"\W+", "-", versions.describe()["cpu"]).strip("-").lower()
-        path = RESULTS / f"{datetime.date.today()}-{cpu}-{usable_cpus()}-threads.jsonl"
-        with path.open("w", encoding="utf-8") as out:
-            subprocess.run([sys.executable, str(Path(__file__).with_name("run.py"))], stdout=out, check=True)
+    path = options.result or result_of("run.py", f"{usable_cpus()}-threads")
     about, records = plot.read(path)
     plot.draw(records, about, RESULTS / "speed-up.png")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     body = means(records) + "\n" + table(about, records) + memory(path)
-    begin, end = MARKS
-    new = re.sub(f"{begin}.*{end}", lambda _: begin + "\n" + body + "\n" + end, text, flags=re.DOTALL)
-    (ROOT / "README.md").write_text(new, encoding="utf-8")
+    text = between(text, "benchmarks", body)
+    _, *of_models = plot.lines(options.models_from or result_of("models.py", "models"))
+    text = between(text, "models", models.table(of_models))
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

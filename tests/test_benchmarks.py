@@ -105,3 +105,29 @@ def test_a_result_becomes_a_table_and_a_picture(tmp_path, monkeypatch):
     )
     assert "| one LSTM layer | 2.00, least 2.00 | - | - |" in readme.means(records)
     assert "500 MB, PyTorch 1000 MB (0.50)" in readme.memory(result)
+
+
+def test_the_table_of_models_says_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import models
+
+    task = models.TASKS["character"]
+    record = {
+        "task": "character", **task._asdict(), "rows": 6400, "fixed": 1e-4,
+        "times": {"cylstm": [0.1, 0.2, 0.1], "torch": [0.2, 0.4, 0.3]},
+        "peaks": {"cylstm": 5e7, "segments": 1e7, "torch": 1e8},
+    }  # fmt: skip
+    expected = (
+        "| character | 64, 100, 256 | 100.00 ms | 64,000 | 2.00 | 100 µs, 0.1% | 50 MB | 10 MB | 100 MB |"
+    )
+    assert expected in models.table([record])
+
+
+@pytest.mark.parametrize("name", ["character", "forecaster", "tagger"])
+def test_both_train_a_model_of_the_same_size(monkeypatch, torch, name):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import models
+
+    task = models.TASKS[name]._replace(B=2, T=5, H=4, I=3, symbols=7 if models.TASKS[name].symbols else 0)
+    assert models.cylstm_epoch(task, 2)() > 0
+    assert models.torch_epoch(task, 2)() > 0
