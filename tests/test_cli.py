@@ -276,3 +276,75 @@ def test_a_terminal_without_our_letters_is_no_fault():
     command = [sys.executable, "-m", "cylstm", "train", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("the cat sat on the mat. " * 100, encoding="utf-8")
+    return path
+
+
+def train_text(path, tmp_path, *options):
+    output = str(tmp_path / "text.safetensors")
+    quick = ["--epochs", "6", "--hidden", "24", "--batch", "4", "--length", "20", "--rate", "0.03"]
+    return cli.main(["train", "--text", str(path), "--output", output, *quick, *options])
+
+
+def test_a_model_of_text_is_trained_and_writes(text_file, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
+    assert train_text(text_file, tmp_path, "--plot", str(tmp_path / "text.png")) == 0
+    assert "nats a character" in capsys.readouterr().out
+    assert (tmp_path / "text.png").exists()
+    model = str(tmp_path / "text.safetensors")
+    sampled = [
+        "sample",
+        model,
+        "--prompt",
+        "the c",
+        "--characters",
+        "20",
+        "--temperature",
+        "0.05",
+        "--seed",
+        "1",
+    ]
+    assert cli.main(sampled) == 0
+    assert capsys.readouterr().out == "the cat sat on the mat. t\n"
+    assert cli.main([*sampled, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"text": "the cat sat on the mat. t"}
+
+
+def test_a_training_on_text_goes_on_from_its_checkpoint(text_file, tmp_path, capsys):
+    saved = ["--checkpoint", str(tmp_path / "run.ckpt"), "--resume", "--json"]
+    assert train_text(text_file, tmp_path, *saved) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert train_text(text_file, tmp_path, *saved) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (first["epochs"], again["epochs"]) == (6, 6)
+    assert first["nats"] == again["nats"] < 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--output", "x"], "train: expected a CSV file, or --text FILE"),
+        (["train", "a.csv", "--text", "b", "--output", "x"], "train: expected a CSV file, or --text FILE"),
+        (["train", "--text", "missing.txt", "--output", "x"], "missing.txt: No such file or directory"),
+        (["sample", "missing.safetensors"], "missing.safetensors: No such file or directory"),
+    ],
+)
+def test_faults_of_text_commands_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 1
+    assert capsys.readouterr().err == f"cylstm: {message}\n"
+
+
+def test_a_forecaster_is_no_model_of_text(table, tmp_path, capsys):
+    output = str(tmp_path / "m.safetensors")
+    assert train(table, "--columns", "a", "--output", output) == 0
+    assert cli.main(["sample", output]) == 1
+    assert "not a model of text" in capsys.readouterr().err
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 400)
+    assert train_text(tmp_path / "latin.txt", tmp_path) == 1
+    assert "utf-8" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command `cylstm`: demo, train, predict, info. Arguments and output only."""
+"""Forecasts of columns of CSV files: demo, train, predict."""
 
 import argparse
 import csv
@@ -6,86 +6,26 @@ import importlib.util
 import io
 import json
 import os
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import baselines, datasets, files, threads, versions
-from cylstm._version import __version__
+from cylstm import baselines, datasets, files
+from cylstm.cli import text
+from cylstm.cli._common import NO_MATPLOTLIB, check_outputs
 from cylstm.forecasting import Forecaster
 from cylstm.series import interpolated, read_csv
 
 Array = NDArray[np.float64]
 LAGS = 24
 TRAIN_SHARE = 0.8
-NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status, 0 for success.
-
-    A fault of the input, the disk or the memory is one line on standard error, and status 1;
-    an interrupt is status 130.
-    """
-    _usable_streams()
-    try:
-        options = _parser().parse_args(arguments)
-        if options.threads is not None:
-            threads.set_num_threads(options.threads)
-        options.run(options)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader, head for example, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, OverflowError, MemoryError) as error:
-        return _fail(str(error) or "out of memory")
-    return 0
-
-
-def _usable_streams() -> None:
-    """Nowhere to write to, or a terminal without some of our letters, is no reason to fail."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the caller: `>&-`
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
-def _fail(message: str, status: int = 1) -> int:
-    print(f"cylstm: {message}", file=sys.stderr)
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cylstm", description="Train and run LSTM forecasters on this machine's CPUs."
-    )
-    parser.add_argument("--version", action="version", version=f"cylstm {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--threads", type=int, metavar="N", help="threads (default: the CPUs of this process)"
-    )
-    common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    table = argparse.ArgumentParser(add_help=False)
-    table.add_argument("csv", help="file of rows in order of time")
-    table.add_argument("--no-header", action="store_true", help="line 1 is data; columns are named 1, 2, …")
-    table.add_argument("--delimiter", default=",", metavar="C", help="between cells (default: comma)")
-    table.add_argument(
-        "--missing", choices=["error", "interpolate"], default="error",
-        help="what to do with empty cells: refuse them (default), or interpolate between neighbours",
-    )  # fmt: skip
-
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """The commands of forecasting, with what all commands have in common."""
     demo = commands.add_parser(
         "demo", parents=[common], help="train a forecaster on the El Niño data that come with the package",
         description="Train a forecaster on the El Niño data that come with the package, measure it on the "
@@ -94,19 +34,31 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--folder", default=".", metavar="DIR", help="where to save (default: here)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
     demo.set_defaults(run=_demo)
-    _add_train(commands, [common, table])
-    _add_predict(commands, [common, table])
-    info = commands.add_parser("info", parents=[common], help="versions, CPU, compute path, BLAS, threads")
-    info.set_defaults(run=_info)
-    return parser
+    _add_train(commands, [common, _table(optional=True)])
+    _add_predict(commands, [common, _table(optional=False)])
+
+
+def _table(optional: bool) -> argparse.ArgumentParser:
+    """The options of what reads a CSV file."""
+    table = argparse.ArgumentParser(add_help=False)
+    table.add_argument("csv", nargs="?" if optional else None, help="file of rows in order of time")
+    table.add_argument("--no-header", action="store_true", help="line 1 is data; columns are named 1, 2, …")
+    table.add_argument("--delimiter", default=",", metavar="C", help="between cells (default: comma)")
+    table.add_argument(
+        "--missing", choices=["error", "interpolate"], default="error",
+        help="what to do with empty cells: refuse them (default), or interpolate between neighbours",
+    )  # fmt: skip
+    return table
 
 
 def _add_train(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     train = commands.add_parser(
-        "train", parents=parents, help="train a forecaster on columns of a CSV file",
+        "train", parents=parents, help="train a forecaster on columns of a CSV file, or a model of a text",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train a forecaster on columns of a CSV file, measure it on the last rows, and save it.",
-        epilog="example:\n  cylstm train sales.csv --columns sales --period 12 --output sales.safetensors",
+        description="Train a forecaster on columns of a CSV file, or a language model on a text file, "
+        "measure it on the end of the file, and save it. Ctrl-C ends the training on a text with the best weights so far.",
+        epilog="examples:\n  cylstm train sales.csv --columns sales --period 12 --output sales.safetensors\n"
+        "  cylstm train --text plays.txt --output plays.safetensors --plot plays.png",
     )  # fmt: skip
     train.add_argument("--output", required=True, metavar="FILE", help="model file to write (.safetensors)")
     train.add_argument(
@@ -118,10 +70,13 @@ def _add_train(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "--test", type=float, default=0.2, metavar="SHARE",
         help="share of the rows, the last ones, to measure on and not to learn from (default: 0.2; 0: none)",
     )  # fmt: skip
-    train.add_argument("--hidden", type=int, default=32, metavar="N", help="units of the LSTM (default: 32)")
+    train.add_argument(
+        "--hidden", type=int, metavar="N", help="units of the LSTM (default: 32, and 256 for a text)"
+    )
     train.add_argument("--updates", type=int, default=400, metavar="N", help="optimiser steps (default: 400)")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
-    train.add_argument("--plot", metavar="FILE", help="also draw the forecasts of the first column (.png)")
+    train.add_argument("--plot", metavar="FILE", help="also draw the forecasts, or the training (.png)")
+    text.add_train_options(train)
     train.set_defaults(run=_train)
 
 
@@ -187,7 +142,7 @@ def _number(error: float) -> str:
 def _demo(options: argparse.Namespace) -> None:
     folder = Path(options.folder)
     model_path, plot_path = folder / "elnino.safetensors", folder / "elnino.png"
-    _check_outputs([str(model_path), str(plot_path)], [])
+    check_outputs([str(model_path), str(plot_path)], [])
     values = datasets.elnino()[:, None]
     n = int(TRAIN_SHARE * len(values))
     forecaster = Forecaster(horizon=12, period=12, seed=options.seed)
@@ -233,7 +188,12 @@ def _plot(
 
 
 def _train(options: argparse.Namespace) -> None:
-    _check_outputs([options.output, options.plot], [options.csv])
+    if (options.csv is None) == (options.text is None):
+        raise ValueError("train: expected a CSV file, or --text FILE")
+    if options.text:
+        text.train(options)
+        return
+    check_outputs([options.output, options.plot], [options.csv])
     if options.plot and not importlib.util.find_spec("matplotlib"):
         raise ValueError(f"--plot: {NO_MATPLOTLIB}")
     if not 0 <= options.test < 1:
@@ -248,7 +208,13 @@ def _train(options: argparse.Namespace) -> None:
         if unknown:
             raise ValueError(f"{options.csv}, column {unknown[0]}: no values in the {n} rows to learn from")
         values = interpolated(values)
-    forecaster = Forecaster(options.horizon, options.period, options.hidden, options.updates, options.seed)
+    forecaster = Forecaster(
+        options.horizon,
+        options.period,
+        32 if options.hidden is None else options.hidden,
+        options.updates,
+        options.seed,
+    )
     forecaster.columns = names
     seconds = _fit(forecaster, values[:n])
     errors = {name: _errors(forecaster, values, i, n) for i, name in enumerate(names) if n < len(values)}
@@ -262,7 +228,7 @@ def _train(options: argparse.Namespace) -> None:
             )
         )
         return
-    print(f"LSTM of {options.hidden} units, trained on {n} rows in {seconds:.1f} s")
+    print(f"LSTM of {forecaster.hidden_size} units, trained on {n} rows in {seconds:.1f} s")
     for name, by_method in errors.items():
         _print_errors(by_method, f"{name}, measured on the last {len(values) - n} rows:")
     print(f"Saved {options.output}")
@@ -276,7 +242,7 @@ def _rmse_for_json(errors: dict[str, dict[str, Array]]) -> dict[str, dict[str, l
 
 
 def _predict(options: argparse.Namespace) -> None:
-    _check_outputs([options.output], [options.csv, options.model])
+    check_outputs([options.output], [options.csv, options.model])
     forecaster = Forecaster.load(options.model)
     values, names = _read(options, forecaster.columns or None)
     values = interpolated(values)
@@ -293,16 +259,6 @@ def _predict(options: argparse.Namespace) -> None:
         print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))
 
 
-def _check_outputs(outputs: list[str | None], inputs: list[str]) -> None:
-    """Refuse outputs that cannot be written, and those that would replace an input or each other."""
-    taken = {os.path.realpath(path) for path in inputs}
-    for path in filter(None, outputs):
-        files.check_writable(path)
-        if os.path.realpath(path) in taken:
-            raise ValueError(f"{path}: would be overwritten; choose another file for the output")
-        taken.add(os.path.realpath(path))
-
-
 def _names(columns: str | None) -> list[str] | None:
     """Names from `A,B`, in the quotes of CSV where they hold commas."""
     return [name.strip() for name in next(csv.reader([columns], skipinitialspace=True))] if columns else None
@@ -316,10 +272,3 @@ def _read(options: argparse.Namespace, columns: list[str] | None) -> tuple[Array
         delimiter=options.delimiter,
         missing=options.missing,
     )
-
-
-def _info(options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(versions.describe()))
-    else:
-        versions.show_versions()

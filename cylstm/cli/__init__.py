@@ -1,0 +1,76 @@
+"""The command `cylstm`: demo, train, predict, sample, info. Arguments and output only."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from cylstm import threads, versions
+from cylstm._version import __version__
+from cylstm.cli import forecast, text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status, 0 for success.
+
+    A fault of the input, the disk or the memory is one line on standard error, and status 1;
+    an interrupt is status 130.
+    """
+    _usable_streams()
+    try:
+        options = _parser().parse_args(arguments)
+        if options.threads is not None:
+            threads.set_num_threads(options.threads)
+        options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader, head for example, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ValueError, OverflowError, MemoryError) as error:
+        return _fail(str(error) or "out of memory")
+    return 0
+
+
+def _usable_streams() -> None:
+    """Nowhere to write to, or a terminal without some of our letters, is no reason to fail."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"cylstm: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cylstm", description="Train and run LSTM forecasters on this machine's CPUs."
+    )
+    parser.add_argument("--version", action="version", version=f"cylstm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--threads", type=int, metavar="N", help="threads (default: the CPUs of this process)"
+    )
+    common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    forecast.add_commands(commands, common)
+    text.add_commands(commands, common)
+    info = commands.add_parser("info", parents=[common], help="versions, CPU, compute path, BLAS, threads")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _info(options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps(versions.describe()))
+    else:
+        versions.show_versions()

@@ -1,0 +1,209 @@
+"""Language models of characters: text in, text out."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks, files
+from cylstm.data import TokenStream, Vocabulary
+from cylstm.layers.dropout import Dropout
+from cylstm.layers.embedding import Embedding
+from cylstm.layers.linear import Linear
+from cylstm.layers.sequential import Sequential
+from cylstm.losses import CrossEntropy
+from cylstm.optim import AdamW, CosineDecay
+from cylstm.rnn import LSTM
+from cylstm.stream import Stream
+from cylstm.training import Checkpoints, History, Trainer
+
+Array = NDArray[Any]
+
+
+class CharacterModel:
+    """Learns which character comes next, and writes text.
+
+    An embedding, an LSTM and a dense layer, trained by truncated backpropagation over several places of the
+    text at once, with the state carried on (Graves 2013, arXiv:1308.0850).
+
+    Parameters
+    ----------
+    hidden_size : int
+        Units of each layer.
+    num_layers : int
+    embedding_size : int
+        Numbers for a character.
+    dropout : float
+        Share of each layer's outputs that is left out in training.
+    seed : int
+
+    Examples
+    --------
+    >>> text = "the cat sat on the mat. " * 60
+    >>> model = CharacterModel(hidden_size=32, seed=0)
+    >>> history = model.fit(text, epochs=15, batch_size=4, length=20, lr=2e-2, progress=False)
+    >>> model.sample("the c", 20, temperature=0.1, seed=0)
+    'the cat sat on the mat. t'
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+        embedding_size: int = 64,
+        dropout: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        self.hidden_size = _checks.positive("hidden_size", hidden_size)
+        self.num_layers = _checks.positive("num_layers", num_layers)
+        self.embedding_size = _checks.positive("embedding_size", embedding_size)
+        self.dropout, self.seed = _checks.number("dropout", dropout, 0, 1), seed
+        self.model: Sequential | None = None
+        self.vocabulary = Vocabulary("characters", ())
+
+    def fit(
+        self,
+        text: str,
+        epochs: int = 20,
+        *,
+        validation: float = 0.1,
+        batch_size: int = 64,
+        length: int = 100,
+        lr: float = 3e-3,
+        patience: int | None = None,
+        checkpoints: Checkpoints | str | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> History:
+        """Train on a text, and keep the weights of the lowest loss on its end.
+
+        Parameters
+        ----------
+        text : str
+        epochs : int
+        validation : float
+            Share of the text, its end, to measure on and not to learn from; 0 for none.
+        batch_size, length : int
+            Places of the text that are read at once, and steps between two updates.
+        lr : float
+            The largest learning rate; it rises for 100 updates and falls along a cosine.
+        patience, checkpoints, resume, progress
+            As for `Trainer.fit`.
+
+        Returns
+        -------
+        History
+            Losses are in nats a character.
+
+        Raises
+        ------
+        ValueError
+            If the text is too short for these sizes.
+        """
+        self.vocabulary = Vocabulary.of_characters(text)
+        ids = self.vocabulary.encode(text)
+        share = _checks.number("validation", validation, 0, 1)
+        n = len(ids) - round(share * len(ids))
+        if n <= 2 * batch_size:
+            raise ValueError(f"text: expected more than {2 * batch_size} characters to learn from, got {n}")
+        self.model = self._built()
+        trainer = Trainer(
+            self.model,
+            CrossEntropy(),
+            AdamW(lr),
+            schedule=CosineDecay(warmup=100),
+            clip_norm=1.0,
+            seed=self.seed,
+        )
+        held_out = TokenStream(ids[n:], min(batch_size, max(1, len(ids) - n - 1)), length) if share else None
+        return trainer.fit(
+            TokenStream(ids[:n], batch_size, length), held_out, epochs, patience=patience,
+            checkpoints=checkpoints, resume=resume, progress=progress,
+        )  # fmt: skip
+
+    def _built(self) -> Sequential:
+        V, H, seed = len(self.vocabulary), self.hidden_size, self.seed
+        return Sequential(
+            Embedding(V, self.embedding_size, seed=seed),
+            LSTM(self.embedding_size, H, self.num_layers, dropout=self.dropout, seed=seed + 1),
+            Dropout(self.dropout, seed=seed + 2),
+            Linear(H, V, seed=seed + 3),
+        )
+
+    def sample(self, prompt: str, n: int = 500, *, temperature: float = 0.8, seed: int | None = None) -> str:
+        """The prompt, and n characters that may follow it.
+
+        Parameters
+        ----------
+        prompt : str
+        n : int
+        temperature : float
+            Above 0: what the outputs are divided by. Less of it keeps to what is likely.
+        seed : int, optional
+            Of the choices.
+
+        Raises
+        ------
+        ValueError
+            Without a model that was trained or loaded, or with an empty prompt.
+        """
+        return prompt + "".join(self.continued(prompt, n, temperature=temperature, seed=seed))
+
+    def continued(
+        self, prompt: str, n: int, *, temperature: float = 0.8, seed: int | None = None
+    ) -> Iterator[str]:
+        """The n characters of `sample`, one by one."""
+        if self.model is None:
+            raise ValueError("model: expected one that was trained or loaded; call fit first")
+        if not prompt:
+            raise ValueError("prompt: expected at least one character, got none")
+        rng, temperature = _checks.generator(seed), _checks.above("temperature", temperature, 0)
+        stream = Stream(self.model)
+        logits = stream.run(self.vocabulary.encode(prompt)[:, None])[-1, 0]
+        for _ in range(_checks.natural("n", n)):
+            logits = logits.astype(float) / temperature
+            logits[: Vocabulary.UNKNOWN + 1] = -np.inf  # padding and what is no character
+            p = np.exp(logits - logits.max())
+            choice = int(rng.choice(len(p), p=p / p.sum()))
+            yield self.vocabulary.symbols[choice]
+            logits = stream.step(choice)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write model and vocabulary to one file (`cylstm.files`).
+
+        Raises
+        ------
+        ValueError
+            Without a model that was trained or loaded.
+        """
+        if self.model is None:
+            raise ValueError("model: expected one that was trained or loaded; call fit first")
+        own = {
+            name: getattr(self, name) for name in ("hidden_size", "num_layers", "embedding_size", "dropout")
+        }
+        files.save(self.model, path, extra={"text": {"vocabulary": self.vocabulary.config, **own}})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "CharacterModel":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is damaged, or holds no model of text.
+        """
+        model, extra = files.load_with_extra(path)
+        try:
+            stored = dict(extra["text"])
+            vocabulary = Vocabulary.from_config(stored.pop("vocabulary"))
+            loaded = cls(**stored)
+            if not isinstance(model, Sequential) or not model.reads_indices or not model.causal:
+                raise ValueError("its layers are others")
+            if len(vocabulary) != model.output_size:
+                raise ValueError(f"{len(vocabulary)} characters for {model.output_size} outputs")
+        except (KeyError, TypeError, ValueError) as error:
+            raise files.ModelFileError(f"{path}: not a model of text: {error}") from error
+        loaded.model, loaded.vocabulary = model, vocabulary
+        return loaded
