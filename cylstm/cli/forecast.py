@@ -56,7 +56,8 @@ def _add_train(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "train", parents=parents, help="train a forecaster on columns of a CSV file, or a model of a text",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train a forecaster on columns of a CSV file, or a language model on a text file, "
-        "measure it on the end of the file, and save it. Ctrl-C ends the training on a text with the best weights so far.",
+        "measure it on the end of the file, and save it. Ctrl-C ends the training on a text with the best "
+        "weights so far.",
         epilog="examples:\n  cylstm train sales.csv --columns sales --period 12 --output sales.safetensors\n"
         "  cylstm train --text plays.txt --output plays.safetensors --plot plays.png",
     )  # fmt: skip
