@@ -2,6 +2,7 @@
  * Built by test_c_headers.py with sanitizers for addresses and for threads; REAL and its name are given there.
  */
 #include "cylstm/dense.h"
+#include "cylstm/pass.h"
 #include "team.h"
 
 #include <math.h>
