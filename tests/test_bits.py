@@ -1,5 +1,7 @@
 """Bit for bit: the packed path's results do not depend on batch, threads, chunks or streaming."""
 
+import itertools
+
 import numpy as np
 import pytest
 from problems import DIRECTIONS, GRID, LAYERS, for_caller, make, options_of, parts_of, problem
@@ -134,3 +136,52 @@ def test_sequences_of_different_length_are_those_alone(rng, direction):
         same(alone, np.ascontiguousarray(y[:n, b]))
         same(h_b, np.ascontiguousarray(h[:, b]))
         same(c_b, np.ascontiguousarray(c[:, b]))
+
+
+# With bias and without, divided by inputs and by outputs, several blocks of rows.
+ROW_LAYERS = {
+    "Linear by inputs": lambda dtype: cylstm.Linear(257, 5, dtype=dtype, seed=0),
+    "Linear by outputs": lambda dtype: cylstm.Linear(33, 130, False, dtype=dtype, seed=0),
+    "Linear of one tile": lambda dtype: cylstm.Linear(7, 2, dtype=dtype, seed=0),
+    "Embedding": lambda dtype: cylstm.Embedding(30, 21, dtype=dtype, seed=0),
+    "LayerNorm": lambda dtype: cylstm.LayerNorm(37, dtype=dtype),
+}
+
+
+def row_problem(rng, name, dtype, N):
+    layer = ROW_LAYERS[name](dtype).train()
+    dy = rng.standard_normal((N, layer.output_size)).astype(dtype)
+    if name == "Embedding":
+        return layer, rng.integers(0, 30, N), dy
+    return layer, rng.standard_normal((N, layer.input_size)).astype(dtype), dy
+
+
+def row_gradients(layer, x, dy, cuts=(), threads=1):
+    """dx and the gradients, from calls for the parts between cuts, the last one first."""
+    layer.zero_grad()
+    edges, dx = [0, *cuts, len(x)], []
+    for first, last in reversed(list(itertools.pairwise(edges))):
+        layer(x[first:last], threads=threads)
+        dx.append(layer.backward(dy[first:last], threads=threads))
+    results = {name: gradient.copy() for name, gradient in layer.gradients.items()}
+    return results if dx[0] is None else results | {"dx": np.concatenate(dx[::-1])}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ROW_LAYERS)
+def test_gradients_over_chunks_of_rows_and_any_number_of_threads(rng, name, dtype):
+    layer, x, dy = row_problem(rng, name, dtype, 1100)
+    whole = row_gradients(layer, x, dy)
+    for trial in range(6):
+        cuts = np.sort(rng.integers(0, len(x), 2 * trial))
+        for threads in (1, 2, 3, 4):
+            for key, value in row_gradients(layer, x, dy, cuts, threads).items():
+                same(value, whole[key], f"{key} of {threads} threads, cut at {cuts}")
+
+
+@pytest.mark.parametrize("name", [name for name in ROW_LAYERS if name != "Embedding"])
+def test_a_row_alone_has_the_gradient_it_has_among_others(rng, name):
+    layer, x, dy = row_problem(rng, name, "float32", 300)
+    dx = row_gradients(layer, x, dy)["dx"]
+    for n in (0, 1, 17, 299):
+        same(row_gradients(layer, x[n : n + 1], dy[n : n + 1])["dx"], dx[n : n + 1], f"row {n}")

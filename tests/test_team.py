@@ -177,12 +177,19 @@ def test_threadpoolctl_sees_and_limits_the_team():
 
 
 @packed_only
-def test_inference_loads_no_scipy(tmp_path):
+def test_neither_inference_nor_training_loads_scipy(tmp_path):
     code = f"""
 model = cylstm.Sequential(cylstm.LSTM(64, 32, 2, bidirectional=True), cylstm.GRU(64, 8), cylstm.Linear(8, 2))
 cylstm.save(model, {str(tmp_path / "m.safetensors")!r})
 cylstm.load({str(tmp_path / "m.safetensors")!r})(x, lengths=[20] * 32)
 cylstm.Stream(cylstm.Sequential(cylstm.RNN(64, 8), cylstm.Linear(8, 2))).step(x[0, 0])
+loss = cylstm.losses.MSE()
+deep = cylstm.Sequential(cylstm.Linear(64, 32), cylstm.LayerNorm(32), cylstm.LSTM(32, 8), cylstm.Linear(8, 2))
+for trained in (model, deep):
+    y, _ = trained.train()(x)
+    trained.backward(loss(y, np.zeros_like(y))[1])
+    cylstm.optim.clip_grad_norm(trained, 1.0)
+    cylstm.optim.Adam().step(trained)
 print([name for name in sys.modules if name.split(".")[0] in ("scipy", "threadpoolctl", "matplotlib")])
 """
     assert run(code) == ["[]"]

@@ -1,5 +1,16 @@
 """The dense layer on packed weights, declared to the modules that run it without Python."""
 
+cdef extern from "cylstm/dense.h" nogil:
+    ctypedef struct cyl_dense_gradients:
+        Py_ssize_t rows, inputs, outputs
+        const void *x
+        const void *dy
+        const void *w_t
+        void *dw
+        void *db
+        void *dx
+
+
 cdef struct Dense:
     void *y
     const void *x
@@ -12,7 +23,10 @@ cdef struct Dense:
 
 cdef class PackedDense:
     cdef Dense dense
+    cdef cyl_dense_gradients gradients
     cdef tuple arrays
+    cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept
+    cdef int bind_gradients(self, dict arrays) except -1
 
 
 cdef void run_dense(Dense *dense, int threads) noexcept nogil

@@ -2,20 +2,37 @@
 from cylstm._engine._packed cimport address, run_team, take_team
 
 cdef extern from "cylstm/dense.h" nogil:
+    enum:
+        CYL_MOST_PARTS
+    double CYL_LEAST_FLOP
+    ctypedef struct cyl_meeting:
+        unsigned count
     ctypedef void (*cyl_dense_function_f32)(
         float *, const float *, const float *, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
         Py_ssize_t, Py_ssize_t) noexcept
     ctypedef void (*cyl_dense_function_f64)(
         double *, const double *, const double *, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
         Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+    ctypedef void (*cyl_dense_back_function)(
+        const cyl_dense_gradients *, int, int, cyl_meeting *) noexcept
     const cyl_dense_function_f32 cyl_dense_f32[3]
     const cyl_dense_function_f64 cyl_dense_f64[3]
+    const cyl_dense_back_function cyl_dense_back_f32[3]
+    const cyl_dense_back_function cyl_dense_back_f64[3]
+    int cyl_dense_parts(const cyl_dense_gradients *, int, Py_ssize_t, Py_ssize_t)
+    Py_ssize_t cyl_panel(int isa, size_t size)
+    Py_ssize_t cyl_tile(int isa)
 
-from cylstm._engine import _packed
+
+cdef struct Back:
+    const cyl_dense_gradients *gradients
+    cyl_dense_back_function function
+    int count
+    cyl_meeting meetings[CYL_MOST_PARTS]
 
 
 cdef class PackedDense:
-    """y (N,O) <- x (N,I) W^T + b, checked once and run many times.
+    """y (N,O) <- x (N,I) W^T + b, and back, checked once and run many times.
 
     Parameters
     ----------
@@ -26,29 +43,59 @@ cdef class PackedDense:
     b : ndarray
         (O,), or empty: no bias.
     isa : int
+    gradients : dict, optional
+        For the backward pass: `w_t`, W in panels as `_packed.pack_columns` makes them; `dw` (O, I) and, with
+        a bias, `db` (O,), which are added to.
     """
 
-    def __init__(self, y, x, w, b, int isa):
+    def __init__(self, y, x, w, b, int isa, dict gradients=None):
         cdef Dense *d = &self.dense
         cdef bint double_precision = y.dtype.itemsize == 8
-        d.isa, d.double_precision, self.arrays = isa, double_precision, (y, x, w, b)
+        d.isa, d.double_precision, self.arrays = isa, double_precision, (y, x, w, b, gradients)
         (d.rows, d.outputs), d.inputs = y.shape, x.shape[1]
-        unit = _packed.panel(isa, y.dtype.itemsize)
         d.ldx = d.inputs
         d.y = address("y", y, (d.rows, d.outputs), double_precision, True)
-        d.x = address("x", x, (d.rows, d.inputs), double_precision, False)
-        d.w = address("w", w, (-(-d.outputs // unit) * unit * d.inputs,), double_precision, False)
+        d.x = address("x", x, (d.rows, d.inputs), double_precision, gradients is not None)
+        d.w = address("w", w, (self.padded(d.outputs) * d.inputs,), double_precision, False)
         d.b = address("b", b, (d.outputs,), double_precision, False) if b.size else NULL
+        if gradients is not None:
+            self.bind_gradients(gradients)
+
+    cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept:
+        """Columns in whole panels."""
+        cdef Py_ssize_t unit = cyl_panel(self.dense.isa, 8 if self.dense.double_precision else 4)
+        return (columns + unit - 1) // unit * unit
+
+    cdef int bind_gradients(self, dict arrays) except -1:
+        """Take the addresses of what the backward pass uses besides."""
+        cdef Dense *d = &self.dense
+        cdef cyl_dense_gradients *g = &self.gradients
+        cdef bint wide = d.double_precision
+        g.rows, g.inputs, g.outputs, g.x, g.dx, g.dy = d.rows, d.inputs, d.outputs, d.x, <void *>d.x, d.y
+        g.w_t = address("w_t", arrays["w_t"], (self.padded(d.inputs) * d.outputs,), wide, False)
+        if d.b != NULL:
+            g.db = address("db", arrays["db"], (d.outputs,), wide, True)
+        g.dw = address("dw", arrays["dw"], (d.outputs, d.inputs), wide, True)
+        return 0
 
     def forward(self, int threads=1):
         """Fill y."""
         with nogil:
             run_dense(&self.dense, threads)
 
+    def backward(self, bint need_dx=True, int threads=1):
+        """From dL/dy in y, add to dw and db and, if needed, put dL/dx in the place of x."""
+        cdef cyl_dense_gradients g = self.gradients
+        if g.dw == NULL:
+            raise ValueError("backward: this pass was planned for inference")
+        if not need_dx:
+            g.dx = NULL
+        with nogil:
+            run_back(&g, self.dense.isa, self.dense.double_precision, threads)
+
 
 cdef void run_dense(Dense *d, int threads) noexcept nogil:
-    # Below 3 MFLOP a second thread does not pay for being woken.
-    d.count = take_team(threads) if 2.0 * d.rows * d.inputs * d.outputs >= 3e6 else 1
+    d.count = take_team(threads) if 2.0 * d.rows * d.inputs * d.outputs >= CYL_LEAST_FLOP else 1
     if d.count == 1:
         run_part(d, 0)
     else:
@@ -58,7 +105,7 @@ cdef void run_dense(Dense *d, int threads) noexcept nogil:
 cdef void run_part(void *argument, int index) noexcept nogil:
     """Part of a call: rows where there are many, else columns."""
     cdef Dense *d = <Dense *>argument
-    cdef Py_ssize_t unit = (32 << d.isa) // (8 if d.double_precision else 4)
+    cdef Py_ssize_t unit = cyl_panel(d.isa, 8 if d.double_precision else 4)
     cdef Py_ssize_t panels = (d.outputs + unit - 1) // unit
     cdef Py_ssize_t row = 0, end = d.rows, first = 0, last = d.outputs
     if d.rows >= 16 * d.count:
@@ -74,3 +121,23 @@ cdef void run_part(void *argument, int index) noexcept nogil:
         cyl_dense_f32[d.isa](
             <float *>d.y + row * d.outputs, <const float *>d.x + row * d.ldx, <const float *>d.w,
             <const float *>d.b, end - row, d.inputs, d.outputs, d.ldx, first, last)
+
+
+cdef void run_back(const cyl_dense_gradients *g, int isa, bint double_precision, int threads) noexcept nogil:
+    cdef Back back
+    cdef int k
+    back.gradients = g
+    back.function = cyl_dense_back_f64[isa] if double_precision else cyl_dense_back_f32[isa]
+    threads = cyl_dense_parts(g, threads, cyl_panel(isa, 8 if double_precision else 4), cyl_tile(isa))
+    back.count = take_team(threads)
+    if back.count == 1:
+        back.function(g, 0, 1, NULL)
+        return
+    for k in range(back.count):
+        back.meetings[k].count = 0
+    run_team(run_back_part, &back, back.count)
+
+
+cdef void run_back_part(void *argument, int index) noexcept nogil:
+    cdef Back *back = <Back *>argument
+    back.function(back.gradients, index, back.count, back.meetings)

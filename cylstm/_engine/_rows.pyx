@@ -1,4 +1,4 @@
-"""Elementwise passes over packed rows: masks, zoneout (Krueger et al. 2017), pooling, embeddings.
+"""Elementwise passes over packed rows: masks, zoneout (Krueger et al. 2017), pooling, embeddings, sums.
 
 In zoneout a unit keeps its value of the step before where its mask is 1. Without a mask, in evaluation, it
 takes the mean over masks, `share` being the probability of a 1.
@@ -75,7 +75,7 @@ def mask_steps(real[:, ::1] packed, const Py_ssize_t[::1] rows, const real[:, ::
 
 
 def add_rows_at(real[:, ::1] out, const Py_ssize_t[::1] place, const real[:, ::1] rows):
-    """out[place[n]] += rows[n], in order of n."""
+    """out[place[n]] += rows[n], from the last row to the first, as all gradients are summed."""
     cdef Py_ssize_t n, F = out.shape[1]
     if rows.shape[1] != F or rows.shape[0] != place.shape[0]:
         raise ValueError("add_rows_at: the shapes of out, place and rows do not fit together")
@@ -83,8 +83,20 @@ def add_rows_at(real[:, ::1] out, const Py_ssize_t[::1] place, const real[:, ::1
         if not 0 <= place[n] < out.shape[0]:
             raise ValueError("add_rows_at: a place outside of out")
     with nogil:
-        for n in range(place.shape[0]):
+        for n in range(place.shape[0] - 1, -1, -1):
             add[real](F, &out[place[n], 0], &rows[n, 0])
+
+
+def add_sum_of_rows(real[::1] out, const real[:, ::1] rows):
+    """out (F) += the rows of (N,F), from the last to the first, as all gradients are summed."""
+    cdef Py_ssize_t n, F = out.shape[0]
+    if rows.shape[1] != F:
+        raise ValueError("add_sum_of_rows: the shapes of out and rows do not fit together")
+    if F == 0:
+        return
+    with nogil:
+        for n in range(rows.shape[0] - 1, -1, -1):
+            add[real](F, &out[0], &rows[n, 0])
 
 
 def sum_steps(real[:, ::1] out, const real[:, ::1] packed, const Py_ssize_t[::1] rows):

@@ -17,7 +17,7 @@ typedef void (*cyl_job)(void *argument, int index);
 #include <signal.h>
 #include <time.h>
 
-#include "cylstm/pass.h"
+#include "cylstm/parts.h"
 
 #define CYL_SPIN_NS 200000
 

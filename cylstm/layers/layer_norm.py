@@ -72,12 +72,14 @@ class LayerNorm(RowLayer):
         y += self.parameters["bias"]
 
     def _rows_backward(self, workspace: RowWorkspace, need_dx: bool) -> Array:
+        from cylstm._engine import _rows
+
         normal, dy, scale = workspace.x, workspace.y, workspace.planes["scale"]
         product, mean = workspace.planes["product"], workspace.planes["mean"]
         gradients = self.gradients
-        gradients["bias"] += dy.sum(axis=0)
+        _rows.add_sum_of_rows(gradients["bias"], dy)
         np.multiply(dy, normal, out=product)
-        gradients["weight"] += product.sum(axis=0)
+        _rows.add_sum_of_rows(gradients["weight"], product)
         # dx = (d - mean(d) - normal mean(d normal)) / scale with d = g dy
         dy *= self.parameters["weight"]
         np.multiply(dy, normal, out=product)

@@ -96,14 +96,25 @@ class Linear(RowLayer):
         return packed[1]
 
     def pack(self, out: Array | None) -> Array:
-        """The weight in panels, in out or a new array."""
+        """The weight in panels of outputs, in out or a new array."""
         unit = isa.unit(self.dtype.itemsize)
         if out is None:
             out = np.empty(-(-self.output_size // unit) * unit * self.input_size, self.dtype)
         _packed.pack_rows(out, unit, self.parameters["weight"], 1)
         return out
 
+    def pack_transposed(self, out: Array | None) -> Array:
+        """The weight in panels of inputs, for the backward pass."""
+        unit = isa.unit(self.dtype.itemsize)
+        if out is None:
+            out = np.empty(-(-self.input_size // unit) * unit * self.output_size, self.dtype)
+        _packed.pack_columns(out, unit, self.parameters["weight"], 1, self.output_size)
+        return out
+
     def _rows_backward(self, workspace: "_Workspace", need_dx: bool) -> Array | None:
+        if isa.path() == "packed":
+            workspace.packed_pass(self).backward(need_dx, get_num_threads())
+            return workspace.x if need_dx else None
         from cylstm._engine import _dense
 
         blas_libraries()
@@ -123,7 +134,9 @@ class _Workspace(RowWorkspace):
     def __init__(self, training: bool, dtype: "np.dtype[Any]") -> None:
         super().__init__(training)
         self.none: Array = np.empty(0, dtype)  # no bias
-        self._own: Array | None = None  # the packed weight of training, in the same array every time
+        # The packed weights of training, in the same arrays every time.
+        self._own: Array | None = None
+        self._transposed: Array | None = None
         self._pass: tuple[Any, Any] = (None, None)
 
     def prepare(self, N: int, layer: RowLayer) -> bool:
@@ -136,11 +149,21 @@ class _Workspace(RowWorkspace):
         """The pass over these rows with the weights as they are now."""
         version = (layer._store.place, layer._store.version)
         if self._pass[0] != version:
+            gradients = None
             if self.training:
                 weight = self._own = layer.pack(self._own)
+                gradients = self._gradients(layer)
             else:
                 weight = layer.packed_weight()
             bias = layer.parameters.get("bias", self.none)
-            self._pass = (version, _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected()))
+            made = _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected(), gradients)
+            self._pass = (version, made)
         found: _packed_dense.PackedDense = self._pass[1]
         return found
+
+    def _gradients(self, layer: Linear) -> dict[str, Array]:
+        """What the backward pass uses besides."""
+        self._transposed = layer.pack_transposed(self._transposed)
+        names = {"weight": "dw", "bias": "db"}
+        of_layer = {names[name]: gradient for name, gradient in layer.gradients.items()}
+        return {"w_t": self._transposed, **of_layer}

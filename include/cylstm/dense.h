@@ -1,15 +1,27 @@
-/* The dense layer on packed weights: y = b + x W^T for rows of x.
+/* The dense layer on packed weights: y = b + x W^T for rows of x, and back.
  *
  *     cyl_dense_<f32|f64>[isa](y, x, w, b, rows, inputs, outputs, ldx, from, to)
  *
  * y (rows, outputs), x (rows, inputs) with ldx from row to row, b (outputs) or NULL; w as cyl_pack_rows packs it:
- * panels of CYL_PANEL outputs. Columns [from, to) of y are computed, from being a multiple of CYL_PANEL. Each sum begins with
- * the bias and runs over the inputs in ascending order, so its bits do not depend on how rows and columns are cut.
+ * panels of CYL_PANEL outputs. Columns [from, to) of y are computed, from being a multiple of CYL_PANEL. Each sum
+ * begins with the bias and runs over the inputs in ascending order, so its bits do not depend on how rows and columns
+ * are cut.
+ *
+ *     cyl_dense_back_<f32|f64>[isa](gradients, index, count, meetings)
+ *
+ * is called by each thread of a call with its index; meetings are `count` ones that start from 0, or NULL for one
+ * thread. Each part goes through the rows from the last to the first and adds to elements of its own of dW and db; then
+ * each writes rows of its own of dx. Bits depend neither on the number of parts nor on how the rows are cut into calls
+ * made from the last rows to the first.
+ *
+ * Back against OpenBLAS, float32, AVX-512 on Zen 4, ms on 1 and 2 threads for rows, inputs, outputs: 6400, 256, 65: 4.3
+ * and 2.3 (BLAS 5.7, 2.7); 6400, 256, 256: 17.3 and 8.8 (20.6, 10.0); 12288, 32, 1: 0.076 (0.079) on either.
  */
 #ifndef CYLSTM_DENSE_H
 #define CYLSTM_DENSE_H
 
-#include "product.h"
+#include "gradient.h"
+#include "parts.h"
 
 typedef void (*cyl_dense_function_f32)(
     float *, const float *, const float *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
@@ -18,15 +30,61 @@ typedef void (*cyl_dense_function_f64)(
     double *, const double *, const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
     ptrdiff_t);
 
+#define CYL_STRIPS_BYTES 98304 /* of stack, for strips of 96 outputs in float32 */
+
+typedef struct {
+    ptrdiff_t rows, inputs, outputs;
+    const void *x, *dy; /* (rows, inputs), (rows, outputs) */
+    const void *w_t;    /* W as cyl_pack_columns packs it: (inputs / PANEL, outputs, PANEL) */
+    void *dw, *db;      /* (outputs, inputs), (outputs) added to; db or NULL */
+    void *dx;           /* (rows, inputs) out, or NULL; may be x */
+} cyl_dense_gradients;
+
+typedef void (*cyl_dense_back_function)(const cyl_dense_gradients *, int, int, cyl_meeting *);
+
+/* What a part adds to: rows of dW from `output`, its columns from `input`, db from `bias`. */
+typedef struct {
+    ptrdiff_t output, output_end, input, input_end, bias, bias_end;
+} cyl_dense_share;
+
+static inline cyl_dense_share cyl_dense_share_of(
+    const cyl_dense_gradients *d, ptrdiff_t panel, ptrdiff_t tile, size_t real, int k, int n) {
+    const ptrdiff_t panels = cyl_tiles(d->inputs, panel), apart = CYL_APART / (ptrdiff_t)real;
+    /* By inputs each part copies its own columns of x only, but there have to be enough for shares to be alike. */
+    const int by_inputs = panels >= 4 * n || panels > cyl_tiles(d->outputs, tile);
+    cyl_dense_share s;
+    s.output = by_inputs ? 0 : cyl_share_of(d->outputs, tile, k, n);
+    s.output_end = by_inputs ? d->outputs : cyl_share_of(d->outputs, tile, k + 1, n);
+    s.input = by_inputs ? cyl_share_of(d->inputs, panel, k, n) : 0;
+    s.input_end = by_inputs ? cyl_share_of(d->inputs, panel, k + 1, n) : d->inputs;
+    s.bias = cyl_share_of(d->outputs, apart, k, n);
+    s.bias_end = cyl_share_of(d->outputs, apart, k + 1, n);
+    return s;
+}
+
+/* Parts of a call for at most n threads. */
+static inline int cyl_dense_parts(const cyl_dense_gradients *d, int n, ptrdiff_t panel, ptrdiff_t tile) {
+    const ptrdiff_t tiles = cyl_tiles(d->outputs, tile), panels = cyl_tiles(d->inputs, panel);
+    const ptrdiff_t pieces = panels > tiles ? panels : tiles;
+    const double flop = (d->dx ? 4.0 : 2.0) * (double)d->rows * (double)d->inputs * (double)d->outputs;
+    if (n > CYL_MOST_PARTS) n = CYL_MOST_PARTS;
+    if (!d->dx && n > pieces) n = (int)pieces;
+    return flop < CYL_LEAST_FLOP || n < 1 ? 1 : n;
+}
+
 #if CYL_PACKED
 #define CYL_BODY "dense_body.h"
 #include "instantiate.h"
 
 CYL_UNUSED static const cyl_dense_function_f32 cyl_dense_f32[CYL_ISA_COUNT] = CYL_ISA_ROW(cyl_dense, f32);
 CYL_UNUSED static const cyl_dense_function_f64 cyl_dense_f64[CYL_ISA_COUNT] = CYL_ISA_ROW(cyl_dense, f64);
+CYL_UNUSED static const cyl_dense_back_function cyl_dense_back_f32[CYL_ISA_COUNT] = CYL_ISA_ROW(cyl_dense_back, f32);
+CYL_UNUSED static const cyl_dense_back_function cyl_dense_back_f64[CYL_ISA_COUNT] = CYL_ISA_ROW(cyl_dense_back, f64);
 #else /* the packed path is never taken */
 CYL_UNUSED static const cyl_dense_function_f32 cyl_dense_f32[CYL_ISA_COUNT] = {0};
 CYL_UNUSED static const cyl_dense_function_f64 cyl_dense_f64[CYL_ISA_COUNT] = {0};
+CYL_UNUSED static const cyl_dense_back_function cyl_dense_back_f32[CYL_ISA_COUNT] = {0};
+CYL_UNUSED static const cyl_dense_back_function cyl_dense_back_f64[CYL_ISA_COUNT] = {0};
 #endif
 
 #endif

@@ -24,13 +24,12 @@
 #define CYLSTM_PASS_H
 
 #include "cells.h"
-#include "product.h"
+#include "gradient.h"
+#include "parts.h"
 
 #define CYL_BODY "pack_body.h"
 #include "instantiate_reals.h"
 #undef CYL_BODY
-
-#define CYL_MOST_PARTS 64
 
 typedef struct {
     int cell, trains;
@@ -61,12 +60,6 @@ typedef struct {
     void *strips;                         /* scratch, cyl_strips() numbers */
 } cyl_pass;
 
-/* Where the threads of a call meet: each has its count on a line of its own. */
-typedef struct {
-    unsigned count;
-    char rest[124];
-} cyl_meeting;
-
 typedef struct {
     int index, count;          /* of parts */
     ptrdiff_t row, row_end;    /* sequences */
@@ -84,39 +77,11 @@ typedef struct {
     cyl_pass_function forward[CYL_ISA_COUNT], backward[CYL_ISA_COUNT];
 } cyl_pass_functions;
 
-#define CYL_ROWS_AT_ONCE 256 /* of which the backward pass keeps the gradients in cache */
 #define CYL_NEAR 512e3      /* bytes of weights that stay in a core's own cache */
-#define CYL_LEAST_FLOP 3e6  /* less is done before another thread is awake */
-#define CYL_APART 128 /* bytes: what threads write is kept in different ones, for processors fetch lines in pairs */
 #define CYL_FEW_ROWS 16      /* fewer in a step: the product with x takes several steps at once */
 #define CYL_ROWS_AHEAD 32    /* that many rows of them */
 
-#if defined(__x86_64__)
-static inline void cyl_pause(void) { _mm_pause(); }
-#elif defined(__aarch64__)
-static inline void cyl_pause(void) { __asm__ volatile("yield"); }
-#else
-static inline void cyl_pause(void) {}
-#endif
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <sched.h>
-static inline void cyl_give_way(void) { sched_yield(); }
-#else
-static inline void cyl_give_way(void) {}
-#endif
-
 #if CYL_PACKED
-/* Wait until all parts have come here; what each wrote before, all may read after. */
-static inline void cyl_wait_for(cyl_meeting *all, int index, int count, unsigned *met) {
-    const unsigned now = ++*met;
-    __atomic_store_n(&all[index].count, now, __ATOMIC_RELEASE);
-    for (int k = 0; k < count; k++)
-        for (unsigned turns = 1; (int)(__atomic_load_n(&all[k].count, __ATOMIC_ACQUIRE) - now) < 0; turns++) {
-            cyl_pause();
-            if (turns % 1024 == 0) cyl_give_way(); /* more threads than CPUs */
-        }
-}
 static inline void cyl_meet(cyl_part *w) {
     if (w->meetings) cyl_wait_for(w->meetings, w->index, w->count, &w->met);
 }
@@ -147,18 +112,6 @@ static inline cyl_step cyl_step_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_t sta
 
 /* A cell whose pointwise function needs whole rows: sums over units. */
 static inline int cyl_needs_rows(const cyl_pass *p) { return p->cell == CYL_LSTM_NORM; }
-
-/* Where share k of n begins. */
-static inline ptrdiff_t cyl_share(ptrdiff_t pieces, int k, int n) { return pieces * k / n; }
-
-/* Tiles that hold n rows. */
-static inline ptrdiff_t cyl_tiles(ptrdiff_t n, ptrdiff_t tile) { return (n + tile - 1) / tile; }
-
-/* The same for pieces in groups. */
-static inline ptrdiff_t cyl_share_of(ptrdiff_t pieces, ptrdiff_t group, int k, int n) {
-    const ptrdiff_t first = cyl_share(cyl_tiles(pieces, group), k, n) * group;
-    return first < pieces ? first : pieces;
-}
 
 /* Numbers in the weights that a step reads. */
 static inline double cyl_weights(const cyl_pass *p) {
@@ -240,9 +193,5 @@ CYL_UNUSED static const cyl_pass_functions cyl_passes_f64 = {
 #else /* the packed path is never taken */
 CYL_UNUSED static const cyl_pass_functions cyl_passes_f32 = {{0}, {0}}, cyl_passes_f64 = {{0}, {0}};
 #endif
-
-/* Numbers in a panel, rows of a tile: CYL_PANEL and CYL_TILE of instantiate.h. */
-static inline ptrdiff_t cyl_panel(int isa, size_t real) { return ((ptrdiff_t)32 << isa) / (ptrdiff_t)real; }
-static inline ptrdiff_t cyl_tile(int isa) { return isa == CYL_AVX512 ? 12 : 6; }
 
 #endif

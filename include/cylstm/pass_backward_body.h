@@ -153,58 +153,6 @@ typedef struct {
     ptrdiff_t count, row[CYL_ROWS_AT_ONCE], h_prev[CYL_ROWS_AT_ONCE];
 } CYL_KERNEL(cyl_block);
 
-/* Strips of columns [from, to) of a (., ld), CYL_TILE wide: strip i holds count rows of CYL_TILE numbers. */
-CYL_TARGET static void CYL_KERNEL(cyl_cut_strips)(
-    CYL_REAL *out, const CYL_REAL *a, ptrdiff_t ld, const CYL_KERNEL(cyl_block) * block, ptrdiff_t from, ptrdiff_t to) {
-    for (ptrdiff_t first = from; first < to; first += CYL_TILE) {
-        const ptrdiff_t n = to - first < CYL_TILE ? to - first : CYL_TILE;
-        for (ptrdiff_t k = 0; k < block->count; k++, out += CYL_TILE)
-            for (ptrdiff_t m = 0; m < n; m++) out[m] = a[block->row[k] * ld + first + m];
-    }
-}
-
-/* dw (units, columns) += strips^T . b, b's rows being those of `place`, `columns` wide. */
-CYL_TARGET static void CYL_KERNEL(cyl_add_gradient)(
-    CYL_REAL *dw, ptrdiff_t units, ptrdiff_t columns, const CYL_REAL *strips, ptrdiff_t gates, ptrdiff_t gate_strips,
-    ptrdiff_t gate_rows, const CYL_REAL *b, ptrdiff_t ldb, const ptrdiff_t *place, ptrdiff_t count) {
-    CYL_REAL panel[CYL_ROWS_AT_ONCE * CYL_PANEL] __attribute__((aligned(64))), tile[12 * CYL_PANEL];
-    for (ptrdiff_t from = 0; from < columns; from += CYL_PANEL) {
-        const ptrdiff_t n = columns - from < CYL_PANEL ? columns - from : CYL_PANEL;
-        if (n < CYL_PANEL) memset(panel, 0, (size_t)(count * CYL_PANEL) * sizeof(CYL_REAL));
-        for (ptrdiff_t k = 0; k < count; k++)
-            memcpy(panel + k * CYL_PANEL, b + place[k] * ldb + from, (size_t)n * sizeof(CYL_REAL));
-        for (ptrdiff_t g = 0; g < gates; g++)
-            for (ptrdiff_t first = 0; first < units; first += CYL_TILE) {
-                const ptrdiff_t m = units - first < CYL_TILE ? units - first : CYL_TILE;
-                const CYL_REAL *a = strips + g * gate_strips + first * count;
-                CYL_REAL *out = dw + (g * gate_rows + first) * columns + from;
-                if (n == CYL_PANEL) {
-                    CYL_KERNEL(cyl_tile_strip)((int)m, out, columns, a, panel, count);
-                    continue;
-                }
-                memset(tile, 0, sizeof tile);
-                for (ptrdiff_t r = 0; r < m; r++)
-                    memcpy(tile + r * CYL_PANEL, out + r * columns, (size_t)n * sizeof(CYL_REAL));
-                CYL_KERNEL(cyl_tile_strip)((int)m, tile, CYL_PANEL, a, panel, count);
-                for (ptrdiff_t r = 0; r < m; r++)
-                    memcpy(out + r * columns, tile + r * CYL_PANEL, (size_t)n * sizeof(CYL_REAL));
-            }
-    }
-}
-
-/* db (gates, units) += dz over a block, units [from, to). */
-CYL_TARGET static void CYL_KERNEL(cyl_add_sums)(
-    CYL_REAL *db, ptrdiff_t units, const CYL_REAL *dz, ptrdiff_t ld, ptrdiff_t gate,
-    const CYL_KERNEL(cyl_block) * block, ptrdiff_t gates, ptrdiff_t from, ptrdiff_t to) {
-    for (ptrdiff_t g = 0; g < gates; g++)
-        for (ptrdiff_t k = 0; k < block->count; k++) {
-            const CYL_REAL *z = dz + block->row[k] * ld + g * gate;
-            CYL_REAL *out = db + g * units;
-            CYL_IVDEP
-            for (ptrdiff_t j = from; j < to; j++) out[j] += z[j];
-        }
-}
-
 /* What a block adds to the gradients of weights and biases, for this part's share of units. */
 CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
     const cyl_pass *p, const cyl_part *w, const CYL_KERNEL(cyl_block) * block) {
@@ -217,28 +165,29 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
     for (ptrdiff_t g = 0; g < G + written; g++) {
         const int extra = g >= G;
         const CYL_REAL *a = extra ? (const CYL_REAL *)p->extra + (g - G) * Hp : (const CYL_REAL *)p->gates + g * Hp;
-        CYL_KERNEL(cyl_cut_strips)(strips + g * gate_strips, a, extra ? p->ld_extra : p->ld_gates, block, from, to);
+        CYL_KERNEL(cyl_cut_strips)
+        (strips + g * gate_strips, a, extra ? p->ld_extra : p->ld_gates, block->row, block->count, from, to);
     }
     CYL_KERNEL(cyl_add_gradient)
-    ((CYL_REAL *)p->dw_ih + from * p->I, units, p->I, strips, G, gate_strips, H, (const CYL_REAL *)p->x, p->I,
+    ((CYL_REAL *)p->dw_ih + from * p->I, p->I, units, p->I, strips, G, gate_strips, H, (const CYL_REAL *)p->x, p->I,
      block->row, block->count);
     for (int k = 0; k < cell->products; k++) {
         const cyl_product *q = &cell->product[k];
         const CYL_REAL *dz = q->to_extra ? of_extra : strips + q->first * gate_strips;
         const CYL_REAL *b = (const CYL_REAL *)(q->from_extra ? p->extra : p->mask_h ? p->h_masked : p->h);
         CYL_KERNEL(cyl_add_gradient)
-        ((CYL_REAL *)p->dw_hh + (q->first * H + from) * p->P, units, p->P, dz, q->count, gate_strips, H, b,
+        ((CYL_REAL *)p->dw_hh + (q->first * H + from) * p->P, p->P, units, p->P, dz, q->count, gate_strips, H, b,
          q->from_extra ? p->ld_extra : p->Pp, q->from_extra || p->mask_h ? block->row : block->h_prev, block->count);
     }
     if (!p->db_ih) return;
     CYL_KERNEL(cyl_add_sums)
-    ((CYL_REAL *)p->db_ih, H, (const CYL_REAL *)p->gates, p->ld_gates, Hp, block, G, from, to);
+    ((CYL_REAL *)p->db_ih, H, (const CYL_REAL *)p->gates, p->ld_gates, Hp, block->row, block->count, G, from, to);
     for (int k = 0; k < cell->products; k++) {
         const cyl_product *q = &cell->product[k];
         const CYL_REAL *dz = q->to_extra ? (const CYL_REAL *)p->extra : (const CYL_REAL *)p->gates + q->first * Hp;
         CYL_KERNEL(cyl_add_sums)
-        ((CYL_REAL *)p->db_hh + q->first * H, H, dz, q->to_extra ? p->ld_extra : p->ld_gates, Hp, block, q->count,
-         from, to);
+        ((CYL_REAL *)p->db_hh + q->first * H, H, dz, q->to_extra ? p->ld_extra : p->ld_gates, Hp, block->row,
+         block->count, q->count, from, to);
     }
 }
 
@@ -250,10 +199,10 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_projection)(
     const ptrdiff_t from = cyl_share(tiles, w->index, w->count) * CYL_TILE, to = end < p->P ? end : p->P;
     CYL_REAL *strips =
         (CYL_REAL *)p->strips + CYL_ROWS_AT_ONCE * (planes * cyl_tiles(p->H, CYL_TILE) * CYL_TILE + from);
-    CYL_KERNEL(cyl_cut_strips)(strips, (const CYL_REAL *)p->dy, p->P, block, from, to);
+    CYL_KERNEL(cyl_cut_strips)(strips, (const CYL_REAL *)p->dy, p->P, block->row, block->count, from, to);
     CYL_KERNEL(cyl_add_gradient)
-    ((CYL_REAL *)p->dw_hr + from * p->H, to - from, p->H, strips, 1, 0, 0, (const CYL_REAL *)p->m, p->Hp, block->row,
-     block->count);
+    ((CYL_REAL *)p->dw_hr + from * p->H, p->H, to - from, p->H, strips, 1, 0, 0, (const CYL_REAL *)p->m, p->Hp,
+     block->row, block->count);
 }
 
 /* dL/dx = W_ih^T dz for rows [row, row_end), a share of them. */

@@ -17,6 +17,10 @@
 
 #include "platform.h"
 
+/* Numbers in a panel, rows of a tile: CYL_PANEL and CYL_TILE of instantiate.h. */
+static inline ptrdiff_t cyl_panel(int isa, size_t real) { return ((ptrdiff_t)32 << isa) / (ptrdiff_t)real; }
+static inline ptrdiff_t cyl_tile(int isa) { return isa == CYL_AVX512 ? 12 : 6; }
+
 #if CYL_PACKED
 #define CYL_BODY "product_body.h"
 #include "instantiate.h"

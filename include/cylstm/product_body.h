@@ -22,10 +22,10 @@ CYL_TARGET CYL_INLINE CYL_V CYL_KERNEL(cyl_splat)(CYL_REAL x) {
     return x - zero;
 }
 
-/* c (rows, PANEL) = or += sum over k < K of a[m, k] b[k], with a[m, k] at a + m row + k step. */
+/* c (rows, PANEL) = or += sum over k < K of a[m, k] b[k], with a[m, k] at a + m row + k step, b[k] at b + k ldb. */
 CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_tile)(
     const int rows, const int add, CYL_REAL *c, ptrdiff_t ldc, const CYL_REAL *a, ptrdiff_t row,
-    const ptrdiff_t step, const CYL_REAL *b, ptrdiff_t K) {
+    const ptrdiff_t step, const CYL_REAL *b, const ptrdiff_t ldb, ptrdiff_t K) {
     const CYL_V zero = {0};
 #define CYL_EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 #define CYL_BEGIN(m)                                                              \
@@ -47,8 +47,8 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_tile)(
     }
     CYL_EACH(CYL_BEGIN)
     for (ptrdiff_t k = 0; k < K; k++) {
-        const CYL_V b0 = CYL_AT_CONST(b + k * CYL_PANEL), b1 = CYL_AT_CONST(b + k * CYL_PANEL + CYL_LANES);
-        __builtin_prefetch((const char *)(b + k * CYL_PANEL) + 2048);
+        const CYL_V b0 = CYL_AT_CONST(b + k * ldb), b1 = CYL_AT_CONST(b + k * ldb + CYL_LANES);
+        __builtin_prefetch((const char *)(b + k * ldb) + 2048);
         CYL_EACH(CYL_STEP)
     }
     CYL_EACH(CYL_END)
@@ -58,30 +58,32 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_tile)(
 #undef CYL_END
 }
 
-#define CYL_CASE(n, add, row, step) \
-    case n: CYL_KERNEL(cyl_tile)(n, add, c, ldc, a, row, step, b, K); break;
-#define CYL_CASES(add, row, step)                                                                          \
-    switch (rows) {                                                                                        \
-        CYL_CASE(1, add, row, step) CYL_CASE(2, add, row, step) CYL_CASE(3, add, row, step)                \
-        CYL_CASE(4, add, row, step) CYL_CASE(5, add, row, step) CYL_CASE(6, add, row, step)                \
-        CYL_CASE(7, add, row, step) CYL_CASE(8, add, row, step) CYL_CASE(9, add, row, step)                \
-        CYL_CASE(10, add, row, step) CYL_CASE(11, add, row, step) CYL_CASE(12, add, row, step)             \
-    default: break;                                                                                        \
+#define CYL_CASE(n, add, row, step, ldb) \
+    case n: CYL_KERNEL(cyl_tile)(n, add, c, ldc, a, row, step, b, ldb, K); break;
+#define CYL_CASES(add, row, step, ldb)                                      \
+    switch (rows) {                                                         \
+        CYL_CASE(1, add, row, step, ldb) CYL_CASE(2, add, row, step, ldb)   \
+        CYL_CASE(3, add, row, step, ldb) CYL_CASE(4, add, row, step, ldb)   \
+        CYL_CASE(5, add, row, step, ldb) CYL_CASE(6, add, row, step, ldb)   \
+        CYL_CASE(7, add, row, step, ldb) CYL_CASE(8, add, row, step, ldb)   \
+        CYL_CASE(9, add, row, step, ldb) CYL_CASE(10, add, row, step, ldb)  \
+        CYL_CASE(11, add, row, step, ldb) CYL_CASE(12, add, row, step, ldb) \
+    default: break;                                                         \
     }
 
 /* A tile of a row-major a. */
 CYL_TARGET static void CYL_KERNEL(cyl_tile_rows)(
     int rows, int add, CYL_REAL *c, ptrdiff_t ldc, const CYL_REAL *a, ptrdiff_t lda, const CYL_REAL *b, ptrdiff_t K) {
     if (add)
-        CYL_CASES(1, lda, 1)
+        CYL_CASES(1, lda, 1, CYL_PANEL)
     else
-        CYL_CASES(0, lda, 1)
+        CYL_CASES(0, lda, 1, CYL_PANEL)
 }
 
-/* A tile added to, of a strip whose row k holds the CYL_TILE numbers a[., k]. */
+/* A tile added to, of a strip whose row k holds the CYL_TILE numbers a[., k], and rows of b that are ldb apart. */
 CYL_TARGET static void CYL_KERNEL(cyl_tile_strip)(
-    int rows, CYL_REAL *c, ptrdiff_t ldc, const CYL_REAL *a, const CYL_REAL *b, ptrdiff_t K) {
-    CYL_CASES(1, 1, CYL_TILE)
+    int rows, CYL_REAL *c, ptrdiff_t ldc, const CYL_REAL *a, const CYL_REAL *b, ptrdiff_t ldb, ptrdiff_t K) {
+    CYL_CASES(1, 1, CYL_TILE, ldb)
 }
 #undef CYL_CASE
 #undef CYL_CASES

@@ -2,6 +2,7 @@
  * Built by test_c_headers.py with sanitizers for addresses and for threads; REAL and its name are given there.
  */
 #include "cylstm/dense.h"
+#include "cylstm/pass.h"
 #include "team.h"
 
 #include <math.h>
@@ -176,6 +177,53 @@ static int dense(int isa, ptrdiff_t rows, ptrdiff_t I, ptrdiff_t O) {
     return wrong;
 }
 
+typedef struct {
+    int isa, count;
+    const cyl_dense_gradients *gradients;
+    cyl_meeting meetings[CYL_MOST_PARTS];
+} dense_job;
+static void run_dense_part(void *argument, int index) {
+    dense_job *j = (dense_job *)argument;
+    TYPED(cyl_dense_back)[j->isa](j->gradients, index, j->count, j->count > 1 ? j->meetings : NULL);
+}
+
+/* Back through the dense layer, dx in the place of x, by `threads`, however little there is to do. */
+static int dense_back(int isa, ptrdiff_t rows, ptrdiff_t I, ptrdiff_t O, int threads) {
+    const ptrdiff_t panel = cyl_panel(isa, sizeof(REAL));
+    count = 0;
+    REAL *w_t = packed_columns(1, O, I, O, panel), *x = numbers(rows * I), *dy = numbers(rows * O);
+    REAL *dw = numbers(O * I), *db = numbers(O), *before = numbers(rows * I + O * I + O);
+    const REAL *w = kept[0], *x0 = before, *dw0 = before + rows * I, *db0 = dw0 + O * I;
+    memcpy(before, x, (size_t)(rows * I) * sizeof(REAL));
+    memcpy(before + rows * I, dw, (size_t)(O * I) * sizeof(REAL));
+    memcpy(before + rows * I + O * I, db, (size_t)O * sizeof(REAL));
+    const cyl_dense_gradients gradients = {rows, I, O, x, dy, w_t, dw, db, x};
+    dense_job j;
+    memset(&j, 0, sizeof j);
+    j.isa = isa, j.gradients = &gradients, j.count = cyl_take_team(threads);
+    if (j.count == 1) {
+        run_dense_part(&j, 0);
+    } else {
+        cyl_run_team(run_dense_part, &j, j.count);
+        cyl_leave_team();
+    }
+    int wrong = 0;
+    for (ptrdiff_t o = 0; o < O; o++)
+        for (ptrdiff_t i = -1; i < I; i++) { /* -1: db */
+            double sum = (double)(i < 0 ? db0[o] : dw0[o * I + i]);
+            for (ptrdiff_t r = 0; r < rows; r++) sum += (double)dy[r * O + o] * (i < 0 ? 1 : (double)x0[r * I + i]);
+            wrong += !(fabs(sum - (double)(i < 0 ? db[o] : dw[o * I + i])) < 1e-4);
+        }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t i = 0; i < I; i++) {
+            double sum = 0;
+            for (ptrdiff_t o = 0; o < O; o++) sum += (double)dy[r * O + o] * (double)w[o * I + i];
+            wrong += !(fabs(sum - (double)x[r * I + i]) < 1e-4);
+        }
+    for (int k = 0; k < count; k++) free(kept[k]);
+    return wrong;
+}
+
 /* "overrun": x is told to be one number wider than it is. "race": two parts have the same units. */
 int main(int argc, char **argv) {
     const char *planted = argc > 1 ? argv[1] : "";
@@ -195,7 +243,10 @@ int main(int argc, char **argv) {
                 faults += differ(&large, 3);
             }
     for (int isa = 0; isa <= cyl_detect_isa(); isa++)
-        for (ptrdiff_t n = 1; n < 40; n += 3) faults += dense(isa, n, (n * 7) % 13 + 1, n * 3);
+        for (ptrdiff_t n = 1; n < 40; n += 3) {
+            faults += dense(isa, n, (n * 7) % 13 + 1, n * 3);
+            faults += dense_back(isa, n * 15, (n * 7) % 41 + 1, n * 3, (int)n % 4 + 1);
+        }
     if (members_seen < 3) faults++;
     if (!strcmp(planted, "overrun")) {
         problem q = {CYL_LSTM, cyl_detect_isa(), 0, 0, 1, 4, 3, 5, 9};
