@@ -52,6 +52,7 @@ class ParameterStore:
         self._parts: list[ParameterStore] = []
         self._used: dict[str, Array] = {}  # of parameters whose gradient has rows in use: which, bool
         self._all = np.array([[0, self.size]], np.intp)
+        self._leaves = [(0, self)]  # the stores that are not made of others, with where they begin
 
     @property
     def version(self) -> int:
@@ -90,27 +91,18 @@ class ParameterStore:
 
         All of them, but for parameters `by_rows`: their other rows have a gradient of 0 and stay as they are.
         """
-        leaves = list(self._leaves(0))
-        if not any(store._used for _, store in leaves):
+        if not any(store._used for _, store in self._leaves):
             return self._all
-        pieces = [piece for start, store in leaves for piece in store._own_spans(start)]
+        pieces = [piece for start, store in self._leaves for piece in store._own_spans(start)]
         spans: Array = np.concatenate(pieces)
         return spans[spans[:, 0] < spans[:, 1]]
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         _optim.scale(self.grad, self.spans(), 0)
-        for _, store in self._leaves(0):
+        for _, store in self._leaves:
             for used in store._used.values():
                 used[...] = False
-
-    def _leaves(self, start: int) -> "Iterator[tuple[int, ParameterStore]]":
-        """The stores that are not made of others, with where they begin."""
-        if not self._parts:
-            yield start, self
-        for part in self._parts:
-            yield from part._leaves(start)
-            start += part.size
 
     def _own_spans(self, start: int) -> Iterator[Array]:
         begin = 0  # of the parameters since the last one by rows
@@ -158,7 +150,13 @@ class ParameterStore:
             f"{key}.{name}": shape for key, part in parts.items() for name, shape in part.shapes.items()
         }
         joined = cls(shapes, dtypes.pop())
-        joined._parts = list(parts.values())
+        joined._parts = stores
+        starts = itertools.accumulate((store.size for store in stores), initial=0)
+        joined._leaves = [
+            (start + inner, leaf)
+            for start, store in zip(starts, stores, strict=False)
+            for inner, leaf in store._leaves
+        ]
         joined.data[...] = np.concatenate([part.data for part in joined._parts])
         joined.grad[...] = np.concatenate([part.grad for part in joined._parts])
         for part in joined._parts:

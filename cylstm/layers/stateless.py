@@ -50,5 +50,12 @@ class StatelessLayer(SequenceLayer, abstract=True):
         """No: it looks at steps that a state does not hold."""
         return False
 
+    _pooled = Packing(1, 0)  # that of the last call's y, for calls that are like the one before
+
     def _packing_after(self, packing: Packing) -> Packing:
-        return Packing(1, packing.B) if self.pools else packing
+        if not self.pools:
+            return packing
+        pooled = self._pooled
+        if pooled.B != packing.B:
+            pooled = self._pooled = Packing(1, packing.B)
+        return pooled

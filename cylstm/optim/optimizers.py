@@ -42,10 +42,11 @@ class Optimizer:
         store = self._bound(model)
         none = store.data[:0]
         spans, lr, decay = self._by_group(store.spans())
-        coefficients = np.zeros((len(spans), _optim.COEFFICIENTS))
-        coefficients[:, :3] = self._common(lr, decay, self.steps + 1)
+        coefficients = np.empty((len(spans), _optim.COEFFICIENTS))
         own = self._own(self.steps + 1)
-        coefficients[:, 3 : 3 + len(own)] = own
+        columns = (*self._common(lr, decay, self.steps + 1), *own)
+        for k, column in enumerate(columns):
+            coefficients[:, k] = column
         with store.writing() as flat:
             _optim.update(
                 self.kernel, flat, store.grad, self._state.get("m", none), self._state.get("v", none),
@@ -57,9 +58,9 @@ class Optimizer:
         """What only this optimiser has."""
         raise NotImplementedError
 
-    def _common(self, lr: Array, decay: Array, t: int) -> Array:
-        """(n, 3): rate, factor of the parameters in the slope, factor on the parameters."""
-        return np.stack([lr, decay, np.ones_like(lr)], axis=1)
+    def _common(self, lr: Any, decay: Any, t: int) -> tuple[Any, Any, Any]:
+        """Rate, factor of the parameters in the slope, factor on the parameters: of all spans, or of each."""
+        return lr, decay, 1
 
     def _bound(self, model: Layer) -> ParameterStore:
         store = model._store
@@ -78,13 +79,12 @@ class Optimizer:
         self._store = store
         return store
 
-    def _by_group(self, spans: Array) -> tuple[Array, Array, Array]:
-        """The spans, cut where a group begins or ends, with the learning rate and the decay of each."""
+    def _by_group(self, spans: Array) -> tuple[Array, Any, Any]:
+        """The spans, cut where groups begin or end; learning rate and decay, of all spans or of each."""
+        if not self.groups:
+            return spans, self.lr, self.weight_decay
         starts, scales, decays = self._boundaries
         decays = np.where(np.isnan(decays), self.weight_decay, decays)
-        if len(starts) == 1:
-            n = len(spans)
-            return spans, np.full(n, self.lr * scales[0]), np.full(n, decays[0])
         begin = np.union1d(spans[:, 0], starts)
         span = np.searchsorted(spans[:, 0], begin, side="right") - 1
         inside = (span >= 0) & (begin < spans[span, 1])
@@ -259,8 +259,8 @@ class Adam(Optimizer):
         self.betas = (_checks.number("betas[0]", betas[0], 0, 1), _checks.number("betas[1]", betas[1], 0, 1))
         self.eps = _checks.number("eps", eps, 0)
 
-    def _common(self, lr: Array, decay: Array, t: int) -> Array:
-        return np.stack([lr / (1 - self.betas[0] ** t), decay, np.ones_like(lr)], axis=1)
+    def _common(self, lr: Any, decay: Any, t: int) -> tuple[Any, Any, Any]:
+        return lr / (1 - self.betas[0] ** t), decay, 1
 
     def _own(self, t: int) -> tuple[float, ...]:
         return *self.betas, self.eps, (1 - self.betas[1] ** t) ** -0.5
@@ -286,8 +286,8 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay, groups)
 
-    def _common(self, lr: Array, decay: Array, t: int) -> Array:
-        return np.stack([lr / (1 - self.betas[0] ** t), np.zeros_like(lr), 1 - lr * decay], axis=1)
+    def _common(self, lr: Any, decay: Any, t: int) -> tuple[Any, Any, Any]:
+        return lr / (1 - self.betas[0] ** t), 0, 1 - lr * decay
 
 
 def _checked_groups(groups: Groups) -> dict[str, dict[str, float]]:
