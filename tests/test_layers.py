@@ -204,6 +204,31 @@ def test_agrees_with_torch(rng, torch, name):
         np.testing.assert_allclose(dx, x_torch.grad.numpy(), **tolerances.TORCH)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.split()[0] not in ("Dropout", "Pooling")])
+def test_ten_steps_of_training_follow_torch(rng, torch, name):
+    """Every layer that has parameters, by descent with momentum on a squared error."""
+    model, x, wanted = made(name, rng)
+    p = {key: torch.tensor(value.copy(), requires_grad=True) for key, value in parameters(model).items()}
+    sgd, sgd_torch = cylstm.optim.SGD(0.002, momentum=0.9), torch.optim.SGD(p.values(), 0.002, momentum=0.9)
+    start, x_torch = model._store.data.copy(), torch.tensor(x)
+    for _ in range(10):
+        y, _ = model(x, lengths=LENGTHS)
+        model.zero_grad()
+        model.backward(y - wanted)
+        sgd.step(model)
+        sgd_torch.zero_grad()
+        for b, value in results(model, y):
+            theirs = CASES[name][2](model.layers[0], p, x_torch[: LENGTHS[b], b], torch).reshape(value.shape)
+            target = torch.tensor(wanted[b] if model.pools else wanted[: LENGTHS[b], b])
+            (0.5 * (theirs - target) ** 2).sum().backward()
+        sgd_torch.step()
+    assert np.abs(model._store.data - start).max() > 0.003
+    for key, value in p.items():
+        np.testing.assert_allclose(
+            model.parameters[f"0.{key}"], value.detach().numpy(), **tolerances.TRAJECTORY
+        )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_forms_of_a_call(rng, name, tmp_path):
     """One sequence, packed sequences, copies and files give what the batch gives."""

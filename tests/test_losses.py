@@ -84,6 +84,22 @@ def test_agrees_with_torch(rng, torch, case, lengths):
 
 
 @EVERY
+def test_ten_steps_of_descent_follow_torch(rng, torch, case):
+    """On the outputs themselves, whose gradient is used as it comes."""
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
+    ys, targets = parts(case, y, target, LENGTHS, "all")
+    theirs, loss = [torch.tensor(part, requires_grad=True) for part in ys], case.make()
+    descent = torch.optim.SGD(theirs, 0.3)
+    for _ in range(10):
+        descent.zero_grad()
+        case.theirs(torch, theirs, targets).backward()
+        descent.step()
+        y -= 0.3 * loss(y, target, LENGTHS)[1]
+    for part, expected in zip(parts(case, y, target, LENGTHS, "all")[0], theirs, strict=True):
+        np.testing.assert_allclose(part, expected.detach().numpy(), **tolerances.TRAJECTORY)
+
+
+@EVERY
 def test_agrees_with_differences(rng, case):
     y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
     loss = case.make()
