@@ -20,6 +20,7 @@ class Place:
 
     def __init__(self) -> None:
         self.version = 0
+        self.used = 0  # times that the rows in use changed, of parameters `by_rows`
 
 
 class ParameterStore:
@@ -52,6 +53,7 @@ class ParameterStore:
         self._parts: list[ParameterStore] = []
         self._used: dict[str, Array] = {}  # of parameters whose gradient has rows in use: which, bool
         self._all = np.array([[0, self.size]], np.intp)
+        self._spans: tuple[Any, Array] = (None, self._all)  # those of this place and count
         self._leaves = [(0, self)]  # the stores that are not made of others, with where they begin
 
     @property
@@ -80,11 +82,12 @@ class ParameterStore:
 
     def by_rows(self, name: str) -> None:
         """From now on just those rows of this parameter have a gradient that `use_rows` names."""
-        self._used[name] = np.zeros(self.shapes[name][0], bool)
+        self._used[name] = np.zeros(self.shapes[name][0] + 2, bool)  # with one more at either end
 
     def use_rows(self, name: str, rows: Array) -> None:
         """The gradient of these rows of a parameter is in use until `zero_grad`."""
-        self._used[name][rows] = True
+        self._used[name][1:][rows] = True
+        self.place.used += 1
 
     def spans(self) -> Array:
         """(n, 2), where the parts of the flat vectors begin and end whose gradient is in use.
@@ -93,9 +96,11 @@ class ParameterStore:
         """
         if not any(store._used for _, store in self._leaves):
             return self._all
-        pieces = [piece for start, store in self._leaves for piece in store._own_spans(start)]
-        spans: Array = np.concatenate(pieces)
-        return spans[spans[:, 0] < spans[:, 1]]
+        if self._spans[0] != (self.place, self.place.used):
+            pieces = [piece for start, store in self._leaves for piece in store._own_spans(start)]
+            spans = np.concatenate(pieces)
+            self._spans = (self.place, self.place.used), spans[spans[:, 0] < spans[:, 1]]
+        return self._spans[1]
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -103,6 +108,7 @@ class ParameterStore:
         for _, store in self._leaves:
             for used in store._used.values():
                 used[...] = False
+        self.place.used += 1
 
     def _own_spans(self, start: int) -> Iterator[Array]:
         begin = 0  # of the parameters since the last one by rows
@@ -110,7 +116,7 @@ class ParameterStore:
             if name not in self._used:
                 continue
             yield np.array([[start + begin, start + first]], np.intp)
-            edges = np.flatnonzero(np.diff(self._used[name], prepend=False, append=False))
+            edges = np.flatnonzero(self._used[name][1:] != self._used[name][:-1])
             yield start + first + edges.reshape(-1, 2) * _count(shape[1:])
             begin = stop
         yield np.array([[start + begin, start + self.size]], np.intp)

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -114,6 +115,17 @@ def test_a_full_disk_costs_no_earlier_checkpoint(small_disk):
     assert (folder / "run.ckpt").read_bytes() == kept[0]
     checkpoints.read(folder / "run.ckpt")
     assert {path.name for path in folder.iterdir()} <= {"run.ckpt", "rest"}
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_training(tmp_path):
+    model = tagger()
+    start = model._store.data.copy()
+    for place in (tmp_path / "missing" / "run.ckpt", tmp_path):
+        with pytest.raises(OSError, match=re.escape(str(place))):
+            cylstm.Trainer(model, losses.CrossEntropy()).fit(
+                tagged(), checkpoints=Checkpoints(place), progress=False
+            )
+    np.testing.assert_array_equal(model._store.data, start)
 
 
 def test_a_damaged_checkpoint_or_another_trainings_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from cylstm import _checks
 from cylstm.data import Source, source_of
+from cylstm.files import check_writable
 from cylstm.losses import Loss
 from cylstm.optim import Adam, Optimizer, Schedule
 from cylstm.sequence_layer import SequenceLayer
@@ -161,6 +162,8 @@ class Trainer:
             If a loss or a gradient is not finite; the model keeps the weights from before that update.
         CheckpointError
             If the checkpoint to go on from is damaged, or of another training.
+        OSError
+            If no checkpoint could be written where it is to be.
         """
         data = source_of(train, batch_size)
         held_out = None if validation is None else source_of(validation, batch_size)
@@ -175,6 +178,8 @@ class Trainer:
         saved = Checkpoints(checkpoints) if isinstance(checkpoints, str) else checkpoints
         if resume and saved is None:
             raise ValueError("resume: expected checkpoints to go on from, got none")
+        if saved is not None:
+            check_writable(saved.path)
         run = Run(self.seed, self._identity(data), self.optimizer.lr)
         if resume and saved is not None and saved.path.exists():
             run.restore(saved.path, self.model, self.optimizer, self.schedule)
