@@ -297,6 +297,7 @@ def put(array, index, value):
         (lambda x, y: (x, y[:-1]), "target: expected 20 samples"),
         (lambda x, y: (x[:0], y[:0]), "x: expected at least one sample"),
         (lambda x, y: (x[..., :1], y), r"train: x: expected \(T, B, 2\)"),
+        (lambda x, y: (x, y.repeat(2, axis=1)), r"train: target: expected \(..., 1\), got \(20, 2\)"),
         (lambda x, y: x, r"data: expected a cylstm.data.Source or a tuple \(x, target\)"),
         (lambda x, y: (x.astype(object), y), "expected real numbers, got dtype object"),
     ],
@@ -320,6 +321,19 @@ def test_labels_and_ids_out_of_range_are_refused_before_training():
         trained(fit={"validation": (x, wrong)})
 
 
+def test_targets_of_another_length_are_refused_before_training():
+    x, _ = series(20)
+    model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Linear(3, 1, seed=1))
+    start = model._store.data.copy()
+    for metrics in ((), (lambda y, target: float(y @ target),)):
+        wanted = x[:, : len(metrics) + 8, :1]
+        with pytest.raises(ValueError, match=r"(train: target|validation: ).*"):
+            cylstm.Trainer(model, losses.MSE()).fit(
+                (x, wanted), (x, x[..., :1]), metrics=metrics, progress=False
+            )
+    np.testing.assert_array_equal(model._store.data, start)
+
+
 def test_a_last_minibatch_of_one_sample_works():
     x, y = series(33)
     history = cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(
@@ -336,6 +350,7 @@ def test_a_last_minibatch_of_one_sample_works():
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), "adam"), "optimizer: expected one of cylstm.optim"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), schedule=1), "schedule: expected"),
         (lambda: cylstm.Trainer(cylstm.RNN(2, 3, batch_first=True), losses.MSE()), "loss: expected batch"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE("last")), 'loss: expected steps="all"'),
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), clip_norm=0), "clip_norm: expected"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), truncate=3), "truncate: expected None unless"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE()).fit(series(), patience=2), "patience: expected None"),
@@ -361,3 +376,13 @@ def test_the_history_is_drawn(tmp_path):
     history.plot(tmp_path / "history.png")
     assert (tmp_path / "history.png").read_bytes()[:4] == b"\x89PNG"
     assert "validation=" in repr(history)
+
+
+def test_windows_of_several_horizons_and_columns_are_learnt():
+    t = np.arange(300)
+    series = np.stack([np.sin(t / 5), np.cos(t / 7), np.ones(300)], axis=1)
+    train, validation = data.Windows(series, 20, horizon=3, targets=[0, 1]).split(validation=0.2)
+    layers = cylstm.GRU(3, 12, seed=0), cylstm.Pooling("last"), cylstm.Linear(12, 6, seed=1)
+    trainer = cylstm.Trainer(cylstm.Sequential(*layers), losses.MSE(), optim.Adam(0.02), seed=0)
+    history = trainer.fit(train, validation, epochs=15, metrics=("mae",), progress=False)
+    assert history.epochs[-1]["validation"] < 0.05 * history.epochs[0]["validation"]

@@ -46,7 +46,7 @@ def test_every_window_comes_once_with_what_follows_it(n, I, length, horizon, str
 def test_windows_are_views_of_the_series():
     series = np.zeros((1000, 3))
     windows = Windows(series, 100, 10, [1, 2])
-    for view in (windows.x, windows.y, windows.targets, windows.series):
+    for view in (windows.x, windows.y, windows.series):
         assert np.shares_memory(view, series)
     assert not np.shares_memory(next(windows.epoch()).x, series)
     assert not windows.x.flags.writeable

@@ -97,8 +97,8 @@ class Windows(Source):
 
     @property
     def targets(self) -> Array:
-        """All targets, (windows, horizon, V), a view."""
-        return self.y
+        """All targets as minibatches hold them, (windows, horizon * V), a copy."""
+        return self.y.reshape(len(self.y), -1)
 
     def check(self) -> None:
         """Raise ValueError for NaN or infinity in the series."""

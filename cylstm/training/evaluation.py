@@ -1,6 +1,7 @@
 """Losses and metrics over data, and whether data can be learnt from at all."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,17 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        return _evaluated(model, loss, source, measures)
+        return _evaluated(model, loss, source.epoch(), measures)
     finally:
         model.training = training
 
 
 def _evaluated(
-    model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
+    model: SequenceLayer, loss: Loss, batches: Iterable[Minibatch], measures: Mapping[str, Metric]
 ) -> dict[str, float]:
     sums, state = dict.fromkeys(measures, 0.0), None
     total = counted = rows = 0.0
-    for batch in source.epoch():
+    for batch in batches:
         y, state = gradients.outputs(model, batch, state if batch.continues else None)
         value, _ = gradients.loss_of(model, loss, y, batch)
         total += value * loss.counted
@@ -47,8 +48,10 @@ def _evaluated(
     return {"loss": total / max(1e-300, counted)} | {name: s / max(1, rows) for name, s in sums.items()}
 
 
-def check_data(name: str, model: SequenceLayer, loss: Loss, source: Source) -> None:
-    """Refuse what would fail in the middle of a training."""
+def check_data(
+    name: str, model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
+) -> None:
+    """Refuse what would fail in the middle of a training: all values, and the first minibatch's shapes."""
     if not len(source):
         raise ValueError(f"{name}: expected at least one minibatch, got none")
     try:
@@ -57,7 +60,7 @@ def check_data(name: str, model: SequenceLayer, loss: Loss, source: Source) -> N
         _check_indices(model, source)
         training, model.training = model.training, False
         try:
-            gradients.outputs(model, gradients.cut(next(source.epoch()), 0, 1, False), None)
+            _evaluated(model, loss, itertools.islice(source.epoch(), 1), measures)
         finally:
             model.training = training
     except (ValueError, TypeError) as error:

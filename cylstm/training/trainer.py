@@ -90,6 +90,8 @@ class Trainer:
                 f"loss: expected batch_first={bool(model.batch_first)}, as the model has, "
                 f"got {loss.batch_first}"
             )
+        if model.pools and loss.steps == "last":
+            raise ValueError('loss: expected steps="all" for a model that pools over time, got "last"')
         self.schedule = schedule
         self.clip_norm = None if clip_norm is None else _checks.above("clip_norm", clip_norm, 0)
         self.clip_value = None if clip_value is None else _checks.above("clip_value", clip_value, 0)
@@ -167,12 +169,12 @@ class Trainer:
         """
         data = source_of(train, batch_size)
         held_out = None if validation is None else source_of(validation, batch_size)
-        evaluation.check_data("train", self.model, self.loss, data)
+        measures = dict(map(metric_of, _named(metrics)))
+        evaluation.check_data("train", self.model, self.loss, data, {})
         if held_out is not None:
-            evaluation.check_data("validation", self.model, self.loss, held_out)
+            evaluation.check_data("validation", self.model, self.loss, held_out, measures)
         elif patience is not None:
             raise ValueError("patience: expected None without validation data, got a number")
-        measures = dict(map(metric_of, _named(metrics)))
         patience = None if patience is None else _checks.positive("patience", patience)
         epochs = _checks.natural("epochs", epochs)
         saved = Checkpoints(checkpoints) if isinstance(checkpoints, str) else checkpoints
@@ -207,9 +209,8 @@ class Trainer:
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
     ) -> dict[str, float]:
         """The mean loss, as `loss`, and the metrics by name, over data in the mode of `eval()`."""
-        source = source_of(data, batch_size)
-        evaluation.check_data("data", self.model, self.loss, source)
-        measures = dict(map(metric_of, _named(metrics)))
+        source, measures = source_of(data, batch_size), dict(map(metric_of, _named(metrics)))
+        evaluation.check_data("data", self.model, self.loss, source, measures)
         return evaluation.evaluate(self.model, self.loss, source, measures)
 
     def _identity(self, data: Source) -> dict[str, Any]:
