@@ -38,6 +38,7 @@ class Loss:
 
     steps: Steps = "all"
     batch_first: bool = False
+    of_sequences = False  # whether a target belongs to a whole sequence, whatever `steps` says
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         """Register a class that can be built, under its name."""

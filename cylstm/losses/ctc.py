@@ -46,6 +46,8 @@ class CTC(Loss):
     (True, 1.0)
     """
 
+    of_sequences = True
+
     def __init__(self, blank: int = 0, zero_infinity: bool = False, batch_first: bool = False) -> None:
         super().__init__("all", batch_first)
         self.blank, self.zero_infinity = _checks.natural("blank", blank), bool(zero_infinity)

@@ -179,6 +179,10 @@ class ReduceOnPlateau(Schedule):
     def __init__(self, gamma: float = 0.1, patience: int = 10, threshold: float = 1e-4) -> None:
         self.gamma, self.patience = _checks.above("gamma", gamma, 0), _checks.natural("patience", patience)
         self.threshold = _checks.number("threshold", threshold, 0, 1)
+        self.begin(0)
+
+    def begin(self, total: int) -> None:
+        """Forget what was seen."""
         self._state: dict[str, Any] = {"best": None, "waited": 0, "factor": 1.0}
 
     def observe(self, loss: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.data.source import Minibatch, Source
+from cylstm.data.tokens import TokenStream
 from cylstm.layers.embedding import Embedding
 from cylstm.losses import Loss
 from cylstm.sequence_layer import SequenceLayer
@@ -41,10 +42,12 @@ def _evaluated(
         counted += loss.counted
         if not measures:
             continue
-        y_rows, target = _real_rows(model, loss, y, batch)
+        y_rows, target = _counted(loss, *_real_rows(model, loss, y, batch))
         rows += len(y_rows)
+        if not len(y_rows):
+            continue
         for name, measure in measures.items():
-            sums[name] += measure(y_rows, target) * len(y_rows)
+            sums[name] += float(measure(y_rows, target)) * len(y_rows)
     return {"loss": total / max(1e-300, counted)} | {name: s / max(1, rows) for name, s in sums.items()}
 
 
@@ -56,6 +59,8 @@ def check_data(
         raise ValueError(f"{name}: expected at least one minibatch, got none")
     try:
         source.check()
+        if isinstance(source, TokenStream) and not model.causal:
+            raise ValueError("model: expected one that reads forward only for a stream, whose state goes on")
         loss.check(source.targets, model.output_size)
         _check_indices(model, source)
         training, model.training = model.training, False
@@ -75,6 +80,14 @@ def _check_indices(model: SequenceLayer, source: Source) -> None:
         largest = int(batch.x.max(initial=0))
         if largest >= first.num_embeddings:
             raise ValueError(f"x: expected indices from 0 to {first.num_embeddings - 1}, got {largest}")
+
+
+def _counted(loss: Loss, y: Array, target: Any) -> tuple[Array, Any]:
+    """Without the rows whose label the loss ignores."""
+    ignored = getattr(loss, "ignore_index", None)
+    if ignored is None or not isinstance(target, np.ndarray) or target.ndim != 1:
+        return y, target
+    return y[target != ignored], target[target != ignored]
 
 
 def _real_rows(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tuple[Array, Any]:

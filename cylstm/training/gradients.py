@@ -39,7 +39,7 @@ def loss_of(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tup
 
 def per_step(model: SequenceLayer, loss: Loss) -> bool:
     """Whether every step has a target of its own, where targets come as an array."""
-    return loss.steps == "all" and not model.pools
+    return loss.steps == "all" and not model.pools and not loss.of_sequences
 
 
 def gradient(

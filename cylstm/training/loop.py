@@ -1,6 +1,7 @@
 """The loop of a training: epochs of minibatches, updates, validation, checkpoints."""
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -69,6 +70,7 @@ class Loop:
     def _minibatches(self, interrupted: Callable[[], bool], bar: Any) -> bool:
         """The rest of an epoch; returns whether it was finished."""
         run, began = self.run, time.perf_counter()
+        self.trainer.model.train()  # a callback may have changed the mode
         run.begin_epoch()
         batches = prefetch(self.data.epoch(run.rng, start=run.batch))
         with contextlib.closing(batches):
@@ -113,8 +115,9 @@ class Loop:
         norm = gradients.check_finite(model, value, where)
         run.sums["loss"] += value * counted
         run.sums["counted"] += counted
+        run.value = value / group + (run.value if run.batch > first else 0.0)
         if run.batch - first + 1 == group:
-            self._update(value, norm)
+            self._update(run.value, norm)
 
     def _update(self, value: float, norm: float) -> None:
         trainer, run = self.trainer, self.run
@@ -141,6 +144,10 @@ class Loop:
             found = evaluation.evaluate(trainer.model, trainer.loss, self.held_out, self.measures)
             monitored = record["validation"] = found.pop("loss")
             record |= found
+            if not math.isfinite(monitored):
+                raise gradients.NonFiniteError(
+                    f"epoch {run.epoch + 1}: the validation loss is {monitored}; look at the validation data"
+                )
             self._keep_best(monitored)
         record |= {
             "lr": trainer.optimizer.lr,
@@ -153,7 +160,8 @@ class Loop:
             trainer.schedule.observe(monitored)
         if self.patience is not None and run.waited >= self.patience:
             run.history.stopped = "early"
-        if any([callback(trainer, record) is True for callback in self.callbacks]):
+        answers = [callback(trainer, dict(record)) for callback in self.callbacks]
+        if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
             run.history.stopped = "callback"
         return {name: record[name] for name in ("loss", "validation", *self.measures) if name in record}
 

@@ -31,6 +31,7 @@ class Run:
         self.identity, self.lr = identity, lr
         self.order: Any = None  # the generator's state before this epoch's order was drawn
         self.epoch = self.batch = self.steps = 0
+        self.value = 0.0  # mean loss of the minibatches of this group
         self.state: Any = None  # carried from one minibatch to the next
         self.sums = {"loss": 0.0, "counted": 0.0, "grad_norm": 0.0, "updates": 0.0, "seconds": 0.0}
         self.waited = 0

@@ -1,6 +1,7 @@
 """`Trainer`: epochs, validation, early stopping, checkpoints."""
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints
 from cylstm.training.history import History
 from cylstm.training.loop import Callback, Loop
-from cylstm.training.metrics import Metric, metric_of
+from cylstm.training.metrics import Metric, named
 from cylstm.training.run import Run
 
 
@@ -122,7 +123,7 @@ class Trainer:
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
         patience: int | None = None,
         callbacks: Sequence[Callback] = (),
-        checkpoints: Checkpoints | str | None = None,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
         resume: bool = False,
         progress: bool = True,
     ) -> History:
@@ -167,9 +168,9 @@ class Trainer:
         OSError
             If no checkpoint could be written where it is to be.
         """
-        data = source_of(train, batch_size)
-        held_out = None if validation is None else source_of(validation, batch_size)
-        measures = dict(map(metric_of, _named(metrics)))
+        data = self._source_of(train, batch_size)
+        held_out = None if validation is None else self._source_of(validation, batch_size)
+        measures = named(metrics)
         evaluation.check_data("train", self.model, self.loss, data, {})
         if held_out is not None:
             evaluation.check_data("validation", self.model, self.loss, held_out, measures)
@@ -177,17 +178,19 @@ class Trainer:
             raise ValueError("patience: expected None without validation data, got a number")
         patience = None if patience is None else _checks.positive("patience", patience)
         epochs = _checks.natural("epochs", epochs)
-        saved = Checkpoints(checkpoints) if isinstance(checkpoints, str) else checkpoints
+        saved = checkpoints
+        if saved is not None and not isinstance(saved, Checkpoints):
+            saved = Checkpoints(saved)
         if resume and saved is None:
             raise ValueError("resume: expected checkpoints to go on from, got none")
         if saved is not None:
             check_writable(saved.path)
-        run = Run(self.seed, self._identity(data), self.optimizer.lr)
-        if resume and saved is not None and saved.path.exists():
-            run.restore(saved.path, self.model, self.optimizer, self.schedule)
         if self.schedule:
             updates = -(-len(data) // self.accumulate)
             self.schedule.begin(epochs * (updates if self.schedule.per == "step" else 1))
+        run = Run(self.seed, self._identity(data), self.optimizer.lr)
+        if resume and saved is not None and saved.path.exists():
+            run.restore(saved.path, self.model, self.optimizer, self.schedule)
         self.model.train()
         loop = Loop(self, run, data, held_out, measures, patience, callbacks, saved)
         with contextlib.ExitStack() as stack:
@@ -209,15 +212,22 @@ class Trainer:
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
     ) -> dict[str, float]:
         """The mean loss, as `loss`, and the metrics by name, over data in the mode of `eval()`."""
-        source, measures = source_of(data, batch_size), dict(map(metric_of, _named(metrics)))
+        source, measures = self._source_of(data, batch_size), named(metrics)
         evaluation.check_data("data", self.model, self.loss, source, measures)
         return evaluation.evaluate(self.model, self.loss, source, measures)
+
+    def _source_of(self, data: Any, batch_size: int) -> Source:
+        """A tuple's targets belong to steps or sequences as the model and the loss say, not as they look."""
+        of_steps = gradients.per_step(self.model, self.loss)
+        return source_of(data, batch_size, target_per="step" if of_steps else "sequence")
 
     def _identity(self, data: Source) -> dict[str, Any]:
         return {
             "model": {"type": type(self.model).__name__, **self.model.config},
             "loss": {"type": type(self.loss).__name__, **self.loss.config},
             "optimizer": type(self.optimizer).__name__,
+            "schedule": type(self.schedule).__name__,
+            "seed": self.seed,
             "minibatches": len(data),
             "accumulate": self.accumulate,
             "truncate": self.truncate,
@@ -227,7 +237,3 @@ class Trainer:
 def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected {words}, got {type(value).__name__}")
-
-
-def _named(metrics: Any) -> list[Any]:
-    return list(metrics.items()) if isinstance(metrics, Mapping) else list(metrics)
