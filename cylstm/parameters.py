@@ -54,7 +54,8 @@ class ParameterStore:
         self._used: dict[str, Array] = {}  # of parameters whose gradient has rows in use: which, bool
         self._all = np.array([[0, self.size]], np.intp)
         self._spans: tuple[Any, Array] = (None, self._all)  # those of this place and count
-        self._leaves = [(0, self)]  # the stores that are not made of others, with where they begin
+        # The stores that are not made of others, and where they begin, if it is made of others.
+        self._below: list[tuple[int, ParameterStore]] = []
 
     @property
     def version(self) -> int:
@@ -94,10 +95,10 @@ class ParameterStore:
 
         All of them, but for parameters `by_rows`: their other rows have a gradient of 0 and stay as they are.
         """
-        if not any(store._used for _, store in self._leaves):
+        if not any(store._used for _, store in self._leaves()):
             return self._all
         if self._spans[0] != (self.place, self.place.used):
-            pieces = [piece for start, store in self._leaves for piece in store._own_spans(start)]
+            pieces = [piece for start, store in self._leaves() for piece in store._own_spans(start)]
             spans = np.concatenate(pieces)
             self._spans = (self.place, self.place.used), spans[spans[:, 0] < spans[:, 1]]
         return self._spans[1]
@@ -105,10 +106,13 @@ class ParameterStore:
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         _optim.scale(self.grad, self.spans(), 0)
-        for _, store in self._leaves:
+        for _, store in self._leaves():
             for used in store._used.values():
                 used[...] = False
         self.place.used += 1
+
+    def _leaves(self) -> "list[tuple[int, ParameterStore]]":
+        return self._below or [(0, self)]  # itself is not kept: a cycle would outlive its model
 
     def _own_spans(self, start: int) -> Iterator[Array]:
         begin = 0  # of the parameters since the last one by rows
@@ -158,10 +162,10 @@ class ParameterStore:
         joined = cls(shapes, dtypes.pop())
         joined._parts = stores
         starts = itertools.accumulate((store.size for store in stores), initial=0)
-        joined._leaves = [
+        joined._below = [
             (start + inner, leaf)
             for start, store in zip(starts, stores, strict=False)
-            for inner, leaf in store._leaves
+            for inner, leaf in store._leaves()
         ]
         joined.data[...] = np.concatenate([part.data for part in joined._parts])
         joined.grad[...] = np.concatenate([part.grad for part in joined._parts])
