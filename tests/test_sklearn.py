@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from cylstm._engine import isa
 from cylstm.sklearn import Forecaster, SequenceClassifier, SequenceRegressor
 
 SMALL = {"hidden_size": 16, "epochs": 20, "learning_rate": 0.02, "n_jobs": 1, "random_state": 0}
@@ -60,6 +61,11 @@ def noisy_sine(n, seed=0):
 
 def same_bits(a, b):
     return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def assert_same_in_any_batch(a, b):
+    """To the bit; but BLAS cuts its float32 sums by sizes, and forecasts here are of size 0.1 to 10."""
+    np.testing.assert_allclose(a, b, rtol=0 if isa.path() == "packed" else 1e-5)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
@@ -127,7 +133,7 @@ def test_data_frames_name_their_columns():
     assert regressor.fit(parts, [0.0, 1.0, 2.0]).predict(parts).shape == (3,)
     assert not hasattr(regressor, "feature_names_in_")
     forecaster = Forecaster(**SERIES).fit(table)
-    assert same_bits(forecaster.predict(table), forecaster.predict([table])[0])
+    assert_same_in_any_batch(forecaster.predict(table), forecaster.predict([table])[0])
     assert Forecaster(**SERIES).fit(table["a"]).predict(table["a"]).shape == (2,)
 
 
@@ -216,7 +222,7 @@ def test_a_forecaster_beats_persistence_and_its_interval_holds_what_it_should():
     quantiles = forecaster.predict_quantiles(before[0])
     assert quantiles.shape == (h, 3)
     assert (np.diff(quantiles) >= 0).all()
-    assert same_bits(quantiles[:, 1].copy(), forecasts[0].copy())
+    assert_same_in_any_batch(quantiles[:, 1], forecasts[0])
     mean = Forecaster(h, window=W, quantiles=None, **options).fit(series[:500])
     assert np.sqrt(np.mean((mean.predict(list(before)) - after) ** 2)) < 0.26
     assert not hasattr(mean, "predict_interval")
@@ -229,7 +235,7 @@ def test_score_is_r2_of_forecasts_from_whole_windows():
     forecasts = np.stack([forecaster.predict(series[:end]) for end in ends])
     true = np.stack([series[end : end + 2] for end in ends])
     expected = r2_score(true.reshape(51, -1), forecasts.reshape(51, -1))
-    assert forecaster.score(series) == pytest.approx(expected, rel=1e-9)
+    assert forecaster.score(series) == pytest.approx(expected, rel=1e-6)
 
 
 def test_several_channels_and_several_series():
@@ -238,9 +244,9 @@ def test_several_channels_and_several_series():
     together = forecaster.predict(parts)
     assert together.shape == (3, 2, 2)
     for part, ahead in zip(parts, together, strict=True):
-        assert same_bits(forecaster.predict(part), ahead.copy())
+        assert_same_in_any_batch(forecaster.predict(part), ahead)
     cube = np.stack([part[-50:] for part in parts])
-    assert same_bits(forecaster.predict(cube), forecaster.predict(list(cube)))
+    assert_same_in_any_batch(forecaster.predict(cube), forecaster.predict(list(cube)))
     drift = forecaster.predict(parts[0])[:, 1] - parts[0][-1, 1]
     np.testing.assert_allclose(drift, [1 / 9, 2 / 9], rtol=0.2)
 
@@ -259,7 +265,7 @@ def test_covariates_help_when_the_series_depends_on_them(rng):
         search = GridSearchCV(routed, {"epochs": [15]}, cv=TimeSeriesSplit(2)).fit(sales, covariates=price)
     assert search.best_score_ > 0.8
     several = forecaster.predict([sales[:450], sales[:300]], [price[:452], price[:302]])
-    assert same_bits(several[0].copy(), ahead)
+    assert_same_in_any_batch(several[0], ahead)
 
 
 def test_searches_and_pipelines():
@@ -300,6 +306,15 @@ def test_errors_say_what_was_expected():
         (lambda: small.fit(X, y[:-1]), "inconsistent numbers of samples"),
         (lambda: small.fit(X, ["a"] * 12), "y: expected at least two classes, got 1 class"),
         (lambda: clone(small).set_params(cell="lst").fit(X, y), "cell: expected one of lstm, gru, rnn"),
+        (
+            lambda: clone(small).set_params(pooling="sum").fit(X, y),
+            "pooling: expected one of last, mean, max",
+        ),
+        (lambda: clone(small).set_params(learning_rate=-1).fit(X, y), r"learning_rate: .* got -1"),
+        (
+            lambda: clone(small).set_params(validation_fraction=0.1).fit(X, y),
+            "validation_fraction: .*pass None",
+        ),
         (lambda: clone(small).set_params(epochs=0).fit(X, y), "epochs: expected a positive int, got 0"),
         (
             lambda: clone(small).set_params(validation_fraction=1).fit(X, y),

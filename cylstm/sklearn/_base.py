@@ -1,6 +1,6 @@
 """What all estimators share: the network, its training and its outputs."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from joblib.parallel import get_active_backend
@@ -13,7 +13,7 @@ from cylstm.data import Arrays, StandardScaler
 from cylstm.init import initialize
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.linear import Linear
-from cylstm.layers.pooling import Pooling
+from cylstm.layers.pooling import How, Pooling
 from cylstm.layers.sequential import Sequential
 from cylstm.losses import Loss
 from cylstm.optim import AdamW, CosineDecay, Schedule
@@ -71,11 +71,13 @@ class NetworkEstimator(BaseEstimator):
         raise NotImplementedError
 
     def _begin(
-        self, scalers: dict[str, StandardScaler], outputs: int, pooling: Any, bidirectional: bool
+        self, scalers: dict[str, StandardScaler], outputs: int, pooling: How, bidirectional: bool
     ) -> None:
         """A new network, whose outputs are 0 for any sequence until it has learnt."""
         if self.cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {self.cell!r}")
+        if pooling not in get_args(How):
+            raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {pooling!r}")
         features = len(scalers["x"].config["offset"])
         recurrent = CELLS[self.cell](
             features,
@@ -93,7 +95,7 @@ class NetworkEstimator(BaseEstimator):
             recurrent, Pooling(pooling), Dropout(self.dropout, seed=self._seed()), linear
         )
         self.model_.scalers.update(scalers)
-        self._optimizer = AdamW(self.learning_rate)
+        self._optimizer = AdamW(self._rate())
 
     def _seed(self) -> int:
         """The next one that follows from `random_state`."""
@@ -101,6 +103,9 @@ class NetworkEstimator(BaseEstimator):
 
     def _reset_random(self) -> None:
         self._random = check_random_state(self.random_state)
+
+    def _rate(self) -> float:
+        return _checks.number("learning_rate", self.learning_rate, 0)
 
     def _share(self) -> float:
         """The share of the data that is held out; 0 for none."""
@@ -114,7 +119,7 @@ class NetworkEstimator(BaseEstimator):
     def _train(
         self, train: Samples, held_out: Samples | None, epochs: int, schedule: Schedule | None = None
     ) -> None:
-        self._optimizer.lr = _checks.number("learning_rate", self.learning_rate, 0)
+        self._optimizer.lr = self._rate()
         trainer = Trainer(
             self.model_,
             self._loss(),

@@ -1,7 +1,7 @@
 """What the classifier and the regressor share: sequences with one target each."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from cylstm.data import StandardScaler
+from cylstm.layers.pooling import How
 from cylstm.sklearn import _inputs
 from cylstm.sklearn._base import Cell, NetworkEstimator, Samples
 from cylstm.sklearn._inputs import Sequences
@@ -30,7 +31,7 @@ class SequenceEstimator(NetworkEstimator):
         hidden_size: int = 64,
         num_layers: int = 1,
         bidirectional: bool = True,
-        pooling: Literal["mean", "last", "max"] = "mean",
+        pooling: How = "mean",
         dropout: float = 0.1,
         epochs: int = 50,
         batch_size: int = 32,
@@ -139,9 +140,12 @@ class SequenceEstimator(NetworkEstimator):
         share = self._share()
         if not share:
             return (x, y), None
-        parts = train_test_split(
-            np.arange(len(y)), test_size=share, stratify=self._strata(y), random_state=self._random
-        )
+        try:
+            parts = train_test_split(
+                np.arange(len(y)), test_size=share, stratify=self._strata(y), random_state=self._random
+            )
+        except ValueError as error:
+            raise ValueError(f"validation_fraction: {error}; pass None to hold out no samples") from error
         train, held_out = ((_chosen(x, part), y[part]) for part in parts)
         return train, held_out
 
