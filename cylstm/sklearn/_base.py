@@ -1,0 +1,163 @@
+"""What all estimators share: the network, its training and its outputs."""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from joblib.parallel import get_active_backend
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from cylstm import _checks
+from cylstm.data import Arrays, StandardScaler
+from cylstm.init import initialize
+from cylstm.layers.dropout import Dropout
+from cylstm.layers.linear import Linear
+from cylstm.layers.pooling import How, Pooling
+from cylstm.layers.sequential import Sequential
+from cylstm.losses import Loss
+from cylstm.optim import AdamW, CosineDecay, Schedule
+from cylstm.rnn import GRU, LSTM, RNN
+from cylstm.sklearn._inputs import Sequences
+from cylstm.threads import get_num_threads, of_call, usable_cpus
+from cylstm.training import Trainer, gradients
+
+Array = NDArray[Any]
+Cell = Literal["lstm", "gru", "rnn"]
+Samples = tuple[Sequences, Array]  # with their targets (n, ...)
+CELLS: dict[str, type[LSTM | GRU | RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+AT_ONCE = 256  # sequences in a batch of a prediction
+
+
+class NetworkEstimator(BaseEstimator):
+    """A recurrent network that says one row of numbers about each sequence.
+
+    A subclass lists all parameters in its own constructor, for scikit-learn reads them there, and gives
+    `_loss()`.
+    """
+
+    def __init__(
+        self,
+        *,
+        cell: Cell,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        validation_fraction: float | None,
+        patience: int,
+        clip_norm: float | None,
+        random_state: Any,
+        n_jobs: int | None,
+        verbose: bool,
+    ) -> None:
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.clip_norm = clip_norm
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _loss(self) -> Loss:
+        raise NotImplementedError
+
+    def _begin(
+        self, scalers: dict[str, StandardScaler], outputs: int, pooling: How, bidirectional: bool
+    ) -> None:
+        """A new network, whose outputs are 0 for any sequence until it has learnt."""
+        if self.cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {self.cell!r}")
+        if pooling not in get_args(How):
+            raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {pooling!r}")
+        features = len(scalers["x"].config["offset"])
+        recurrent = CELLS[self.cell](
+            features,
+            self.hidden_size,
+            self.num_layers,
+            batch_first=True,
+            dropout=self.dropout,
+            bidirectional=bidirectional,
+            seed=self._seed(),
+        )
+        initialize(recurrent, seed=self._seed())
+        linear = Linear(recurrent.output_size, outputs)
+        linear.load_state_dict({name: 0 * value for name, value in linear.state_dict().items()})
+        self.model_ = Sequential(
+            recurrent, Pooling(pooling), Dropout(self.dropout, seed=self._seed()), linear
+        )
+        self.model_.scalers.update(scalers)
+        self._optimizer = AdamW(self._rate())
+
+    def _seed(self) -> int:
+        """The next one that follows from `random_state`."""
+        return int(self._random.randint(2**31 - 1))
+
+    def _reset_random(self) -> None:
+        self._random = check_random_state(self.random_state)
+
+    def _rate(self) -> float:
+        return _checks.number("learning_rate", self.learning_rate, 0)
+
+    def _share(self) -> float:
+        """The share of the data that is held out; 0 for none."""
+        fraction = self.validation_fraction
+        return 0.0 if fraction is None else _checks.number("validation_fraction", fraction, 0, 1)
+
+    def _train_all(self, train: Samples, held_out: Samples | None) -> None:
+        """All epochs, the learning rate falling to 0."""
+        self._train(train, held_out, _checks.positive("epochs", self.epochs), CosineDecay())
+
+    def _train(
+        self, train: Samples, held_out: Samples | None, epochs: int, schedule: Schedule | None = None
+    ) -> None:
+        self._optimizer.lr = self._rate()
+        trainer = Trainer(
+            self.model_,
+            self._loss(),
+            self._optimizer,
+            schedule=schedule,
+            clip_norm=self.clip_norm,
+            seed=self._seed(),
+            threads=self._threads(),
+        )
+        self.history_ = trainer.fit(
+            self._source(train),
+            None if held_out is None else self._source(held_out),
+            epochs,
+            patience=None if held_out is None else self.patience,
+            progress=bool(self.verbose),
+        )
+
+    def _source(self, samples: Samples) -> Arrays:
+        return Arrays(*samples, self.batch_size, target_per="sequence")
+
+    def _outputs(self, x: Sequences) -> Array:
+        """The network's outputs (n, V) in float64, for scaled sequences."""
+        source = Arrays(x, np.zeros(len(x)), AT_ONCE, target_per="sequence")
+        with of_call(self._threads()):
+            parts = [gradients.outputs(self.model_, batch, None)[0] for batch in source.epoch()]
+        return np.concatenate(parts).astype(np.float64)
+
+    def _scaled(self, x: Sequences) -> Sequences:
+        scaled = self.model_.scalers["x"].transform(x)
+        if isinstance(scaled, list):
+            return [part.astype(np.float32, copy=False) for part in scaled]
+        result: Array = scaled.astype(np.float32, copy=False)
+        return result
+
+    def _threads(self) -> int:
+        """As `n_jobs` says: below 0 counted from all CPUs, -1; None is 1 in a worker of joblib."""
+        if self.n_jobs is None:
+            return 1 if getattr(get_active_backend()[0], "nesting_level", 0) else get_num_threads()
+        if self.n_jobs < 0:
+            return max(1, usable_cpus() + 1 + self.n_jobs)
+        return _checks.positive("n_jobs", self.n_jobs)

@@ -1,0 +1,103 @@
+"""What callers pass as series, one or several, with covariates."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from cylstm import _checks
+from cylstm.data import _inputs as arrays
+from cylstm.losses import Quantile
+from cylstm.sklearn import _inputs
+
+Array = NDArray[Any]
+
+
+class Shape(NamedTuple):
+    """What a forecaster's network was made for; the parameters may be set anew later."""
+
+    horizon: int
+    window: int
+    channels: int
+    covariates: int
+    quantiles: tuple[float, ...]  # none for the mean
+
+    @classmethod
+    def of(cls, horizon: Any, window: Any, channels: int, covariates: int, quantiles: Any) -> "Shape":
+        """From parameters of a caller, checked."""
+        horizon, window = _checks.positive("horizon", horizon), _checks.positive("window", window)
+        if quantiles is None:
+            return cls(horizon, window, channels, covariates, ())
+        levels = Quantile(quantiles).quantiles
+        if 0.5 not in levels or sorted(set(levels)) != list(levels):
+            raise ValueError(f"quantiles: expected ascending numbers with 0.5, got {quantiles!r}")
+        return cls(horizon, window, channels, covariates, levels)
+
+
+class Series(NamedTuple):
+    """Series in float64, and the form in which they came."""
+
+    parts: list[Array]  # (n_i, channels)
+    several: bool
+    vectors: bool  # without an axis for channels
+
+    def formed(self, forecasts: Array) -> Array:
+        """Forecasts (series, horizon, channels, ...) in that form."""
+        forecasts = forecasts[:, :, 0] if self.vectors else forecasts
+        return forecasts if self.several else forecasts[0]
+
+
+def series_of(estimator: Any, X: Any, reset: bool) -> Series:
+    """(n, channels), (n,), or several of them; their channels are checked, or noted with reset."""
+    if isinstance(X, (list, tuple)) and not _inputs.is_list(X):
+        X = np.asarray(X)
+    axes = getattr(X, "ndim", 2)
+    if _inputs.is_list(X):
+        vectors = np.ndim(X[0]) == 1
+        series = Series(_inputs.listed("X", X), True, vectors)
+    elif axes == 3:
+        series = Series(list(_inputs.solid(estimator, X)), True, False)
+    elif axes == 1 and (reset or estimator.n_features_in_ == 1):
+        vector = check_array(X, ensure_2d=False, estimator=estimator, input_name="X")
+        series = Series([vector[:, None]], False, True)
+    else:
+        series = Series([validate_data(estimator, X, reset=reset)], False, False)
+        return series._replace(parts=[series.parts[0].astype(np.float64)])
+    channels = series.parts[0].shape[1]
+    if reset:
+        _inputs.note_channels(estimator, channels)
+    elif channels != estimator.n_features_in_:
+        raise ValueError(
+            f"X: expected series of {estimator.n_features_in_} channels, as {type(estimator).__name__} was "
+            f"fitted with, got {channels}"
+        )
+    return series._replace(parts=[part.astype(np.float64) for part in series.parts])
+
+
+def covariates_of(covariates: Any, series: Series, ahead: int, columns: int | None) -> list[Array | None]:
+    """For each series (n_i + ahead, K) with K columns, if that is known already; or None for each."""
+    if covariates is None:
+        if columns:
+            raise ValueError(f"covariates: expected {columns} columns, as in fit, got None")
+        return [None] * len(series.parts)
+    if columns == 0:
+        raise ValueError("covariates: expected None, as in fit, got some")
+    given = list(covariates) if series.several else [covariates]
+    if len(given) != len(series.parts):
+        raise ValueError(f"covariates: expected those of {len(series.parts)} series, got {len(given)}")
+    found: list[Array | None] = []
+    for i, (value, part) in enumerate(zip(given, series.parts, strict=True)):
+        name = f"covariates[{i}]" if series.several else "covariates"
+        array = arrays.array_of(name, value)
+        array = array[:, None] if array.ndim == 1 else array
+        columns = columns or array.shape[-1]
+        if array.shape != (len(part) + ahead, columns):
+            rows = f"{len(part)} rows of X" + (f" and {ahead} after them" if ahead else "")
+            raise ValueError(
+                f"{name}: expected {(len(part) + ahead, columns)}, for the {rows}, got {array.shape}"
+            )
+        arrays.check_finite(name, array, "row, column")
+        found.append(array.astype(np.float64))
+    return found
