@@ -59,3 +59,13 @@ def test_memory_is_that_of_one_segment():
         cylstm.Trainer(model, losses.MSE(), segments=option).fit((x, x[..., :1]), epochs=1, progress=False)
         sizes[T, option] = sum(part.arena._block.nbytes for part in model._kept.workspaces)
     assert sizes[400, "auto"] == sizes[20, None] < sizes[400, None] / 5
+
+
+def test_a_state_carried_between_ragged_pieces_stands_by_its_sequence():
+    """Truncation carries a state into segments, which stand by length: in the caller's order again."""
+    results = []
+    for option in (None, 2):
+        model, history = trained(truncate=5, segments=option)
+        results.append((model._store.data, history.steps))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]

@@ -79,6 +79,8 @@ def _gradient_in_segments(
     order = None if batch.lengths is None else np.argsort(-batch.lengths, kind="stable")
     starts = range(0, len(batch.x), steps)
     pieces = [_sorted(cut(batch, t, t + steps, False), order) for t in starts]
+    if order is not None:
+        state = _map(state, lambda array: array[:, order])
     B, T = batch.x.shape[1], len(batch.x)
     y = np.empty((B, T, model.output_size) if model.batch_first else (T, B, model.output_size), model.dtype)
     by_time = y.swapaxes(0, 1) if model.batch_first else y
