@@ -105,6 +105,15 @@ def test_truncation_makes_an_update_a_piece_and_carries_the_state():
     assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
 
 
+def test_a_schedule_lasts_as_long_as_a_truncated_training():
+    x, _ = series(12, T=10)
+    model = cylstm.Sequential(cylstm.GRU(2, 4, seed=0), cylstm.Linear(4, 2, seed=1))
+    trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(1.0), schedule=optim.CosineDecay(), truncate=4)
+    history = trainer.fit((x, x), epochs=4, batch_size=6, progress=False)  # 2 minibatches of 3 pieces
+    expected = [(1 + np.cos(np.pi * n / 8)) / 2 for n in range(8)]
+    np.testing.assert_allclose(history.steps["lr"], np.repeat(expected, 3), rtol=1e-12)
+
+
 def test_early_stopping_restores_the_best_weights():
     x, y = series(60)
     noise = np.random.default_rng(5).standard_normal((20, 1))  # nothing to be learnt

@@ -19,13 +19,13 @@ Array = NDArray[Any]
 
 
 def evaluate(
-    model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
+    model: SequenceLayer, loss: Loss, batches: Iterable[Minibatch], measures: Mapping[str, Metric]
 ) -> dict[str, float]:
     """The mean loss, as `loss`, and the metrics by name, in the mode of `eval()`."""
     training = model.training
     model.eval()
     try:
-        return _evaluated(model, loss, source.epoch(), measures)
+        return _evaluated(model, loss, batches, measures)
     finally:
         model.training = training
 
@@ -63,11 +63,7 @@ def check_data(
             raise ValueError("model: expected one that reads forward only for a stream, whose state goes on")
         loss.check(source.targets, model.output_size)
         _check_indices(model, source)
-        training, model.training = model.training, False
-        try:
-            _evaluated(model, loss, itertools.islice(source.epoch(), 1), measures)
-        finally:
-            model.training = training
+        evaluate(model, loss, itertools.islice(source.epoch(), 1), measures)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name}: {error}") from error
 

@@ -126,7 +126,10 @@ class Loop:
         if trainer.clip_value is not None:
             clip_grad_value(trainer.model, trainer.clip_value)
         if trainer.schedule:
-            done = run.steps if trainer.schedule.per == "step" else run.epoch
+            groups = -(-len(self.data) // trainer.accumulate)
+            done = run.epoch
+            if trainer.schedule.per == "step":
+                done = run.epoch * groups + run.batch // trainer.accumulate
             trainer.optimizer.lr = run.lr * trainer.schedule.factor(done)
         trainer.optimizer.step(trainer.model)
         run.steps += 1
@@ -141,7 +144,8 @@ class Loop:
         record = {"epoch": run.epoch + 1, "loss": run.sums["loss"] / max(1e-300, run.sums["counted"])}
         monitored = record["loss"]
         if self.held_out is not None:
-            found = evaluation.evaluate(trainer.model, trainer.loss, self.held_out, self.measures)
+            batches = self.held_out.epoch()
+            found = evaluation.evaluate(trainer.model, trainer.loss, batches, self.measures)
             monitored = record["validation"] = found.pop("loss")
             record |= found
             if not math.isfinite(monitored):

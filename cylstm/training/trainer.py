@@ -32,7 +32,7 @@ class Trainer:
     optimizer : Optimizer, optional
         `Adam()` by default.
     schedule : Schedule, optional
-        Of the learning rate. Its steps are updates of the parameters.
+        Of the learning rate. Its steps are updates of the parameters; with `truncate`, minibatches.
     clip_norm, clip_value : float, optional
         Bounds on the global norm, and on every element, of the gradient.
     accumulate : int
@@ -43,8 +43,8 @@ class Trainer:
         A `TokenStream` is cut already.
     segments : int or "auto", optional
         Keep only the states between so many segments of time, and compute each segment once more on the way
-        back (Chen et al. 2016): about a third more time, and the memory of one segment. "auto": about
-        sqrt(T) of them, so that memory grows with sqrt(T). The results are the same to the bit.
+        back (Chen et al. 2016): one more pass forward, and the memory of one segment. "auto": about sqrt(T)
+        of them, so that memory grows with sqrt(T). On the packed path the results are the same to the bit.
     seed : int, optional
         Of the order of the data. Weights and masks have the seeds of their layers.
     threads : int, optional
@@ -129,7 +129,8 @@ class Trainer:
     ) -> History:
         """Train, and leave the model in the mode of `eval()`, with the weights of the lowest validation loss.
 
-        Ctrl-C ends the training after the current update, with the best weights so far; a second one at once.
+        Ctrl-C ends the training after the current minibatches, with the best weights so far; a second one at
+        once.
 
         Parameters
         ----------
@@ -214,7 +215,7 @@ class Trainer:
         """The mean loss, as `loss`, and the metrics by name, over data in the mode of `eval()`."""
         source, measures = self._source_of(data, batch_size), named(metrics)
         evaluation.check_data("data", self.model, self.loss, source, measures)
-        return evaluation.evaluate(self.model, self.loss, source, measures)
+        return evaluation.evaluate(self.model, self.loss, source.epoch(), measures)
 
     def _source_of(self, data: Any, batch_size: int) -> Source:
         """A tuple's targets belong to steps or sequences as the model and the loss say, not as they look."""
