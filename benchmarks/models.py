@@ -228,8 +228,8 @@ def peaks(name: str, threads: int) -> dict[str, float]:
 def table(records: list[dict[str, Any]]) -> str:
     """Lines of Markdown."""
     lines = [
-        "| model | B, T, H | a step | time steps a second | PyTorch | fixed cost "
-        "| memory | in segments | PyTorch |",
+        "| model | B, T, H | a step | time steps a second | PyTorch takes | fixed cost "
+        "| memory | in segments | PyTorch's |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in records:

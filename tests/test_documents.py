@@ -25,7 +25,9 @@ def test_the_example_of_the_readme_runs_and_learns(tmp_path, monkeypatch, capsys
     assert cylstm.load("waves.safetensors")
 
 
-@pytest.mark.skipif(not (ROOT / "cylstm").exists(), reason="needs the source tree")
+@pytest.mark.skipif(
+    not (ROOT / "cylstm").exists(), reason="needs the source tree, which the documents describe"
+)
 def test_the_tree_of_the_architecture_is_complete():
     tree = ARCHITECTURE.split("```")[1]
     for pattern in ("cylstm/*.py", "cylstm/data/*.py", "cylstm/_engine/*.p*", "include/cylstm/*.h"):
@@ -34,7 +36,9 @@ def test_the_tree_of_the_architecture_is_complete():
             assert own or path.name in tree or path.name in ("_checks.py", "_version.py"), path
 
 
-@pytest.mark.skipif(not (ROOT / "cylstm").exists(), reason="needs the source tree")
+@pytest.mark.skipif(
+    not (ROOT / "cylstm").exists(), reason="needs the source tree, which the documents describe"
+)
 def test_files_that_the_architecture_names_exist():
     for name in re.findall(r"`([\w/.]+/[\w.]+\.\w+)`", ARCHITECTURE):
         places = [ROOT / name, ROOT / "cylstm" / name]

@@ -113,7 +113,7 @@ def test_every_form_of_sequences_of_one_channel_gives_the_same(rng):
     objects = np.empty(30, object)
     objects[:] = list(table)
     forms = [table, table[..., None], list(table), list(table[..., None]), table.tolist(), objects]
-    frames = pytest.importorskip("pandas")
+    frames = pytest.importorskip("pandas", reason="pandas is not installed; it makes the frames")
     forms.append(frames.DataFrame(table))
     expected = SequenceRegressor(**SMALL).fit(table, y).predict(table)
     fitted = [SequenceRegressor(**SMALL).fit(form, y) for form in forms]
@@ -123,7 +123,7 @@ def test_every_form_of_sequences_of_one_channel_gives_the_same(rng):
 
 
 def test_data_frames_name_their_columns():
-    frames = pytest.importorskip("pandas")
+    frames = pytest.importorskip("pandas", reason="pandas is not installed; it makes the frames")
     table = frames.DataFrame(np.random.default_rng(0).standard_normal((20, 3)), columns=list("abc"))
     regressor = SequenceRegressor(**SMALL).fit(table, table["a"])
     assert regressor.feature_names_in_.tolist() == ["a", "b", "c"]

@@ -149,8 +149,6 @@ class Sequential(SequenceLayer):
 
     def _forward(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
         final = []
-        if state is None:
-            state = (None,) * len(self.layers)
         workspace.packings = [batch.packing]
         for layer, part, before in zip(self.layers, workspace.workspaces, state, strict=True):
             rows, after = layer._forward(part, batch, before)
@@ -175,7 +173,7 @@ class Sequential(SequenceLayer):
             gradient, before = self.layers[position]._backward(
                 workspace.workspaces[position],
                 dy,
-                None if dstate is None else dstate[position],
+                dstate[position],
                 need_dx or position > 0,
             )
             initial.append(before)
