@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,14 @@ if os.environ.get("CI"):
 def rng(request):
     """Random numbers of each test's own, the same in every run."""
     return np.random.default_rng(list(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def heeded():
+    """Ctrl-C raises KeyboardInterrupt, as in the foreground; a job in the background ignores it."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def test_the_interpreter_ends_while_a_value_is_being_made():
 def test_ctrl_c_interrupts_the_wait_for_a_value():
     code = """
 import os, signal, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background has not
 threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 try:
     next(ahead)

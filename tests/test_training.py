@@ -202,6 +202,7 @@ def test_a_finished_training_is_lengthened_to_the_same_bits(tmp_path):
     assert [e["epoch"] for e in history.epochs] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_keeps_the_best_weights_and_what_to_go_on_from(tmp_path):
     x, y = series(60)
     unbroken = pooled()
@@ -232,6 +233,14 @@ def test_ctrl_c_keeps_the_best_weights_and_what_to_go_on_from(tmp_path):
     np.testing.assert_array_equal(model._store.data, unbroken._store.data)
 
 
+@pytest.mark.usefixtures("heeded")
+def test_ctrl_c_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, history = trained(fit={"callbacks": [lambda *_: os.kill(os.getpid(), signal.SIGINT)]})
+    assert (len(history.epochs), history.stopped) == (2, "")
+
+
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_ends_at_once():
     def press(trainer, record):
         os.kill(os.getpid(), signal.SIGINT)

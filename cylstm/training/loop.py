@@ -187,7 +187,10 @@ class Loop:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; a second time, and in other threads, it does what it always does."""
+    """Whether Ctrl-C was pressed; a second time, and in other threads, it does what it always does.
+
+    So it does where it is ignored, as by a job in the background, or not handled by Python.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -198,7 +201,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         came.append(number)
         signal.signal(signal.SIGINT, earlier)
 
-    if earlier is None:  # not set from Python
+    if earlier in (None, signal.SIG_IGN):
         yield lambda: False
         return
     signal.signal(signal.SIGINT, note)
