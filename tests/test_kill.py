@@ -1,9 +1,9 @@
 """A training that is killed, and one whose disk is full."""
 
 import errno
+import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -68,21 +68,20 @@ def test_killed_at_random_moments_it_ends_on_the_same_bits(tmp_path):
     np.testing.assert_array_equal(resumed._store.data, whole._store.data)
 
 
-@pytest.fixture(params=["tmpfs", "file size"])
-def small_disk(request, tmp_path):
-    """A folder, and what fills it up."""
-    if request.param == "file size":
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        return
+@pytest.fixture(params=["tmpfs", "late error"])
+def small_disk(request, tmp_path, monkeypatch):
+    """A folder, and what fills its disk up; or what makes writing fail when all seemed to be written."""
+    if request.param == "late error":
+        return tmp_path, lambda: monkeypatch.setattr(os, "fsync", no_space)
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
-    try:
-        yield tmp_path, lambda: fill(tmp_path / "rest")
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    request.addfinalizer(lambda: subprocess.run(["umount", str(tmp_path)], check=True))
+    return tmp_path, lambda: fill(tmp_path / "rest")
+
+
+def no_space(handle):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def fill(path):
