@@ -30,8 +30,8 @@ options = {"schedule": schedule, "clip_norm": 1.0, "seed": 1}
 trainer = cylstm.Trainer(model, losses.CrossEntropy(), optim.Adam(0.01), **options)
 saved = None if sys.argv[2] == "none" else cylstm.Checkpoints(sys.argv[2], steps=3)
 print("begins", flush=True)
-fit = {"epochs": 600, "batch_size": 6, "checkpoints": saved, "resume": saved is not None, "progress": False}
-trainer.fit(tagged(), tagged(12, seed=7), **fit)
+fit = {"epochs": 900, "batch_size": 6, "checkpoints": saved, "resume": saved is not None, "progress": False}
+trainer.fit(tagged(), tagged(12, seed=7), callbacks=[lambda *_: print("epoch", flush=True)], **fit)
 cylstm.save(model, sys.argv[3])
 """
 
@@ -46,22 +46,22 @@ def start(folder, *arguments):
 
 
 def finished(process):
-    process.stdout.close()
-    return process.wait(timeout=300) == 0
+    process.communicate(timeout=300)
+    return process.returncode == 0
 
 
 def test_killed_at_random_moments_it_ends_on_the_same_bits(tmp_path):
     assert finished(start(tmp_path, "none", "whole.safetensors"))
     moments = random.Random(0)
-    killed = 0
-    while killed < KILLS:
+    for _ in range(KILLS):
         process = start(tmp_path, "run.ckpt", "resumed.safetensors")
-        time.sleep(moments.uniform(0, 0.5))
-        assert process.poll() is None, "finished before it was killed often enough"
-        process.kill()
-        process.stdout.close()
-        process.wait()
-        killed += 1
+        with process:
+            for _ in range(moments.randrange(15)):  # epochs, 350 in all
+                process.stdout.readline()
+            time.sleep(moments.uniform(0, 0.01))
+            alive = process.poll() is None
+            process.kill()
+        assert alive, "finished before it was killed often enough"
     assert (tmp_path / "run.ckpt").exists()
     assert finished(start(tmp_path, "run.ckpt", "resumed.safetensors"))
     whole, resumed = (cylstm.load(tmp_path / f"{name}.safetensors") for name in ("whole", "resumed"))
@@ -72,12 +72,13 @@ def test_killed_at_random_moments_it_ends_on_the_same_bits(tmp_path):
 def small_disk(request, tmp_path, monkeypatch):
     """A folder, and what fills its disk up; or what makes writing fail when all seemed to be written."""
     if request.param == "late error":
-        return tmp_path, lambda: monkeypatch.setattr(os, "fsync", no_space)
+        yield tmp_path, lambda: monkeypatch.setattr(os, "fsync", no_space)
+        return
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
-    request.addfinalizer(lambda: subprocess.run(["umount", str(tmp_path)], check=True))
-    return tmp_path, lambda: fill(tmp_path / "rest")
+    yield tmp_path, lambda: fill(tmp_path / "rest")
+    subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def no_space(handle):
