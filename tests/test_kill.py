@@ -56,7 +56,7 @@ def test_killed_at_random_moments_it_ends_on_the_same_bits(tmp_path):
     for _ in range(KILLS):
         process = start(tmp_path, "run.ckpt", "resumed.safetensors")
         with process:
-            for _ in range(moments.randrange(15)):  # epochs, 350 in all
+            for _ in range(moments.randrange(15)):  # epochs, 363 in all
                 process.stdout.readline()
             time.sleep(moments.uniform(0, 0.01))
             alive = process.poll() is None
