@@ -17,7 +17,9 @@ from cylstm.layers.linear import Linear
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.residual import Residual
 from cylstm.layers.sequential import Sequential
+from cylstm.micro_batch import QueueFull
 from cylstm.rnn import GRU, LSTM, RNN
+from cylstm.session import Session
 from cylstm.stream import Stream
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
 from cylstm.training import Checkpoints, Trainer
@@ -37,8 +39,10 @@ __all__ = [
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "Pooling",
+    "QueueFull",
     "Residual",
     "Sequential",
+    "Session",
     "Stream",
     "Trainer",
     "__version__",

@@ -46,6 +46,7 @@ class Layer:
     batch_first: bool | None = None  # None: the layer does not care
     reads_indices = False  # whether x holds ints, each standing for a vector
     pools = False  # whether y is one row for each sequence, whatever its length
+    pads = False  # whether it computes on padded batches, so that bits depend on the longest sequence
     _store: ParameterStore
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:

@@ -105,6 +105,12 @@ class Packing:
             return False
         return lengths is None or np.array_equal(lengths, self.given)  # type: ignore[arg-type]
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it packs a batch in the same way."""
+        return self is other or (isinstance(other, Packing) and other.is_of(self.T, self.B, self.given))
+
+    __hash__ = None  # type: ignore[assignment]
+
     def index(self, reverse: bool) -> Index | None:
         """Rows of (T.B, features) in packed order, (N,); None: all of them as they stand."""
         return self._reversed_index if reverse else self._index

@@ -70,6 +70,13 @@ class ParameterStore:
         finally:
             self.place.version += 1
 
+    def freeze(self) -> None:
+        """Let go of the gradients; nothing can write to the parameters any more."""
+        self.data.flags.writeable = False
+        self.grad = _zeros(0, self.dtype)
+        for part in self._parts:
+            part.freeze()
+
     def parameters(self) -> dict[str, Array]:
         """Read-only views by name."""
         views = self.views(self.data)

@@ -143,6 +143,15 @@ class SequenceLayer(Layer, abstract=True):
         packing.scatter(rows, steps)
         return out
 
+    def _check_out(self, out: Any, call: Call) -> None:
+        """Refuse an array that y cannot be written to."""
+        if out is None:
+            return
+        if call.packed and not self.pools:
+            raise ValueError("out: expected None with packed sequences, got an array")
+        shape = self._shape_for_caller(call.batch.packing, call.unbatched, self.output_size, self.pools)
+        _checks.output("out", out, shape, self.dtype)
+
     def __call__(
         self,
         x: Any,
@@ -187,11 +196,7 @@ class SequenceLayer(Layer, abstract=True):
             with of_call(threads):
                 return self(x, state, lengths=lengths, out=out)
         call = self._checked_call(x, state, lengths)
-        if out is not None:
-            if call.packed and not self.pools:
-                raise ValueError("out: expected None with packed sequences, got an array")
-            shape = self._shape_for_caller(call.batch.packing, call.unbatched, self.output_size, self.pools)
-            _checks.output("out", out, shape, self.dtype)
+        self._check_out(out, call)
         if self.training:
             self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
 

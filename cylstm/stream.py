@@ -1,17 +1,21 @@
 """Sequences that arrive one step, or a few, at a time."""
 
+import heapq
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks
+from cylstm import _checks, states
 from cylstm._engine import _steps, isa
+from cylstm.cpus import Cpus
 from cylstm.layer import Layer
 from cylstm.layers.sequential import Sequential
 from cylstm.packing import Batch, Packing
 from cylstm.recurrent import RecurrentLayer
 from cylstm.sequence_layer import SequenceLayer
+from cylstm.session import Session
 from cylstm.threads import get_num_threads, of_call
 
 Array = NDArray[Any]
@@ -20,13 +24,16 @@ Array = NDArray[Any]
 class Stream:
     """Runs a model step by step, keeping the state in between: as if the whole sequence had been there.
 
+    One thread at a time may use it; any number of streams may share a session.
+
     Parameters
     ----------
-    model : Layer
+    model : Layer or Session
         Of layers that read forward only. It is run as in the mode of `eval()`, whichever it is in,
-        and may be trained on meanwhile.
+        and may be trained on meanwhile. A session's weights stay those of its snapshot, and steps are among
+        the calls that share its CPUs.
     batch_size : int
-        Streams run side by side, B.
+        Streams run side by side, B. They may join and leave at any time: see `join`, and `rows` of `step`.
 
     Examples
     --------
@@ -38,45 +45,87 @@ class Stream:
     >>> y = np.array([stream.step(x_t) for x_t in x])
     >>> bool(np.allclose(y, model(x)[0], atol=1e-6))
     True
+
+    Streams of a server, each with a row of its own while it is there:
+
+    >>> stream = cylstm.Stream(cylstm.Session(model), batch_size=1000)
+    >>> anna, ben = stream.join(), stream.join()
+    >>> stream.step(x[:2], rows=[anna, ben]).shape  # both have sent a step
+    (2, 2)
+    >>> y_ben = stream.step(x[2], rows=ben)
+    >>> stream.leave(anna)
     """
 
-    def __init__(self, model: Layer, batch_size: int = 1) -> None:
+    def __init__(self, model: "Layer | Session", batch_size: int = 1) -> None:
+        self.model = model
+        self._cpus: Cpus | None = None
+        if isinstance(model, Session):
+            self._cpus, model = model._cpus, model._model
         if not isinstance(model, Layer):
-            raise TypeError(f"model: expected a cylstm layer or Sequential, got {type(model).__name__}")
+            raise TypeError(
+                f"model: expected a cylstm layer, Sequential or Session, got {type(model).__name__}"
+            )
         if not model.causal:
             raise ValueError(
                 "model: expected layers that read forward only and keep what they need in their state, "
                 "got one with bidirectional=True, reverse=True, pooling or attention"
             )
-        self.model = model
+        self._model = model
         self.batch_size = _checks.positive("batch_size", batch_size)
         self._workspace = model._new_workspace(training=False, in_place=True)
         self._state = model._initial_state(self.batch_size)
         self._packing = Packing(1, self.batch_size)
         self._steps: _steps.Steps | None = None  # the short way for one step, on the packed path
         self._steps_workspace = model._new_workspace(training=False, in_place=True)
+        self._all = np.arange(self.batch_size)
+        self._marked = np.zeros(self.batch_size, bool)
+        self._joined = np.zeros(self.batch_size, bool)
+        self._free: list[int] = self._all.tolist()  # the others, a heap
+        self._chunks: dict[int, Stream] = {}  # by their size, for steps of some rows
 
-    def step(self, x: Any, *, out: Array | None = None, threads: int | None = None) -> Array:
-        """One step of every stream.
+    def step(
+        self, x: Any, *, rows: Any = None, out: Array | None = None, threads: int | None = None
+    ) -> Array:
+        """One step of every stream, or of some.
 
         Parameters
         ----------
         x : array of real numbers
             (B, I), or (I,) for a single stream; for a model that begins with an `Embedding` ints, (B,)
-            or one of them.
+            or one of them. With rows, one x for each of them, in their order.
+        rows : optional
+            An index, a list of them, a slice or a mask: which streams; the others stay as they are.
         out : ndarray, optional
             Written with y and returned instead of a new array.
         threads : int, optional
-            For this call, instead of `cylstm.get_num_threads()`.
+            For this call, instead of `cylstm.get_num_threads()`. Not on a session, which has its own number.
 
         Returns
         -------
         ndarray
             (B, O), or (O,).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        ValueError, TypeError
+            If a shape or dtype is not as above, or a row is named twice.
         """
+        if threads is None and self._cpus is None:
+            return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
+        with self._computing(threads):
+            return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
+
+    def _computing(self, threads: int | None) -> AbstractContextManager[Any]:
+        """In which a call computes, with as many threads as it may."""
+        if self._cpus is None:
+            return nullcontext() if threads is None else of_call(threads)
         if threads is not None:
-            with of_call(threads):
-                return self.step(x, out=out)
+            raise ValueError(f"threads: expected None on a session, which has its own, got {threads}")
+        return self._cpus.share()
+
+    def _step(self, x: Any, out: Array | None) -> Array:
         if self._steps is not None:
             y = self._steps.step(x, out, get_num_threads())
             if y is not None:
@@ -89,23 +138,23 @@ class Stream:
             self._steps = self._plan_steps()
         array = self._checked(x)
         if array.ndim == 1 and self.batch_size == 1:
-            return self._run(array[None, None], array, 1, (self.model.output_size,), out)
-        return self._run(array[None], array, 2, (self.batch_size, self.model.output_size), out)
+            return self._run(array[None, None], array, 1, (self._model.output_size,), out)
+        return self._run(array[None], array, 2, (self.batch_size, self._model.output_size), out)
 
     def _checked(self, x: Any) -> Array:
         """An array with a last axis of features, which indices come without."""
-        if self.model.reads_indices:
+        if self._model.reads_indices:
             return _checks.index_array("x", x)[..., None]
         return _checks.real_array("x", x)
 
     def _plan_steps(self) -> _steps.Steps | None:
         """None if the model has a layer that cannot be stepped without Python."""
-        stages = self.model._step_stages(self._steps_workspace, self._state, self._packing_of(1))
+        stages = self._model._step_stages(self._steps_workspace, self._state, self._packing_of(1))
         if stages is None:
             return None
-        layers = [layer for layer in _layers(self.model) if isinstance(layer, RecurrentLayer)]
+        layers = [layer for layer in _layers(self._model) if isinstance(layer, RecurrentLayer)]
         watched = [(layer, layer.clip, layer.zoneout, layer.zoneout_cell) for layer in layers]
-        return _steps.Steps(stages, self.batch_size, self.model, watched)
+        return _steps.Steps(stages, self.batch_size, self._model, watched)
 
     def _packing_of(self, T: int) -> Packing:
         if T != self._packing.T:
@@ -129,30 +178,106 @@ class Stream:
         ndarray
             (T, B, O).
         """
-        if threads is not None:
-            with of_call(threads):
-                return self.run(x, out=out)
         array = self._checked(x)
-        return self._run(
-            array,
-            array,
-            3,
-            (array.shape[0] if array.ndim else 0, self.batch_size, self.model.output_size),
-            out,
-        )
+        shape = (array.shape[0] if array.ndim else 0, self.batch_size, self._model.output_size)
+        with self._computing(threads):
+            return self._run(array, array, 3, shape, out)
+
+    def _step_rows(self, x: Any, rows: Any, out: Array | None) -> Array:
+        """One step of some streams, in chunks of 512, 256, … and so on: sizes that are planned once."""
+        chosen, model = self._all[rows], self._model
+        self._check_once(chosen)
+        steps, n = self._checked(x), chosen.size
+        expected, shape = (*chosen.shape, model.input_size), (*chosen.shape, model.output_size)
+        if steps.shape != expected:
+            came = np.shape(x)
+            raise ValueError(f"x: expected {expected[:-1] if model.reads_indices else expected}, got {came}")
+        y = np.empty(shape, model.dtype) if out is None else _checks.output("out", out, shape, model.dtype)
+        # Contiguous, and x in the model's dtype, as the short way of a step asks for.
+        straight = y if y.flags.c_contiguous else np.empty_like(y, order="C")
+        dtype = steps.dtype if model.reads_indices else model.dtype
+        each = np.ascontiguousarray(steps, dtype).reshape(n, model.input_size)
+        each = each[:, 0] if model.reads_indices else each
+        places, results, begin = chosen.reshape(n), straight.reshape(n, model.output_size), 0
+        while begin < n:
+            end = begin + (1 << ((n - begin).bit_length() - 1))
+            self._step_chunk(each[begin:end], places[begin:end], results[begin:end])
+            begin = end
+        if straight is not y:
+            y[...] = straight
+        return y
+
+    def _check_once(self, rows: Array) -> None:
+        self._marked[rows] = True
+        once = np.count_nonzero(self._marked) == rows.size
+        self._marked[rows] = False
+        if not once:
+            raise ValueError(f"rows: expected each row once, got {rows.tolist()}")
+
+    def _step_chunk(self, x: Array, rows: Array, y: Array) -> None:
+        """A step of as many streams as a chunk has, in its own state."""
+        chunk = self._chunks.get(len(rows))
+        if chunk is None:
+            chunk = self._chunks[len(rows)] = Stream(self._model, len(rows))
+        own, all_streams = states.arrays(chunk._state), states.arrays(self._state)
+        for state, whole in zip(own, all_streams, strict=True):
+            np.take(whole, rows, axis=1, out=state, mode="clip")
+        chunk._step(x, y)
+        for state, whole in zip(own, all_streams, strict=True):
+            whole[:, rows] = state
+
+    def join(self, state: Any = None) -> int:
+        """A row that no other stream has, for one that begins.
+
+        Parameters
+        ----------
+        state : optional
+            That of a sequence without a batch, as `session.run` returned it. By default the initial one.
+
+        Raises
+        ------
+        RuntimeError
+            If all rows are taken.
+        """
+        if not self._free:
+            raise RuntimeError(
+                f"all {self.batch_size} rows are taken: let one leave, or use a larger batch_size"
+            )
+        row = self._free[0]
+        checked = None
+        if isinstance(self._model, SequenceLayer):
+            checked = self._model._checked_state("state", state, None)
+        self.reset(row)
+        states.assign(states.row(self._state, row), checked)
+        self._joined[heapq.heappop(self._free)] = True
+        return row
+
+    def leave(self, row: int) -> None:
+        """The stream in this row has ended: the next that joins may have it.
+
+        Raises
+        ------
+        ValueError
+            If nobody has it.
+        """
+        row = _checks.natural("row", row)
+        if row >= self.batch_size or not self._joined[row]:
+            raise ValueError(f"row: expected one that join gave, got {row}")
+        self._joined[row] = False
+        heapq.heappush(self._free, row)
 
     def _run(self, steps: Array, x: Array, ndim: int, shape: tuple[int, ...], out: Array | None) -> Array:
-        B, I = self.batch_size, self.model.input_size
+        B, I = self.batch_size, self._model.input_size
         if x.ndim != ndim or steps.shape[1:] != (B, I):
             expected = {1: f"({I},)", 2: f"({B}, {I})", 3: f"(T, {B}, {I})"}[max(ndim, 2)]
             raise ValueError(f"x: expected {expected}, got {x.shape}")
         y = (
-            np.empty(shape, self.model.dtype)
+            np.empty(shape, self._model.dtype)
             if out is None
-            else _checks.output("out", out, shape, self.model.dtype)
+            else _checks.output("out", out, shape, self._model.dtype)
         )
         batch = Batch(steps, self._packing_of(len(steps)))
-        rows, self._state = self.model._forward(self._workspace, batch, self._state)
+        rows, self._state = self._model._forward(self._workspace, batch, self._state)
         y[...] = rows.reshape(shape)
         return y
 
@@ -164,26 +289,25 @@ class Stream:
         IndexError
             If there is no such stream.
         """
-        chosen = slice(None) if rows is None else rows
-        np.empty(self.batch_size)[chosen]  # an index that does not fit fails before anything is changed
-        initial = self.model._initial_state(self.batch_size)
-        for array, first in zip(_arrays(self._state), _arrays(initial), strict=True):
-            array[:, chosen] = first[:, chosen]
+        chosen = slice(None) if rows is None else np.atleast_1d(self._all[rows])
+        initial = self._model._initial_state(1)
+        for array, first in zip(states.arrays(self._state), states.arrays(initial), strict=True):
+            array[:, chosen] = first
 
     @property
     def state(self) -> Any:
         """A copy of the state, in the form in which the model takes and gives it; may be set."""
-        if not isinstance(self.model, SequenceLayer):
+        if not isinstance(self._model, SequenceLayer):
             return None
-        return _copied(self.model._state_for_caller(self._state, unbatched=False))
+        return states.copied(self._model._state_for_caller(self._state, unbatched=False))
 
     @state.setter
     def state(self, state: Any) -> None:
-        if isinstance(self.model, SequenceLayer):
-            checked = self.model._checked_state("state", state, self.batch_size)
-            new = self.model._initial_state(self.batch_size)
-            _assign(new, checked)
-            _assign(self._state, new)
+        if isinstance(self._model, SequenceLayer):
+            checked = self._model._checked_state("state", state, self.batch_size)
+            new = self._model._initial_state(self.batch_size)
+            states.assign(new, checked)
+            states.assign(self._state, new)
 
 
 def _layers(model: Layer) -> list[Layer]:
@@ -191,25 +315,3 @@ def _layers(model: Layer) -> list[Layer]:
     if isinstance(model, Sequential):
         return [layer for part in model.layers for layer in _layers(part)]
     return [model]
-
-
-def _arrays(state: Any) -> list[Array]:
-    """All arrays of a state, whatever its nesting."""
-    if isinstance(state, np.ndarray):
-        return [state]
-    return [array for part in state or () for array in _arrays(part)]
-
-
-def _assign(state: Any, values: Any) -> None:
-    """Write values into a state's arrays; None leaves a part as it is."""
-    if isinstance(state, np.ndarray) and values is not None:
-        state[...] = values
-    elif isinstance(state, tuple) and values is not None:
-        for part, value in zip(state, values, strict=True):
-            _assign(part, value)
-
-
-def _copied(state: Any) -> Any:
-    if isinstance(state, tuple):
-        return tuple(map(_copied, state))
-    return None if state is None else state.copy()

@@ -30,7 +30,7 @@ def set_num_threads(n: int) -> None:
     >>> cylstm.get_num_threads()
     1
     """
-    n = _checked("n", n)
+    n = checked("n", n)
     _prepare()
     _packed.set_threads(n)
     for library in _libraries:
@@ -67,20 +67,27 @@ def num_threads(n: int) -> Iterator[None]:
 @contextlib.contextmanager
 def of_call(n: int) -> Iterator[None]:
     """Use n threads for what the calling thread computes inside, on the BLAS path for the whole process."""
-    n = _checked("threads", n)
+    n = checked("threads", n)
     if isa.path() == "blas":
         with num_threads(n):
             yield
         return
-    before = getattr(_call, "threads", None)
-    _call.threads = n
+    before = begin_call(n)
     try:
         yield
     finally:
-        _call.threads = before
+        begin_call(before)
 
 
-def _checked(name: str, n: int) -> int:
+def begin_call(n: int | None) -> int | None:
+    """From now on the calling thread uses n threads, or those of the process; returns what was before."""
+    before: int | None = getattr(_call, "threads", None)
+    _call.threads = n
+    return before
+
+
+def checked(name: str, n: int) -> int:
+    """A number of threads."""
     n = _checks.positive(name, n)
     if n > MOST:
         raise ValueError(f"{name}: expected at most {MOST} threads, got {n}")

@@ -24,6 +24,7 @@ class Attention(StatelessLayer, abstract=True):
     """
 
     heads = 1
+    pads = True
 
     def __init__(
         self, features: int, query: Query, causal: bool, dtype: DTypeLike, seed: int | None, **sizes: Any
@@ -101,11 +102,11 @@ class Attention(StatelessLayer, abstract=True):
         batch.packing.scatter(w["rows"], w["x"].swapaxes(0, 1))
         w["q"][...] = w["x"][w.sequences, w.last][:, None] if self.pools else w["x"]
         self._scores(w)
-        a = w["weights"]
+        a, of_row = w["weights"], w["of_row"]
         a += w.mask
-        a -= a.max(axis=-1, keepdims=True, initial=np.finfo(a.dtype).min)
+        a -= a.max(axis=-1, keepdims=True, initial=np.finfo(a.dtype).min, out=of_row)
         np.exp(a, out=a)
-        a /= np.maximum(a.sum(axis=-1, keepdims=True), np.finfo(a.dtype).tiny)
+        a /= np.maximum(a.sum(axis=-1, keepdims=True, out=of_row), np.finfo(a.dtype).tiny, out=of_row)
         self._context(w)
         if self.pools:
             w["y"][batch.packing.lengths == 0] = 0
@@ -161,6 +162,7 @@ class AttentionWorkspace(dict[str, Array]):
             ("q", "dq", "y", "dy"), (B, queries, F)
         )
         shapes |= dict.fromkeys(("weights", "dweights"), (B, layer.heads, queries, T))
+        shapes["of_row"] = (B, layer.heads, queries, 1)  # the largest number, the sum
         self.update(self._arena.cut(shapes | layer._planes(B, queries, T), layer.dtype))
         self.sequences, self.last = np.arange(B), np.maximum(packing.lengths - 1, 0)
         steps = np.arange(T)
@@ -380,7 +382,7 @@ class MultiHeadAttention(Attention):
         return float((self.input_size // self.heads) ** -0.5)
 
     def _context(self, w: AttentionWorkspace) -> None:
-        self._by_head(w["context"])[...] = w["weights"] @ self._by_head(w["V"])
+        np.matmul(w["weights"], self._by_head(w["V"]), out=self._by_head(w["context"]))
         np.matmul(w["context"], self.parameters["out_proj.weight"].T, out=w["y"])
         w["y"] += self.parameters["out_proj.bias"]
 

@@ -85,13 +85,17 @@ class Embedding(RowLayer):
         workspace.prepare(batch.packing.N, self)
         indices = workspace.indices
         batch.into(indices[:, None])
-        if len(indices) and not 0 <= indices.min() <= indices.max() < self.num_embeddings:
+        self.check_range(indices)
+        np.take(self.parameters["weight"], indices, axis=0, out=workspace.y, mode="clip")
+        return workspace.y, None
+
+    def check_range(self, indices: Array) -> None:
+        """Refuse indices that stand for no vector."""
+        if indices.size and not 0 <= indices.min() <= indices.max() < self.num_embeddings:
             raise ValueError(
                 f"x: expected indices from 0 to {self.num_embeddings - 1}, "
                 f"got {indices.min()} to {indices.max()}"
             )
-        np.take(self.parameters["weight"], indices, axis=0, out=workspace.y, mode="clip")
-        return workspace.y, None
 
     def _rows_backward(self, workspace: "_Workspace", need_dx: bool) -> None:
         from cylstm._engine import _rows

@@ -70,6 +70,7 @@ class Sequential(SequenceLayer):
         self.input_size, self.output_size = layers[0].input_size, layers[-1].output_size
         self.reads_indices = layers[0].reads_indices
         self.pools = any(layer.pools for layer in layers)
+        self.pads = any(layer.pads for layer in layers)
         self._store = ParameterStore.join({str(i): layer._store for i, layer in enumerate(layers)})
 
     @property

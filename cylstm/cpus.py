@@ -1,0 +1,131 @@
+"""CPUs that calls share, so that any number of Python threads uses no more of them than it was given."""
+
+import contextlib
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from cylstm import threads
+from cylstm._engine import isa
+
+
+class Cpus:
+    """A number of CPUs; each call takes a share of those that are free, and while none is it waits its turn.
+
+    Parameters
+    ----------
+    own : int, optional
+        None: as many as `cylstm.get_num_threads()` says.
+
+    Examples
+    --------
+    >>> cpus = Cpus(2)
+    >>> with cpus.share() as share:
+    ...     share.n, threads.get_num_threads()
+    (2, 2)
+    """
+
+    def __init__(self, own: int | None = None) -> None:
+        self._own = own
+        self.begin()
+        _all.add(self)
+
+    def begin(self) -> None:
+        """As if no call had ever been made: in a forked child, which has none of those that went on."""
+        self.lock = threading.RLock()  # the collector may give a share back while this thread takes another
+        self._taken = 0
+        self._waiting: deque[Share] = deque()
+
+    def share(self) -> "AbstractContextManager[Any]":
+        """What a call holds while it computes; `get_num_threads` is its number of CPUs inside."""
+        return _turn_of_blas(self._own) if isa.path() == "blas" else Share(self)
+
+    def _free(self) -> int:
+        return (threads.get_num_threads() if self._own is None else self._own) - self._taken
+
+    def take(self, share: "Share") -> None:
+        """Wait for CPUs, in the order of the calls."""
+        share.lock = self.lock
+        try:
+            with self.lock:
+                if not self._waiting and (free := self._free()) > 0:
+                    share.n, self._taken = free, self._taken + free
+                    return
+                share.gate = threading.Lock()
+                share.gate.acquire()
+                self._waiting.append(share)
+            share.gate.acquire()
+        except BaseException:  # Ctrl-C
+            self.give_back(share)
+            raise
+
+    def give_back(self, share: "Share") -> None:
+        """Take CPUs back, or a place in the queue, and give what is free to those that wait."""
+        if share.lock is not self.lock:  # of a call in the process that this one was forked from
+            return
+        with self.lock:
+            if not share.n and share in self._waiting:
+                self._waiting.remove(share)
+            share.n, self._taken = 0, self._taken - share.n
+            while self._waiting and (free := self._free()) > 0:
+                # Who gives back will soon come again; and nobody takes all from others that wait.
+                n = max(1, free // (len(self._waiting) + 1))
+                following = self._waiting.popleft()
+                following.n, self._taken = n, self._taken + n
+                following.gate.release()
+
+
+class Share:
+    """CPUs of one call."""
+
+    __slots__ = ("_before", "_cpus", "gate", "lock", "n")
+
+    gate: threading.Lock
+    lock: Any
+
+    def __init__(self, cpus: Cpus) -> None:
+        self._cpus, self.n = cpus, 0
+
+    def __enter__(self) -> "Share":
+        """Wait for CPUs."""
+        self._before = threads.begin_call(None)
+        self._cpus.take(self)
+        threads.begin_call(self.n)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Give them back."""
+        threads.begin_call(self._before)
+        self._cpus.give_back(self)
+
+    def __del__(self) -> None:
+        """Give back what Ctrl-C left, whatever the moment at which it came."""
+        if self.n:
+            self._cpus.give_back(self)
+
+
+@contextlib.contextmanager
+def _turn_of_blas(n: int | None) -> Iterator[None]:
+    """All of them: the threads of BLAS are the process's, so there calls go one after the other."""
+    with _blas, threads.num_threads(n) if n else contextlib.nullcontext():
+        yield
+
+
+_all: "weakref.WeakSet[Cpus]" = weakref.WeakSet()
+_blas = threading.Lock()
+PROCESS = Cpus()  # those of the process, for whoever has none of its own
+
+
+def _begin_in_child() -> None:
+    global _blas
+    _blas = threading.Lock()
+    for cpus in _all:
+        cpus.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
