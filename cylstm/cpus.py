@@ -39,10 +39,16 @@ class Cpus:
         self.lock = threading.RLock()  # the collector may give a share back while this thread takes another
         self._taken = 0
         self._waiting: deque[Share] = deque()
+        self.spare: list[Share] = []  # used again, so that `Share.__del__` runs for those that were lost only
 
     def share(self) -> "AbstractContextManager[Any]":
         """What a call holds while it computes; `get_num_threads` is its number of CPUs inside."""
-        return _turn_of_blas(self._own) if isa.path() == "blas" else Share(self)
+        if isa.path() == "blas":
+            return _turn_of_blas(self._own)
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return Share(self)
 
     def _free(self) -> int:
         return (threads.get_num_threads() if self._own is None else self._own) - self._taken
@@ -52,43 +58,53 @@ class Cpus:
         share.lock = self.lock
         try:
             with self.lock:
-                if not self._waiting and (free := self._free()) > 0:
-                    share.n, self._taken = free, self._taken + free
+                if not self._waiting and self._grab(share):
                     return
-                share.gate = threading.Lock()
-                share.gate.acquire()
+                share.gate.acquire(blocking=False)
                 self._waiting.append(share)
-            share.gate.acquire()
+            while True:
+                share.gate.acquire(timeout=1.0)  # or for ever, if Ctrl-C came to who was to open it
+                with self.lock:
+                    if self._waiting[0] is share and self._grab(share):
+                        self._waiting.popleft()
+                        self._open_next()
+                        return
         except BaseException:  # Ctrl-C
             self.give_back(share)
             raise
 
+    def _grab(self, share: "Share") -> bool:
+        """Take what is free, but leave some to those that wait and to who has just given back."""
+        if (free := self._free()) <= 0:
+            return False
+        n = max(1, free // (len(self._waiting) + 1)) if self._waiting else free
+        share.n, self._taken = n, self._taken + n  # at once: nothing can come in between
+        return True
+
+    def _open_next(self) -> None:
+        """Let the call that has waited longest look for CPUs."""
+        if self._waiting and self._free() > 0 and self._waiting[0].gate.locked():
+            self._waiting[0].gate.release()
+
     def give_back(self, share: "Share") -> None:
-        """Take CPUs back, or a place in the queue, and give what is free to those that wait."""
+        """Take CPUs back, or a place in the queue."""
         if share.lock is not self.lock:  # of a call in the process that this one was forked from
             return
         with self.lock:
-            if not share.n and share in self._waiting:
-                self._waiting.remove(share)
             share.n, self._taken = 0, self._taken - share.n
-            while self._waiting and (free := self._free()) > 0:
-                # Who gives back will soon come again; and nobody takes all from others that wait.
-                n = max(1, free // (len(self._waiting) + 1))
-                following = self._waiting.popleft()
-                following.n, self._taken = n, self._taken + n
-                following.gate.release()
+            if share in self._waiting:
+                self._waiting.remove(share)
+            self._open_next()
 
 
 class Share:
     """CPUs of one call."""
 
-    __slots__ = ("_before", "_cpus", "gate", "lock", "n")
-
-    gate: threading.Lock
-    lock: Any
+    n = 0
+    lock: Any = None
 
     def __init__(self, cpus: Cpus) -> None:
-        self._cpus, self.n = cpus, 0
+        self._cpus, self.gate = cpus, threading.Lock()
 
     def __enter__(self) -> "Share":
         """Wait for CPUs."""
@@ -101,9 +117,10 @@ class Share:
         """Give them back."""
         threads.begin_call(self._before)
         self._cpus.give_back(self)
+        self._cpus.spare.append(self)
 
     def __del__(self) -> None:
-        """Give back what Ctrl-C left, whatever the moment at which it came."""
+        """Give back what is still held: Ctrl-C came before the first line of `__exit__`."""
         if self.n:
             self._cpus.give_back(self)
 

@@ -336,6 +336,7 @@ def test_threads_of_the_call_are_those_of_the_session(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ctrl-C within a __del__
 def test_ctrl_c_at_any_moment_leaves_it_usable(heeded):
     session = cylstm.Session(cylstm.LSTM(5, 64, seed=0), threads=1)
     x = np.ones((20, 2, 5), np.float32)
@@ -348,8 +349,9 @@ def test_ctrl_c_at_any_moment_leaves_it_usable(heeded):
         while time.monotonic() < end:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-4 * (1 + interrupted % 13))
-                while True:
+                for _ in range(100):
                     session.run(x)
+                signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 interrupted += 1
     finally:

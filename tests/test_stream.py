@@ -208,3 +208,131 @@ def test_a_stream_of_indices(rng):
         single.step(0.5)
     with pytest.raises(ValueError, match="pooling or attention"):
         cylstm.Stream(cylstm.Pooling(features=3))
+
+
+def test_some_rows_step_while_the_others_stay(rng):
+    """Thousands of streams: each has the bits of its own, whoever steps beside it."""
+    model = CHAIN["model"](dtype="float32")
+    session, n = cylstm.Session(model), 700
+    stream = cylstm.Stream(session, n)
+    lines = rng.standard_normal((6, n, 3)).astype("f")
+    done = np.zeros(n, int)
+    results = np.zeros((6, n, 70), "f")
+    while done.min() < 6:
+        some = rng.permutation(np.flatnonzero(done < 6))
+        some = some[: rng.integers(1, len(some) + 1)]
+        out = np.empty((len(some), 70), "f")
+        y = stream.step(lines[done[some], some], rows=some, out=out)
+        assert y is out
+        results[done[some], some] = y
+        done[some] += 1
+    expected, final = model(lines)
+    if isa.path() == "packed":
+        np.testing.assert_array_equal(results, expected)
+        np.testing.assert_array_equal(stream.state[1][0], final[1][0])
+    np.testing.assert_allclose(results, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_may_be_given_in_any_way(rng):
+    layer = cylstm.GRU(3, 4, seed=0)
+    stream, other = cylstm.Stream(layer, 5), cylstm.Stream(layer, 5)
+    x = rng.standard_normal((5, 3))
+    mask = np.array([True, False, True, True, False])
+    for rows in ([4, 0], slice(1, 4), mask, [-1, 2], np.array([3]), []):
+        chosen = np.arange(5)[rows]
+        before = other.state
+        y = stream.step(x[chosen].tolist() or np.zeros((0, 3)), rows=rows)
+        expected = other.step(x)
+        np.testing.assert_allclose(y, expected[chosen], rtol=1e-5, atol=1e-7)
+        state = before.copy()
+        state[:, chosen] = other.state[:, chosen]
+        other.state = state
+        np.testing.assert_allclose(stream.state, state, rtol=1e-5, atol=1e-7)
+    wide = np.zeros((2, 8), "f")
+    stream.step(x[:2], rows=[0, 1], out=wide[:, ::2])
+    np.testing.assert_allclose(wide[:, ::2], other.step(x)[:2], rtol=1e-5, atol=1e-7)
+    assert not wide[:, 1::2].any()
+    assert stream.step(x[2], rows=2).shape == (4,)
+    state = stream.state
+    for rows, given, kind, message in (
+        ([0, 0], x[:2], ValueError, r"rows: expected each row once, got \[0, 0\]"),
+        ([0, -5], x[:2], ValueError, "rows: expected each row once"),
+        ([5], x[:1], IndexError, "out of bounds"),
+        ([0.5], x[:1], IndexError, "ints|integer"),
+        ([0, 1], x[:3], ValueError, r"x: expected \(2, 3\), got \(3, 3\)"),
+        (1, x[:1], ValueError, r"x: expected \(3,\), got \(1, 3\)"),
+    ):
+        with pytest.raises(kind, match=message):
+            stream.step(given, rows=rows)
+    np.testing.assert_array_equal(stream.state, state)
+
+
+def test_rows_of_indices_and_of_models_without_a_short_way(rng):
+    model = cylstm.Sequential(cylstm.Embedding(5, 3, seed=0), cylstm.Residual(cylstm.GRU(3, 3, seed=1)))
+    stream, other = cylstm.Stream(model, 4), cylstm.Stream(model, 4)
+    x = rng.integers(0, 5, 4)
+    np.testing.assert_allclose(stream.step(x[[2, 0, 3]], rows=[2, 0, 3]), other.step(x)[[2, 0, 3]], rtol=1e-5)
+    assert stream.step(x[1], rows=1).shape == (3,)
+    with pytest.raises(ValueError, match=r"x: expected \(2,\), got \(3,\)"):
+        stream.step(x[:3], rows=[0, 1])
+
+
+def test_streams_join_and_leave(rng):
+    layer = cylstm.LSTM(3, 4, seed=0)
+    session = cylstm.Session(layer)
+    stream = cylstm.Stream(session, 3)
+    x = rng.standard_normal((5, 3)).astype("f")
+    one, two, three = stream.join(), stream.join(), stream.join()
+    assert sorted((one, two, three)) == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="all 3 rows are taken"):
+        stream.join()
+    for x_t in x:
+        stream.step(x_t, rows=two)
+    stream.leave(two)
+    with pytest.raises(ValueError, match="row: expected one that join gave, got 1"):
+        stream.leave(two)
+    again = stream.join()
+    assert again == two
+    np.testing.assert_array_equal(stream.step(x[0], rows=again), session.run(x[:1])[0][0])
+    stream.leave(again)
+    _, state = session.run(x[:3])
+    resumed = stream.join(state)
+    np.testing.assert_allclose(stream.step(x[3], rows=resumed), layer(x[:4])[0][3], rtol=1e-5, atol=1e-7)
+    stream.leave(resumed)
+    with pytest.raises(ValueError, match="state h: expected"):
+        stream.join((np.zeros((1, 5)), np.zeros((1, 4))))
+    assert stream.join() == resumed  # it was not lost
+    with pytest.raises(ValueError, match="row: expected one that join gave, got 7"):
+        stream.leave(7)
+
+
+def test_streams_of_a_session_are_of_its_snapshot_and_its_cpus(rng):
+    layer = cylstm.LSTM(3, 4, seed=0)
+    session = cylstm.Session(layer, threads=1)
+    x = rng.standard_normal((4, 1, 3)).astype("f")
+    expected = layer(x)[0]
+    stream = cylstm.Stream(session)
+    assert stream.model is session
+    layer.load_state_dict({k: v * 2 for k, v in layer.state_dict().items()})
+    np.testing.assert_allclose([stream.step(x_t) for x_t in x], expected, rtol=1e-5, atol=1e-7)
+    stream.reset()
+    np.testing.assert_allclose(stream.run(x), expected, rtol=1e-5, atol=1e-7)
+    for call in (stream.step, stream.run):
+        with pytest.raises(ValueError, match="threads: expected None on a session"):
+            call(x[0], threads=2)
+    with pytest.raises(ValueError, match="pooling or attention"):
+        cylstm.Stream(cylstm.Session(cylstm.LSTM(3, 4, bidirectional=True)))
+
+
+@pytest.mark.skipif(isa.path() == "blas", reason="BLAS's calls have temporaries")
+def test_a_step_of_rows_allocates_nothing_that_grows_with_the_model(rng):
+    H, n = 128, 300
+    model = cylstm.Sequential(cylstm.LSTM(16, H, 2, seed=0), cylstm.Linear(H, 8, seed=1))
+    stream = cylstm.Stream(cylstm.Session(model), n)
+    x, out = np.ones((n, 16), "f"), np.empty((n, 8), "f")
+    for k in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+        stream.step(x[:k], rows=slice(k))
+    for k in (300, 7, 129):
+        rows = rng.permutation(n)[:k]
+        step = lambda rows=rows, k=k: stream.step(x[:k], rows=rows, out=out[:k])  # noqa: E731
+        assert peak_of(step) < 12_000 < H * n * 4 / 10
