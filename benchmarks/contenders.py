@@ -35,6 +35,9 @@ def cylstm_call(shape: Shape, mode: str) -> Call:
         return lambda: stream.step(x_t)
     if mode == "forward":
         return lambda: layer(x, lengths=lengths)
+    if mode == "session":
+        session = cylstm.Session(layer)
+        return lambda: session.run(x, lengths=lengths)
     layer.train()
 
     def train():
@@ -43,6 +46,11 @@ def cylstm_call(shape: Shape, mode: str) -> Call:
         layer.backward(y, need_dx=False)
 
     return train
+
+
+def session_call(shape: Shape, mode: str) -> Call:
+    """What a server runs, beside the call of the layer itself."""
+    return cylstm_call(shape, "session")
 
 
 def torch_call(shape: Shape, mode: str) -> Call:
@@ -143,6 +151,7 @@ def reference_call(shape: Shape, mode: str) -> Call:
 CONTENDERS = {
     "cylstm": cylstm_call,
     "cylstm-blas": cylstm_call,
+    "cylstm-session": session_call,
     "torch": torch_call,
     "onnxruntime": onnxruntime_call,
     "openvino": openvino_call,
@@ -160,6 +169,8 @@ NEEDED = {
 def able(name: str, shape: Shape, mode: str) -> bool:
     """Whether a contender can do it, and would be asked to."""
     plain = shape.cell == "lstm" and shape.group == "main"
+    if name == "cylstm-session":
+        return shape.group == "serving"
     if name in ("onnxruntime", "openvino"):
         return mode != "training" and shape.dtype == "float32" and not shape.proj
     if name == "jax":  # compiled for one sequence; it is no contender for batches
@@ -171,7 +182,9 @@ def able(name: str, shape: Shape, mode: str) -> bool:
 
 def version(name: str) -> str:
     """Of the library that computes."""
-    module = __import__({"reference": "numpy", "cylstm-blas": "scipy"}.get(name, name))
+    module = __import__(
+        {"reference": "numpy", "cylstm-blas": "scipy", "cylstm-session": "cylstm"}.get(name, name)
+    )
     return f"{module.__name__} {module.__version__}"
 
 

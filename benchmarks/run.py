@@ -155,7 +155,7 @@ def row(shape: Shape, mode: str, records: list[dict], names: list[str]) -> str:
 
 def chosen_contenders(wanted: list[str] | None) -> list[str]:
     """Those that are installed, cylstm first."""
-    names = wanted or list(CONTENDERS)
+    names = wanted or [name for name in CONTENDERS if name != "cylstm-session"]  # see serving.py
     for name in list(names):
         missing = [module for module in NEEDED.get(name, ()) if not importlib.util.find_spec(module)]
         if missing:

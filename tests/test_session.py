@@ -371,12 +371,13 @@ y = model(x)[0]
 session = cylstm.Session(model, threads={threads})
 shared = cylstm.Session(model)
 requests = session.micro_batch()
+same = np.array_equal if cylstm._engine.isa.path() == "packed" else np.allclose  # beside others
 
 def right():
     def work():
         for _ in range(10):
             good.append(np.array_equal(session.run(x)[0], y) and np.array_equal(shared.run(x)[0], y)
-                        and np.array_equal(requests.run(x[:, 3])[0], y[:, 3]))
+                        and same(requests.run(x[:, 3])[0], y[:, 3]))
     good = []
     workers = [threading.Thread(target=work) for _ in range(4)]
     [w.start() for w in workers]; [w.join() for w in workers]

@@ -1,0 +1,126 @@
+"""Times what a server does: single calls, and requests of many threads with and without micro-batches.
+
+    python benchmarks/serving.py > serving.jsonl     # about five minutes
+    python benchmarks/serving.py --parts throughput --hidden 256
+
+Latency is that of one call on one thread, of a session, of the layer itself and of ONNX Runtime, measured as in
+run.py: each in a process of its own, taking turns. Throughput is that of clients, threads of one process that
+ask for one sequence at a time and wait for it, with all CPUs; the ways take turns within each round.
+Lines of JSON go to standard output, tables for people to standard error.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from contenders import CONTENDERS
+from run import Contender, arithmetic_limit, chosen_contenders, machine, measure, row, tell
+from shapes import Shape
+from tqdm import tqdm
+
+import cylstm
+from cylstm.threads import usable_cpus
+
+CALLERS = ["cylstm", "cylstm-session", "onnxruntime"]
+CLIENTS = (1, 8, 64)
+T = 20  # steps of a client's sequence
+
+
+def latency(options: argparse.Namespace) -> None:
+    """One call on one thread, of all sizes."""
+    names, limit = chosen_contenders(CALLERS), arithmetic_limit(1)
+    contenders = [Contender(name, 1) for name in names]
+    print(json.dumps(machine(1, limit)), flush=True)
+    tell("µs of a call on one thread; in brackets, how many times cylstm's\n")
+    tell("| shape | B, T, I, H | pass | " + " | ".join(names) + " |\n|" + "---|" * (3 + len(names)))
+    shapes = [
+        Shape(f"call-{H}", B, steps, H, H, "one call of a server", "serving")
+        for H in options.hidden
+        for B in (1, 16)
+        for steps in (1, 50)
+    ]
+    for shape in tqdm(shapes, unit="shape", disable=None):
+        records = measure(contenders, shape, "forward", options.rounds, options.seconds, limit)
+        print("\n".join(map(json.dumps, records)), flush=True)
+        tell(row(shape, "forward", records, names))
+    for contender in contenders:
+        contender.close()
+
+
+@contextmanager
+def ways(H: int, threads: int) -> Iterator[dict[str, Callable[[], object]]]:
+    """Each way to have one sequence run, as a call for any thread."""
+    shape = Shape("request", 1, T, H, H, "a client's sequence", "serving")
+    session, x = cylstm.Session(cylstm.LSTM(H, H, seed=0), threads=threads), shape.x()[:, 0].copy()
+    with session.micro_batch(max_batch=32, max_delay=0) as requests:
+        calls = {"session": lambda: session.run(x), "micro-batch": lambda: requests.run(x)}
+        if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+            calls["onnxruntime"] = CONTENDERS["onnxruntime"](shape, "forward")
+        yield calls
+
+
+def requests_a_second(call: Callable[[], object], clients: int, seconds: float) -> float:
+    """That many threads call again and again."""
+    counts, start = [0] * clients, threading.Barrier(clients + 1)
+
+    def client(k: int) -> None:
+        call()
+        start.wait()
+        while time.perf_counter() < end:
+            call()
+            counts[k] += 1
+
+    end = float("inf")
+    threads = [threading.Thread(target=client, args=(k,)) for k in range(clients)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    begin = time.perf_counter()
+    end = begin + seconds
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - begin)
+
+
+def throughput(options: argparse.Namespace) -> None:
+    """Requests a second, of few and of many clients."""
+    tell(f"\nrequests of {T} steps a second, {options.threads} CPUs\n")
+    for H in options.hidden:
+        with ways(H, options.threads) as calls:
+            if H == options.hidden[0]:
+                tell("| H | clients | " + " | ".join(calls) + " |\n|" + "---|" * (2 + len(calls)))
+            for clients in CLIENTS:
+                rates: dict[str, list[float]] = {name: [] for name in calls}
+                for _ in range(options.rounds):
+                    for name, call in calls.items():
+                        rates[name].append(requests_a_second(call, clients, 2 * options.seconds))
+                record = {"H": H, "T": T, "clients": clients, "threads": options.threads, "requests": rates}
+                print(json.dumps(record), flush=True)
+                medians = [f"{statistics.median(own):,.0f}" for own in rates.values()]
+                tell(f"| {H} | {clients} | " + " | ".join(medians) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = {"latency": latency, "throughput": throughput}
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512, 1024], metavar="H")
+    parser.add_argument("--threads", type=int, default=usable_cpus(), help="of throughput")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.15, help="of calls in each turn")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # ONNX Runtime's in this process
+    for part in options.parts:
+        parts[part](options)
+
+
+if __name__ == "__main__":
+    main()
