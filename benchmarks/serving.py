@@ -3,9 +3,10 @@
     python benchmarks/serving.py > serving.jsonl     # about five minutes
     python benchmarks/serving.py --parts throughput --hidden 256
 
-Latency is that of one call on one thread, of a session, of the layer itself and of ONNX Runtime, measured as in
-run.py: each in a process of its own, taking turns. Throughput is that of clients, threads of one process that
-ask for one sequence at a time and wait for it, with all CPUs; the ways take turns within each round.
+Latency is that of one call on one thread, of a session, of the layer itself and of ONNX Runtime, measured as
+in run.py: each in a process of its own, taking turns. Throughput is that of clients, threads of one process
+that ask for one sequence at a time and wait for it; the ways take turns within each round. A session uses
+`--threads` CPUs for all of them together, ONNX Runtime so many for each call.
 Lines of JSON go to standard output, tables for people to standard error.
 """
 
@@ -93,7 +94,7 @@ def throughput(options: argparse.Namespace) -> None:
     tell(f"\nrequests of {T} steps a second, {options.threads} CPUs\n")
     for H in options.hidden:
         with ways(H, options.threads) as calls:
-            if H == options.hidden[0]:
+            if options.hidden[0] == H:
                 tell("| H | clients | " + " | ".join(calls) + " |\n|" + "---|" * (2 + len(calls)))
             for clients in CLIENTS:
                 rates: dict[str, list[float]] = {name: [] for name in calls}

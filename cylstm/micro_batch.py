@@ -139,17 +139,18 @@ class MicroBatch:
         until = None if timeout is None else time.monotonic() + _checks.number("timeout", timeout, 0)
         with self._room:
             while len(self._waiting) >= self._max_queue and not self._closed:
-                if until is not None and not self._room.wait(max(0.0, until - time.monotonic())):
+                remaining = 1.0 if until is None else until - time.monotonic()
+                if remaining <= 0:
                     raise QueueFull(f"{self._max_queue} requests wait already; try again later")
-                if until is None:
-                    self._room.wait()
+                self._room.wait(min(remaining, 1.0))  # at times by itself: Ctrl-C may swallow a call to it
             if self._closed:
                 raise RuntimeError("this micro-batch was closed; session.micro_batch() makes another one")
             self._waiting.append(request)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="cylstm-micro-batch", daemon=True)
                 self._worker.start()
-            self._changed.notify()
+            if len(self._waiting) == 1 or len(self._waiting) >= self._max_batch:
+                self._changed.notify()
         return request.future
 
     def _checked(self, x: Any, state: Any) -> Request:
@@ -240,6 +241,10 @@ class MicroBatch:
         if not requests:
             return []
         session, model, B = self._session, self._session._model, len(requests)
+        if B == 1:
+            x, own = requests[0].x, requests[0].state
+            x = x[:, 0] if model.reads_indices else x
+            return [session.run(x, None if own is None else model._state_for_caller(own, unbatched=True))]
         state = None
         if any(request.state is not None for request in requests):
             state = model._initial_state(B)
@@ -248,9 +253,9 @@ class MicroBatch:
             state = model._state_for_caller(state, unbatched=False)
         y, final = session.run(pack([request.x for request in requests]), state)
         rows, final = list(y) if model.pools else unpack(y), model._checked_state("state", final, B)
-        own = [states.copied(states.row(final, b)) for b in range(B)]
+        last = [states.copied(states.row(final, b)) for b in range(B)]
         # Copies, for else each result would keep all others in memory.
-        return [(rows[b].copy(), model._state_for_caller(own[b], unbatched=True)) for b in range(B)]
+        return [(rows[b].copy(), model._state_for_caller(last[b], unbatched=True)) for b in range(B)]
 
 
 def _begin_in_child() -> None:

@@ -13,6 +13,7 @@ from test_session import MODELS, run_in_threads, same, sequences
 import cylstm
 from cylstm import micro_batch, states
 from cylstm._engine import isa
+from cylstm.sequence_layer import PackedSequences
 
 packed_only = pytest.mark.skipif(isa.path() == "blas", reason="only the packed path promises bits")
 
@@ -26,7 +27,7 @@ class Spy:
 
         def spied(x, *args, **kwargs):
             self.gate.wait(10)
-            self.sizes.append(len(x.lengths))
+            self.sizes.append(len(x.lengths) if isinstance(x, PackedSequences) else 1)
             return run(x, *args, **kwargs)
 
         monkeypatch.setattr(session, "run", spied)
@@ -170,7 +171,7 @@ def test_what_fails_in_a_batch_fails_alone(rng, session, monkeypatch):
     run = session.run
 
     def fragile(x, *args):
-        if np.isnan(x.rows).any():
+        if np.isnan(getattr(x, "rows", x)).any():
             raise MemoryError("too much")
         return run(x, *args)
 
