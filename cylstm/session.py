@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks, states
+from cylstm._engine import _steps, isa
 from cylstm.cpus import PROCESS, Cpus
 from cylstm.micro_batch import MicroBatch
-from cylstm.sequence_layer import Call, PackedSequences, SequenceLayer
-from cylstm.threads import checked
+from cylstm.packing import Packing
+from cylstm.sequence_layer import PackedSequences, SequenceLayer
+from cylstm.threads import checked, get_num_threads
 
 Array = NDArray[Any]
 
@@ -69,8 +71,12 @@ class Session:
         self._model: SequenceLayer = copy.copy(model).eval()
         self._model._store.freeze()
         self._first = self._model._initial_state(1)
-        self._spare: list[Any] = []  # workspaces not in use; list operations are atomic
+        self._spare: list[_Place] = []  # those not in use; list operations are atomic
+        self._chain = False  # whether its layers can be gone through without Python
         self.run(np.zeros((1, 1), int) if model.reads_indices else np.zeros((1, 1, model.input_size)))
+        if isa.path() == "packed" and self._model.causal:
+            place = self._spare[0]
+            self._chain = self._model._step_stages(place.workspace, self._first, place.packing) is not None
 
     @property
     def input_size(self) -> int:
@@ -129,33 +135,71 @@ class Session:
         ValueError, TypeError
             If a shape, a dtype or the form of the state is not as above.
         """
-        model = self._model
+        y, given = _parts_of(out)
         with self._cpus.share():
-            call = model._checked_call(x, state, lengths)
-            y, given = _parts_of(out)
-            model._check_out(y, call)
-            final = self._state_to_fill(given, call)
             try:
-                workspace = self._spare.pop()
+                place = self._spare.pop()
             except IndexError:
-                workspace = model._new_workspace(training=False, in_place=True)
-            rows, final = model._forward(workspace, call.batch, final)
-            y = model._rows_for_caller(rows, call, model.pools, y)
-            self._spare.append(workspace)
+                place = _Place(self._model)
+            try:
+                result = None if lengths is not None else self._run_again(place, x, state, y, given)
+                if result is None:
+                    result = self._run_any(place, x, state, lengths, y, given)
+            except (ValueError, TypeError):  # about an argument; after anything else the place is not trusted
+                self._spare.append(place)
+                raise
+            self._spare.append(place)
+        return result
+
+    def _run_any(
+        self, place: "_Place", x: Any, state: Any, lengths: Any, y: Any, given: Any
+    ) -> tuple[Any, Any]:
+        """The long way, with every check; the next call that is like this one may take the short one."""
+        model = self._model
+        call = model._checked_call(x, state, lengths)
+        model._check_out(y, call)
+        final = self._state_to_fill(given, call.state, call.batch.packing.B, call.unbatched)
+        again = place.begin(call.batch.packing)
+        rows, final = model._forward(place.workspace, call.batch, final)
+        y = model._rows_for_caller(rows, call, model.pools, y)
+        if again and self._chain and place.steps is None:
+            place.plan(model)
         return y, model._state_for_caller(final, call.unbatched) if given is None else given
 
-    def _state_to_fill(self, given: Any, call: Call) -> Any:
+    def _run_again(self, place: "_Place", x: Any, state: Any, y: Any, given: Any) -> Any:
+        """The short way of a call like the last ones; None, and nothing is done, if it is not like them."""
+        model, steps = self._model, place.steps
+        if steps is None or not _is_plain(x, model.dtype):
+            return None
+        y_shape = place.shapes.get(x.shape)
+        if y_shape is None:
+            return None
+        if y is None:
+            y = np.empty(y_shape, model.dtype)
+        elif not _is_plain(y, model.dtype) or y.shape != y_shape or not y.flags.writeable:
+            return None
+        B, unbatched = place.packing.B, x.ndim == 2
+        checked = model._checked_state("state", state, None if unbatched else B)
+        final = self._state_to_fill(given, checked, B, unbatched)
+        arrays = states.arrays(final)
+        for carried, array in zip(place.carried, arrays, strict=True):
+            carried[...] = array
+        steps.step(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), get_num_threads())
+        for carried, array in zip(place.carried, arrays, strict=True):
+            array[...] = carried
+        return y, model._state_for_caller(final, unbatched) if given is None else given
+
+    def _state_to_fill(self, given: Any, state: Any, B: int, unbatched: bool) -> Any:
         """The state before the first step, in arrays that the last one may be written to."""
-        B = call.batch.packing.B
         if given is None:
             final = self._model._initial_state(B)
-            states.assign(final, call.state)
+            states.assign(final, state)
             return final
-        _check_writable(given, self.dtype)
-        final = self._model._checked_state("out[1]", given, None if call.unbatched else B)
+        _check_writable(given, self._model.dtype)
+        final = self._model._checked_state("out[1]", given, None if unbatched else B)
         if len(states.arrays(final)) != len(states.arrays(self._first)):
             raise ValueError("out[1]: expected a state as run returns it, got one with None for a part")
-        states.begin(final, call.state, self._first)
+        states.begin(final, state, self._first)
         return final
 
     def micro_batch(
@@ -173,8 +217,45 @@ class Session:
         return f"Session({self._model!r}, threads={self._threads})"
 
 
+class _Place:
+    """Where one call at a time computes: buffers, and the plan of how to go through them without Python."""
+
+    def __init__(self, model: SequenceLayer) -> None:
+        self.workspace = model._new_workspace(training=False, in_place=True)
+        self.packing = Packing(0, 0)  # for which the buffers are planned
+        self.steps: _steps.Steps | None = None
+        self.carried: list[Array] = []  # the state that the steps begin and end with
+        self.shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # of y, by those of x that they take
+
+    def begin(self, packing: Packing) -> bool:
+        """For a batch that goes the long way: whether it is packed as the last one."""
+        if packing == self.packing:
+            return True
+        self.packing, self.steps = packing, None  # whose buffers will be planned anew
+        return False
+
+    def plan(self, model: SequenceLayer) -> None:
+        """Plan the short way for batches like the last one, if their steps stand in order in memory."""
+        T, B, I, O = self.packing.T, self.packing.B, model.input_size, model.output_size
+        if self.packing.order is not None or not self.packing.N or (model.batch_first and min(T, B) > 1):
+            return
+        state = model._initial_state(B)
+        stages = model._step_stages(self.workspace, state, self.packing)
+        assert stages is not None
+        self.steps = _steps.Steps(stages, T, B, model, [])
+        self.carried = states.arrays(state)
+        self.shapes = {(B, T, I): (B, T, O)} if model.batch_first else {(T, B, I): (T, B, O)}
+        if B == 1:
+            self.shapes[T, I] = T, O
+
+
 def _session(model: SequenceLayer, threads: int | None) -> Session:
     return Session(model, threads=threads)
+
+
+def _is_plain(array: Any, dtype: "np.dtype[Any]") -> bool:
+    """Whether an argument can be taken as it stands."""
+    return type(array) is np.ndarray and array.dtype is dtype and array.flags.c_contiguous
 
 
 def _parts_of(out: Any) -> tuple[Any, Any]:

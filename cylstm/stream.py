@@ -154,7 +154,7 @@ class Stream:
             return None
         layers = [layer for layer in _layers(self._model) if isinstance(layer, RecurrentLayer)]
         watched = [(layer, layer.clip, layer.zoneout, layer.zoneout_cell) for layer in layers]
-        return _steps.Steps(stages, self.batch_size, self._model, watched)
+        return _steps.Steps(stages, 1, self.batch_size, self._model, watched)
 
     def _packing_of(self, T: int) -> Packing:
         if T != self._packing.T:

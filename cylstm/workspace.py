@@ -265,13 +265,12 @@ class Workspace:
         mask /= 1 - p
 
     def stages(self, state: State) -> list[tuple[Any, ...]]:
-        """The layers, planned for one step forward, as `_engine._steps.Steps` takes them."""
+        """The layers, planned for some steps forward, as `_engine._steps.Steps` takes them."""
         B, stages = self.plan.B, []
         for k, (l, d) in enumerate(self.parts):
-            names = self.layer.spec.states
             carried = [
-                (state[s][k], self.buffer(name, l, d)[:B], self.buffer(name, l, d)[B : 2 * B])
-                for s, name in enumerate(names)
+                (state[s][k], self.buffer(name, l, d)[:B], self.buffer(name, l, d)[last])
+                for s, (name, _, _, last) in enumerate(self.states[k])
             ]
             stages.append((self.passes[l, d], self.input(l, d), self.buffer("h", l, d)[B:], carried))
         return stages

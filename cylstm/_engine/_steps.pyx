@@ -1,4 +1,4 @@
-"""One step of a chain of layers on the packed path: what a stream calls, with no Python between layers."""
+"""Steps of a chain of layers on the packed path: what streams and sessions call, with no Python between layers."""
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 from libc.stdlib cimport calloc, free
@@ -39,16 +39,16 @@ cdef void copy_rows(char *out, Py_ssize_t pitch_out, const char *a, Py_ssize_t p
 
 
 cdef class Steps:
-    """Layers one after the other, each planned for one step of B streams.
+    """Layers one after the other, each planned for T steps of B sequences: one, of a stream's.
 
     Parameters
     ----------
     stages : list of tuple
         For a recurrent layer (pass, x, y, states): its `PackedPass`, the buffer it reads, the rows of h after
-        the step, and for each state (the stream's (B, width), rows before, rows after). For a dense one (its
-        `PackedDense`,). What the second reads is what the first has put out, and so on.
-    B : int
-        Streams.
+        each step, and for each state (the carried (B, width), rows before, rows after the last step). For a
+        dense one (its `PackedDense`,). What the second reads is what the first has put out, and so on.
+    T, B : int
+        Steps and sequences.
     model : Layer
         The steps hold for its parameters and these options as they are now.
     watched : list of tuple
@@ -57,7 +57,7 @@ cdef class Steps:
     cdef Stage *stages
     cdef int count
     cdef list kept
-    cdef Py_ssize_t B, I, O, size
+    cdef Py_ssize_t B, N, I, O, size
     cdef object dtype, store, place, version
     cdef list watched
     cdef tuple shape
@@ -70,9 +70,9 @@ cdef class Steps:
     def __dealloc__(self):
         free(self.stages)
 
-    def __init__(self, list stages, Py_ssize_t B, model, list watched):
-        self.B, self.I, self.O, self.dtype = B, model.input_size, model.output_size, model.dtype
-        self.size, self.watched, self.shape = self.dtype.itemsize, watched, (B, self.O)
+    def __init__(self, list stages, Py_ssize_t T, Py_ssize_t B, model, list watched):
+        self.B, self.N, self.I, self.O, self.dtype = B, T * B, model.input_size, model.output_size, model.dtype
+        self.size, self.watched, self.shape = self.dtype.itemsize, watched, (self.N, self.O)
         self.store, self.place, self.version = model._store, model._store.place, model._store.place.version
         self.kept, self.count = stages, len(stages)
         for k in range(self.count):
@@ -90,12 +90,12 @@ cdef class Steps:
 
     cdef int bind_layer(self, Stage *s, PackedPass layer, x, y, states) except -1:
         cdef bint double_precision = self.size == 8
-        if layer.p.T != 1 or layer.p.N != self.B or layer.p.trains:
-            raise ValueError("steps: expected passes of one step, planned for inference")
+        if layer.p.N != self.N or layer.p.N != layer.p.T * self.B or layer.p.trains:
+            raise ValueError("steps: expected passes of just these steps, planned for inference")
         s.layer, s.isa, s.states = &layer.p, layer.isa, len(states)
-        s.x = <char *>address("x", x, (self.B, layer.p.I), double_precision, True)
+        s.x = <char *>address("x", x, (self.N, layer.p.I), double_precision, True)
         s.inputs, s.pitch = layer.p.I * self.size, layer.p.Pp * self.size
-        s.y = <char *>address("y", y, (self.B, layer.p.Pp), double_precision, False)
+        s.y = <char *>address("y", y, (self.N, layer.p.Pp), double_precision, False)
         for k, (state, first, last) in enumerate(states):
             shape, padded = state.shape, first.shape
             s.carried[k].state = <char *>address("state", state, (self.B, shape[1]), double_precision, True)
@@ -115,7 +115,7 @@ cdef class Steps:
         return True
 
     def step(self, x, out, int threads):
-        """y (B, O), or (O,) from x (I,).
+        """y (N, O) from x (N, I), N = T B; or (O,) from (I,).
 
         None, and nothing is done, where the plan holds no more or x or out is not just what it should be.
         """
@@ -145,23 +145,25 @@ cdef class Steps:
 
     cdef bint fits(self, const Py_buffer *view, Py_ssize_t features) noexcept nogil:
         if view.ndim == 1:
-            return self.B == 1 and view.shape[0] == features
-        return view.ndim == 2 and view.shape[0] == self.B and view.shape[1] == features
+            return self.N == 1 and view.shape[0] == features
+        return view.ndim == 2 and view.shape[0] == self.N and view.shape[1] == features
 
     cdef void go(self, const char *x, char *out, int threads) noexcept nogil:
         cdef const char *source = x
         cdef Py_ssize_t pitch = self.I * self.size
         cdef Stage *s
         cdef Carried *c
+        cdef Dense dense
         cdef int k, j
         for k in range(self.count):
             s = &self.stages[k]
             if s.layer == NULL:
-                s.dense.x, s.dense.ldx = source, pitch // self.size
-                run_dense(s.dense, threads)
+                dense = s.dense[0]  # a copy: the layer's own reads its own x
+                dense.x, dense.ldx = source, pitch // self.size
+                run_dense(&dense, threads)
             else:
                 if s.x != source:
-                    copy_rows(s.x, s.inputs, source, pitch, self.B, s.inputs)
+                    copy_rows(s.x, s.inputs, source, pitch, self.N, s.inputs)
                 for j in range(s.states):
                     c = &s.carried[j]
                     copy_rows(c.first, c.pitch, c.state, c.width, self.B, c.width)
@@ -170,4 +172,4 @@ cdef class Steps:
                     c = &s.carried[j]
                     copy_rows(c.state, c.width, c.last, c.pitch, self.B, c.width)
             source, pitch = s.y, s.pitch
-        copy_rows(out, self.O * self.size, source, pitch, self.B, self.O * self.size)
+        copy_rows(out, self.O * self.size, source, pitch, self.N, self.O * self.size)

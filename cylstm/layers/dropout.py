@@ -9,6 +9,7 @@ from cylstm import _checks
 from cylstm._engine.planning import Shape
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.layers.stateless import Sizeless
+from cylstm.packing import Packing
 
 Array = NDArray[Any]
 
@@ -62,6 +63,9 @@ class Dropout(Sizeless, RowLayer):
 
     def _set_random_state(self, state: Any) -> None:
         self.masks.bit_generator.state = state
+
+    def _step_stages(self, workspace: RowWorkspace, state: None, packing: Packing) -> list[tuple[Any, ...]]:
+        return []
 
     def _planes(self, N: int, training: bool) -> dict[str, Shape]:
         return {"mask": (N, self.input_size)} if training else {}
