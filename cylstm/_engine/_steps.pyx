@@ -1,4 +1,4 @@
-"""Steps of a chain of layers on the packed path: what streams and sessions call, with no Python between layers."""
+"""Steps of a chain of layers on the packed path, for streams and sessions, with no Python between layers."""
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 from libc.stdlib cimport calloc, free
@@ -71,7 +71,8 @@ cdef class Steps:
         free(self.stages)
 
     def __init__(self, list stages, Py_ssize_t T, Py_ssize_t B, model, list watched):
-        self.B, self.N, self.I, self.O, self.dtype = B, T * B, model.input_size, model.output_size, model.dtype
+        self.B, self.N, self.dtype = B, T * B, model.dtype
+        self.I, self.O = model.input_size, model.output_size
         self.size, self.watched, self.shape = self.dtype.itemsize, watched, (self.N, self.O)
         self.store, self.place, self.version = model._store, model._store.place, model._store.place.version
         self.kept, self.count = stages, len(stages)
