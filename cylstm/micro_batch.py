@@ -146,7 +146,7 @@ class MicroBatch:
             if self._closed:
                 raise RuntimeError("this micro-batch was closed; session.micro_batch() makes another one")
             self._waiting.append(request)
-            if self._worker is None:
+            if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name="cylstm-micro-batch", daemon=True)
                 self._worker.start()
             if len(self._waiting) == 1 or len(self._waiting) >= self._max_batch:
