@@ -93,9 +93,10 @@ class Stream:
         return self._run(array[None], array, 2, (self.batch_size, self.model.output_size), out)
 
     def _checked(self, x: Any) -> Array:
-        """An array with a last axis of features, which indices come without."""
+        """An array with a last axis of features, which single indices come without."""
         if self.model.reads_indices:
-            return _checks.index_array("x", x)[..., None]
+            array = _checks.index_array("x", x)
+            return array if self.model.input_size > 1 else array[..., None]
         return _checks.real_array("x", x)
 
     def _plan_steps(self) -> _steps.Steps | None:

@@ -84,7 +84,7 @@ def test_labels_and_ids_out_of_range_are_refused_before_training():
     wrong = [*target[:-1], np.full(len(target[-1]), 4)]
     with pytest.raises(ValueError, match=r"train: target\[49\].*4"):
         trained(train=(x, wrong))
-    with pytest.raises(ValueError, match="train: x: expected indices from 0 to 3, got 4"):
+    with pytest.raises(ValueError, match="train: x: expected indices from 0 to 3, got 0 to 4"):
         trained(train=([*x[:-1], np.full(len(x[-1]), 4)], target))
     with pytest.raises(ValueError, match="validation: target"):
         trained(fit={"validation": (x, wrong)})
