@@ -1,8 +1,6 @@
 """Language: characters of plays, parts of speech."""
 
-import itertools
-import lzma
-from collections import Counter
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,9 @@ from recipe import Figure, Outputs, Recipe, Task, mean_loss
 import cylstm
 from cylstm import losses
 from cylstm.data import Arrays, TokenStream, Vocabulary
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+import tagging as example
 
 VALIDATION = 0.1  # of the text, its end
 
@@ -45,57 +46,20 @@ def shakespeare(folder: Path, seed: int) -> Recipe:
     )
 
 
-def spellings(word: str) -> list[str]:
-    """What is read of a word: itself, its ends and beginning, and which kinds of characters it has."""
-    low = word.lower()
-    kinds = "".join(
-        kind for kind, _ in itertools.groupby(
-            "A" if c.isupper() else "a" if c.islower() else "0" if c.isdigit() else c for c in word
-        )
-    )  # fmt: skip
-    return [low, *(f"-{low[-n:]}" for n in (1, 2, 3, 4)), *(f"{low[:n]}-" for n in (1, 2, 3)), f"={kinds}"]
-
-
-def sentences(path: Path) -> tuple[list[list[list[str]]], list[list[str]]]:
-    """Spellings and tags of every word of a CoNLL-U file."""
-    words, tags = [], []
-    with lzma.open(path, "rt", encoding="utf-8") as file:
-        for block in file.read().strip().split("\n\n"):
-            rows = [line.split("\t") for line in block.split("\n") if line[0] != "#"]
-            rows = [row for row in rows if row[0].isdigit()]
-            words.append([spellings(row[1]) for row in rows])
-            tags.append([row[3] for row in rows])
-    return words, tags
-
-
 def tagging(folder: Path, seed: int) -> Recipe:
-    """Parts of speech, from words and characters: the n-grams a word begins and ends with."""
-    words, tags = sentences(folder / "en_ewt-ud-train.conllu.xz")
-    test, truth = sentences(folder / "en_ewt-ud-dev.conllu.xz")
-    fields = len(words[0][0])
-    count = Counter((k, s) for sentence in words for word in sentence for k, s in enumerate(word))
-    known = {entry: fields + i for i, entry in enumerate(sorted(e for e, n in count.items() if n > 1))}
-    classes = sorted({tag for sentence in tags for tag in sentence})
+    """Parts of speech, from words and characters, by the model of examples/tagging.py."""
+    words, tags = example.read_conllu(folder / "en_ewt-ud-train.conllu.xz")
+    test, truth = example.read_conllu(folder / "en_ewt-ud-dev.conllu.xz")
+    spelling, classes = example.Spellings(words), sorted({tag for sentence in tags for tag in sentence})
 
-    def encoded(data: list[list[list[str]]]) -> list[np.ndarray]:  # k itself: not known
-        return [
-            np.array([[known.get((k, s), k) for k, s in enumerate(word)] for word in part]) for part in data
-        ]
+    def source(words: list[list[str]], tags: list[list[str]], batch_size: int) -> Arrays:
+        x = [spelling.encoded(sentence) for sentence in words]
+        y = [np.array([classes.index(tag) for tag in sentence]) for sentence in tags]
+        return Arrays(x, y, batch_size, target_per="step")
 
-    def numbered(data: list[list[str]]) -> list[np.ndarray]:
-        return [np.array([classes.index(tag) for tag in part]) for part in data]
-
-    n = len(words) - len(words) // 20  # the last ones choose the weights
-    x, y = encoded(words), numbered(tags)
-    test_source = Arrays(encoded(test), numbered(truth), 64, target_per="step")
-    hidden, size = 128, 32
-    model = cylstm.Sequential(
-        cylstm.Embedding(fields + len(known), size, fields=fields, seed=seed),
-        cylstm.Dropout(0.4, seed=seed + 1),
-        cylstm.LSTM(fields * size, hidden, bidirectional=True, seed=seed + 2),
-        cylstm.Dropout(0.4, seed=seed + 3),
-        cylstm.Linear(2 * hidden, len(classes), seed=seed + 4),
-    )
+    n = len(words) * 19 // 20  # the rest chooses the weights
+    test_source = source(test, truth, 64)
+    model = example.tagger(len(spelling), len(classes), seed)
 
     def score(outputs: Outputs) -> dict[str, float]:
         right = total = 0
@@ -106,8 +70,8 @@ def tagging(folder: Path, seed: int) -> Recipe:
         return {"accuracy": right / total}
 
     return Recipe(
-        model, losses.CrossEntropy(), Arrays(x[:n], y[:n], 32, target_per="step"), score, 6,
-        Arrays(x[n:], y[n:], 64, target_per="step"), lr=3e-3,
+        model, losses.CrossEntropy(), source(words[:n], tags[:n], 32), score, 6,
+        source(words[n:], tags[n:], 64),
     )  # fmt: skip
 
 

@@ -3,11 +3,12 @@
     python benchmarks/tasks/main.py --data DIR > tasks.jsonl      # all of it: hours
     python benchmarks/tasks/main.py --data DIR --tasks elnino chorales --seeds 0 1
 
-DIR holds the data sets by the names of their folders. For each task and seed both libraries begin at the same
-weights and see the same minibatches; each is a process of its own, on a CPU of its own, with one thread, and
-both run at the same time, so that a slow moment of the machine meets both. Seconds are those of the training
-with its validation, on the wall and of the CPU; the peak of memory is that of the whole process, libraries and
-data included. Lines of JSON go to standard output, first one about the machine; table.py makes a table.
+DIR holds the data sets by the names of their folders. For each task and seed both libraries begin at the
+same weights and see the same minibatches; each is a process of its own, on a CPU of its own, with one
+thread, and both run at the same time, so that a slow moment of the machine meets both. Seconds are those of
+the training with its validation, on the wall and of the CPU; the peak of memory is that of the whole
+process, libraries and data included. Lines of JSON go to standard output, first one about the machine;
+table.py makes the table.
 """
 
 import argparse

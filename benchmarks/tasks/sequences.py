@@ -70,12 +70,12 @@ def chorales(folder: Path, seed: int) -> Recipe:
     parts = {}
     for part in ("train", "valid", "test"):
         pieces = [np.asarray(piece, np.float32) for piece in held[f"{part}data"].ravel()]
-        parts[part] = Arrays([p[:-1] for p in pieces], [p[1:] for p in pieces], 16, target_per="step")
-    hidden = 200
+        parts[part] = Arrays([p[:-1] for p in pieces], [p[1:] for p in pieces], 2, target_per="step")
+    hidden = 300
     model = cylstm.Sequential(
         cylstm.Dropout(0.2, features=KEYS, seed=seed),
         cylstm.LSTM(KEYS, hidden, seed=seed),
-        cylstm.Dropout(0.5, seed=seed + 1),
+        cylstm.Dropout(0.6, seed=seed + 1),
         cylstm.Linear(hidden, KEYS, seed=seed + 2),
     )
     loss = losses.BinaryCrossEntropy()
@@ -83,7 +83,7 @@ def chorales(folder: Path, seed: int) -> Recipe:
     def score(outputs: Outputs) -> dict[str, float]:
         return {"nats a step": KEYS * mean_loss(losses.BinaryCrossEntropy(), parts["test"], outputs)}
 
-    return Recipe(model, loss, parts["train"], score, 120, parts["valid"], 15, lr=3e-3)
+    return Recipe(model, loss, parts["train"], score, 80, parts["valid"], 15, lr=5e-3, weight_decay=0.1)
 
 
 TASKS = {
