@@ -84,7 +84,7 @@ def main() -> None:
     words, tags = read_conllu(options.train, options.sentences)
     test_words, test_tags = read_conllu(options.test, options.sentences)
     spelling = Spellings(words)
-    classes = sorted({tag for sentence in tags for tag in sentence})
+    classes = sorted({tag for sentence in tags + test_tags for tag in sentence})
 
     def source(words: list[list[str]], tags: list[list[str]]) -> data.Arrays:
         x = [spelling.encoded(sentence) for sentence in words]
