@@ -36,11 +36,11 @@ def shakespeare(folder: Path, seed: int) -> Recipe:
     return Recipe(
         model,
         losses.CrossEntropy(),
-        TokenStream(ids[:n], 64, 100),
+        TokenStream(ids[:n], 32, 100),
         score,
-        9,
+        6,
         held_out,
-        lr=5e-3,
+        lr=4e-3,
         weight_decay=0.01,
         warmup=100,
     )
