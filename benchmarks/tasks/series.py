@@ -20,8 +20,8 @@ HORIZON = 12
 def monthly(values: np.ndarray, period: int | None, weight_decay: float, epochs: int, seed: int) -> Recipe:
     """An LSTM that says at every month how the next twelve differ from it (`cylstm.forecasting`).
 
-    The strength of L2, of 1e-4, 1e-3, 1e-2 and 5e-2, is the one whose errors 1 and 12 months ahead are lowest when
-    the last fifth of the months that are learnt from is forecast from the rest.
+    The strength of L2, of 1e-4, 1e-3, 1e-2 and 5e-2, is the one whose errors 1 and 12 months ahead are lowest
+    when the last fifth of the months that are learnt from is forecast from the rest.
     """
     n, length = int(SHARE * len(values)), 120
     scaling = Scaling.learnt(values[:n], period, HORIZON)
