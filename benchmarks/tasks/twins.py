@@ -111,7 +111,8 @@ def torch_loss(loss: cylstm.losses.Loss) -> Callable[[Any, Minibatch], tuple[Any
             y, target = y[real], target[real]
         if isinstance(loss, cylstm.losses.CrossEntropy):
             y, target = y.reshape(-1, y.shape[-1]), target.reshape(-1)
-            return functional.cross_entropy(y, target, label_smoothing=loss.label_smoothing), len(target)
+            value = functional.cross_entropy(y, target.long(), label_smoothing=loss.label_smoothing)
+            return value, len(target)
         if isinstance(loss, cylstm.losses.BinaryCrossEntropy):
             return functional.binary_cross_entropy_with_logits(y, target.to(y.dtype)), target.numel()
         return functional.mse_loss(y, target.to(y.dtype)), target.numel()
