@@ -108,6 +108,11 @@ class Layer:
         """Go on from a state of `_random_state`."""
 
     @property
+    def reads_single_indices(self) -> bool:
+        """Whether x holds ints, one a step, and so has no last axis."""
+        return self.reads_indices and self.input_size == 1
+
+    @property
     def causal(self) -> bool:
         """Whether the output at a step depends on the steps up to it only."""
         return True

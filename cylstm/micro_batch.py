@@ -158,7 +158,7 @@ class MicroBatch:
         model = self._session._model
         steps, unbatched = model._steps_of(x)
         if not unbatched:
-            expected = "(T,)" if model.reads_indices else f"(T, {model.input_size})"
+            expected = "(T,)" if model.reads_single_indices else f"(T, {model.input_size})"
             raise ValueError(f"x: expected one sequence, {expected}, got {np.shape(x)}")
         if self._embedding is not None:
             self._embedding.check_range(steps)
@@ -243,7 +243,7 @@ class MicroBatch:
         session, model, B = self._session, self._session._model, len(requests)
         if B == 1:
             x, own = requests[0].x, requests[0].state
-            x = x[:, 0] if model.reads_indices else x
+            x = x[:, 0] if model.reads_single_indices else x
             return [session.run(x, None if own is None else model._state_for_caller(own, unbatched=True))]
         state = None
         if any(request.state is not None for request in requests):

@@ -54,6 +54,7 @@ class ParameterStore:
         self._used: dict[str, Array] = {}  # of parameters whose gradient has rows in use: which, bool
         self._all = np.array([[0, self.size]], np.intp)
         self._spans: tuple[Any, Array] = (None, self._all)  # those of this place and count
+        self._named: dict[str, dict[str, Array]] = {}  # views of the vectors, as long as these stay in place
         # The stores that are not made of others, and where they begin, if it is made of others.
         self._below: list[tuple[int, ParameterStore]] = []
 
@@ -79,14 +80,17 @@ class ParameterStore:
 
     def parameters(self) -> dict[str, Array]:
         """Read-only views by name."""
-        views = self.views(self.data)
-        for view in views.values():
-            view.flags.writeable = False
-        return views
+        if "data" not in self._named:
+            self._named["data"] = self.views(self.data)
+            for view in self._named["data"].values():
+                view.flags.writeable = False
+        return dict(self._named["data"])
 
     def gradients(self) -> dict[str, Array]:
         """Views by name."""
-        return self.views(self.grad)
+        if "grad" not in self._named:
+            self._named["grad"] = self.views(self.grad)
+        return dict(self._named["grad"])
 
     def by_rows(self, name: str) -> None:
         """From now on just those rows of this parameter have a gradient that `use_rows` names."""
@@ -105,8 +109,8 @@ class ParameterStore:
         if not any(store._used for _, store in self._leaves()):
             return self._all
         if self._spans[0] != (self.place, self.place.used):
-            pieces = [piece for start, store in self._leaves() for piece in store._own_spans(start)]
-            spans = np.concatenate(pieces)
+            edges = [edges for start, store in self._leaves() for edges in store._own_edges(start)]
+            spans = np.concatenate(edges).reshape(-1, 2)
             self._spans = (self.place, self.place.used), spans[spans[:, 0] < spans[:, 1]]
         return self._spans[1]
 
@@ -121,16 +125,17 @@ class ParameterStore:
     def _leaves(self) -> "list[tuple[int, ParameterStore]]":
         return self._below or [(0, self)]  # itself is not kept: a cycle would outlive its model
 
-    def _own_spans(self, start: int) -> Iterator[Array]:
+    def _own_edges(self, start: int) -> Iterator[Any]:
+        """Where spans begin and end, in turn."""
         begin = 0  # of the parameters since the last one by rows
-        for (name, shape), (first, stop) in self._places:
+        for (name, shape), (first, stop) in self._places if self._used else ():
             if name not in self._used:
                 continue
-            yield np.array([[start + begin, start + first]], np.intp)
+            yield start + begin, start + first
             edges = np.flatnonzero(self._used[name][1:] != self._used[name][:-1])
-            yield start + first + edges.reshape(-1, 2) * _count(shape[1:])
+            yield start + first + edges * _count(shape[1:])
             begin = stop
-        yield np.array([[start + begin, start + self.size]], np.intp)
+        yield start + begin, start + self.size
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Copy arrays in by name; nothing is changed unless all of them fit."""
@@ -183,6 +188,7 @@ class ParameterStore:
 
     def _attach(self, place: Place, data: Array, grad: Array) -> None:
         self.place, self.data, self.grad = place, data, grad
+        self._named.clear()
         start = 0
         for part in self._parts:
             part._attach(place, data[start : start + part.size], grad[start : start + part.size])

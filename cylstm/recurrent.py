@@ -273,7 +273,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     def engine_parameters(self, l: int, d: int) -> dict[str, Array]:
         """Parameters of one layer and direction by the engine's names; the cell's own are `own`."""
-        views = self._store.views(self._store.data)
+        views = self.parameters
         names = {ours: parameter_name(kind, l, d) for ours, kind in PARAMETERS.items()}
         found = {ours: views[name] for ours, name in names.items() if name in views}
         own = [parameter_name(kind, l, d) for kind, _ in self.spec.own]

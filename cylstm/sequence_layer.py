@@ -80,6 +80,8 @@ class SequenceLayer(Layer, abstract=True):
         if not self.reads_indices:
             return self._time_major("x", x, self.input_size)
         array = _checks.index_array("x", x)
+        if self.input_size > 1:
+            return self._time_major("x", array, self.input_size)
         if array.ndim not in (1, 2):
             batched = "(B, T)" if self.batch_first else "(T, B)"
             raise ValueError(f"x: expected indices, {batched} or (T,), got {array.shape}")
@@ -168,7 +170,7 @@ class SequenceLayer(Layer, abstract=True):
         x : array of real numbers, or PackedSequences
             (T, B, I), or (B, T, I) if `batch_first`, or one sequence (T, I). Converted to
             the layer's dtype. T or B may be 0. Or what `cylstm.data.pack` makes of sequences of different
-            length. Where an `Embedding` comes first, ints (T, B), (B, T) or (T,).
+            length. Where an `Embedding` comes first, ints (T, B), (B, T) or (T,), or with fields (T, B, K).
         state : optional
             The state before the first step, as an earlier call returned it. Zeros by default, or what
             the layer has learned.

@@ -73,7 +73,8 @@ class Session:
         self._first = self._model._initial_state(1)
         self._spare: list[_Place] = []  # those not in use; list operations are atomic
         self._chain = False  # whether its layers can be gone through without Python
-        self.run(np.zeros((1, 1), int) if model.reads_indices else np.zeros((1, 1, model.input_size)))
+        x = np.zeros((1, 1, model.input_size), int if model.reads_indices else model.dtype)
+        self.run(x[..., 0] if model.reads_single_indices else x)
         if isa.path() == "packed" and self._model.causal:
             place = self._spare[0]
             self._chain = self._model._step_stages(place.workspace, self._first, place.packing) is not None

@@ -142,9 +142,10 @@ class Stream:
         return self._run(array[None], array, 2, (self.batch_size, self._model.output_size), out)
 
     def _checked(self, x: Any) -> Array:
-        """An array with a last axis of features, which indices come without."""
+        """An array with a last axis of features, which single indices come without."""
         if self._model.reads_indices:
-            return _checks.index_array("x", x)[..., None]
+            array = _checks.index_array("x", x)
+            return array if self._model.input_size > 1 else array[..., None]
         return _checks.real_array("x", x)
 
     def _plan_steps(self) -> _steps.Steps | None:
@@ -191,13 +192,15 @@ class Stream:
         expected, shape = (*chosen.shape, model.input_size), (*chosen.shape, model.output_size)
         if steps.shape != expected:
             came = np.shape(x)
-            raise ValueError(f"x: expected {expected[:-1] if model.reads_indices else expected}, got {came}")
+            raise ValueError(
+                f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {came}"
+            )
         y = np.empty(shape, model.dtype) if out is None else _checks.output("out", out, shape, model.dtype)
         # Contiguous, and x in the model's dtype, as the short way of a step asks for.
         straight = y if y.flags.c_contiguous else np.empty_like(y, order="C")
         dtype = steps.dtype if model.reads_indices else model.dtype
         each = np.ascontiguousarray(steps, dtype).reshape(n, model.input_size)
-        each = each[:, 0] if model.reads_indices else each
+        each = each[:, 0] if model.reads_single_indices else each
         places, results, begin = chosen.reshape(n), straight.reshape(n, model.output_size), 0
         while begin < n:
             end = begin + (1 << ((n - begin).bit_length() - 1))

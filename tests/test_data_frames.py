@@ -20,6 +20,11 @@ def test_windows_over_a_frame_know_its_columns():
     assert windows.x.shape == (5, 3, 3)
     np.testing.assert_array_equal(windows.y[:, :, 0], [[3, 4], [4, 5], [5, 6], [6, 7], [7, 8]])
     assert Windows(frame(), 3, targets=["cold", "load"]).columns == [2, 0]
+    twice = frame().set_axis(["load", "load", "cold"], axis=1)
+    with pytest.raises(
+        ValueError, match="targets: expected a name of one column, got 'load', that of several"
+    ):
+        Windows(twice, 3, targets="load")
     with pytest.raises(ValueError, match=r"expected columns among \['load', 'day', 'cold'\], got 'dya'"):
         Windows(frame(), 3, targets=["dya"])
     train, validation = Windows(frame(), 2, targets="day").split(0.4)

@@ -317,6 +317,29 @@ def test_an_embedding_refuses_what_is_no_index():
         cylstm.Sequential(cylstm.Linear(2, 1), cylstm.Embedding(3, 2))
 
 
+def test_an_embedding_of_several_fields_is_one_of_each_side_by_side(rng):
+    K, lengths = 3, [5, 2]
+    x = rng.integers(0, V, (5, 2, K))
+    several = cylstm.Sequential(
+        cylstm.Embedding(V, 4, fields=K, dtype="float64", seed=0),
+        cylstm.GRU(4 * K, 2, dtype="float64", seed=1),
+    ).train()
+    single = cylstm.Embedding(V, 4, dtype="float64", seed=0).train()
+    gru = cylstm.GRU(4 * K, 2, dtype="float64", seed=1).train()
+    y, _ = several(x, lengths=lengths)
+    expected, _ = gru(single(x).reshape(5, 2, 4 * K), lengths=lengths)
+    np.testing.assert_array_equal(y, expected)
+    dy = rng.standard_normal(y.shape)
+    several.backward(dy)
+    single.backward(gru.backward(dy)[0].reshape(5, 2, K, 4))
+    np.testing.assert_allclose(several.gradients["0.weight"], single.gradients["weight"], rtol=1e-12)
+    stream = cylstm.Stream(several.eval(), batch_size=2)
+    np.testing.assert_array_equal([stream.step(step) for step in x[:2]], y[:2])
+    np.testing.assert_array_equal(several.layers[0](x[0]), single.eval()(x[0]).reshape(2, -1))
+    with pytest.raises(ValueError, match=r"x: expected \(T, B, 3\) or \(T, 3\), got \(5, 2\)"):
+        several(x[..., 0])
+
+
 def test_an_embeddings_gradient_touches_only_the_rows_used(rng):
     model = cylstm.Sequential(cylstm.Linear(3, 4), cylstm.Linear(4, 3))
     assert model._store.spans().tolist() == [[0, model._store.size]]

@@ -35,17 +35,18 @@ MODELS = {
         cylstm.Linear(8, 2, seed=1, dtype="float64"),
     ),
     "indices": lambda: cylstm.Sequential(cylstm.Embedding(11, 5, seed=0), cylstm.LSTM(5, 7, seed=1)),
+    "fields": lambda: cylstm.Sequential(cylstm.Embedding(11, 2, fields=5, seed=0), cylstm.RNN(10, 7, seed=1)),
     "no state": lambda: cylstm.Pooling("max", features=5),
 }  # fmt: skip
 
 
 def sequences(rng, model, T, B):
     """x of T steps and B sequences, in the model's layout."""
-    x = (
-        rng.integers(0, 11, (T, B))
-        if model.reads_indices
-        else rng.standard_normal((T, B, 5)).astype(model.dtype)
-    )
+    if model.reads_indices:
+        x = rng.integers(0, 11, (T, B, model.input_size))
+        x = x[..., 0] if model.reads_single_indices else x
+    else:
+        x = rng.standard_normal((T, B, 5)).astype(model.dtype)
     return np.ascontiguousarray(x.swapaxes(0, 1)) if model.batch_first else x
 
 
@@ -71,7 +72,8 @@ def test_it_computes_what_the_model_does(rng, model):
         y, state = model(x, lengths=lengths)
         same(session.run(x, lengths=lengths), (y, state))
         same(session.run(x, state), model(x, state))
-    one = sequences(rng, model, 5, 1).reshape(5, -1).squeeze(-1 if model.reads_indices else ())
+    x = sequences(rng, model, 5, 1)
+    one = x[0] if model.batch_first else x[:, 0]
     same(session.run(one), model(one))
     same(session.run(one, model(one)[1]), model(one, model(one)[1]))
 

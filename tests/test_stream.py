@@ -275,6 +275,11 @@ def test_rows_of_indices_and_of_models_without_a_short_way(rng):
     assert stream.step(x[1], rows=1).shape == (3,)
     with pytest.raises(ValueError, match=r"x: expected \(2,\), got \(3,\)"):
         stream.step(x[:3], rows=[0, 1])
+    model = cylstm.Sequential(cylstm.Embedding(5, 3, fields=2, seed=0), cylstm.GRU(6, 3, seed=1))
+    stream, x = cylstm.Stream(model, 4), rng.integers(0, 5, (4, 2))
+    np.testing.assert_allclose(
+        stream.step(x[[3, 1, 0]], rows=[3, 1, 0]), cylstm.Stream(model, 4).step(x)[[3, 1, 0]], rtol=1e-5
+    )
 
 
 def test_streams_join_and_leave(rng):

@@ -241,6 +241,12 @@ def test_ctrl_c_that_is_ignored_stays_ignored():
 
 
 @pytest.mark.usefixtures("heeded")
+def test_ctrl_c_in_the_last_epoch_is_not_forgotten():
+    _, history = trained(fit={"callbacks": [lambda *_: os.kill(os.getpid(), signal.SIGINT)], "epochs": 1})
+    assert (len(history.epochs), history.stopped) == (1, "interrupted")
+
+
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_ends_at_once():
     def press(trainer, record):
         os.kill(os.getpid(), signal.SIGINT)

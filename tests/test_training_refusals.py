@@ -84,7 +84,7 @@ def test_labels_and_ids_out_of_range_are_refused_before_training():
     wrong = [*target[:-1], np.full(len(target[-1]), 4)]
     with pytest.raises(ValueError, match=r"train: target\[49\].*4"):
         trained(train=(x, wrong))
-    with pytest.raises(ValueError, match="train: x: expected indices from 0 to 3, got 4"):
+    with pytest.raises(ValueError, match="train: x: expected indices from 0 to 3, got 0 to 4"):
         trained(train=([*x[:-1], np.full(len(x[-1]), 4)], target))
     with pytest.raises(ValueError, match="validation: target"):
         trained(fit={"validation": (x, wrong)})
@@ -124,6 +124,8 @@ def test_a_last_minibatch_of_one_sample_works():
         (lambda: cylstm.Trainer(pooled(), losses.MSE(), truncate=3), "truncate: expected None unless"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE()).fit(series(), patience=2), "patience: expected None"),
         (lambda: cylstm.Trainer(pooled(), losses.MSE()).fit(series(), resume=True), "resume: expected"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE(), seed=-1), "seed: expected"),
+        (lambda: cylstm.Trainer(pooled(), losses.MSE(), threads=0), "threads: expected"),
         (lambda: trained(fit={"metrics": ["f1"], "validation": tagged()}), "metrics: expected functions"),
     ],
 )  # fmt: skip
@@ -136,11 +138,20 @@ def test_a_checkpoint_of_another_training_changes_nothing(tmp_path):
     x, y = series(20)
     saved = {"checkpoints": str(tmp_path / "run.ckpt"), "progress": False}
     cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit((x, y), epochs=1, **saved)
-    for options in ({"schedule": optim.ReduceOnPlateau(), "seed": 0}, {"seed": 1}):
+    for options in (
+        {"schedule": optim.ReduceOnPlateau(), "seed": 0},
+        {"seed": 1},
+        {"optimizer": optim.Adam(2e-3), "seed": 0},
+        {"optimizer": optim.Adam(betas=(0.8, 0.999)), "seed": 0},
+        {"clip_norm": 1.0, "seed": 0},
+    ):
         trainer = cylstm.Trainer(pooled(), losses.MSE(), **options)
         with pytest.raises(CheckpointError, match=f"not of this training: {next(iter(options))}: expected"):
             trainer.fit((x, y), epochs=2, resume=True, **saved)
         assert trainer.optimizer.steps == 0
+    for other in ((x + 1, y), (x, np.concatenate([y[:-1], y[:1]]))):
+        with pytest.raises(CheckpointError, match="not of this training: data: expected"):
+            cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(other, epochs=2, resume=True, **saved)
 
 
 def test_a_validation_loss_that_is_not_finite_stops():

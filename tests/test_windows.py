@@ -67,6 +67,13 @@ def test_windows_of_a_split_never_straddle(n, validation, test, gap):
     assert slices[-1].stop == n
 
 
+def test_a_mask_chooses_columns():
+    series = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_array_equal(
+        Windows(series, 2, targets=[True, False, True]).y, Windows(series, 2, targets=[0, 2]).y
+    )
+
+
 def test_split_leaves_out_what_has_no_share():
     assert split(10, 0) == (slice(0, 10),)
     assert split(10, 0, 0.2) == (slice(0, 8), slice(8, 10))
@@ -100,6 +107,11 @@ def test_every_token_is_predicted_once_from_the_one_before(n, batch_size, length
             lambda: Windows(np.zeros((5, 2)), 2, targets=[]),
             ValueError,
             "targets: expected at least one column",
+        ),
+        (
+            lambda: Windows(np.zeros((5, 2)), 2, targets=[True]),
+            ValueError,
+            r"targets: expected a mask of 2 columns, got shape \(1,\)",
         ),
         (lambda: Windows(["a", "b"], 1), TypeError, "series: expected real numbers"),
         (

@@ -153,8 +153,14 @@ def _columns(targets: Any, I: int, names: Sequence[Any]) -> list[int]:
         return list(range(I))
     known = list(names)
     columns = []
+    if np.asarray(targets).dtype == bool:
+        if np.shape(targets) != (I,):
+            raise ValueError(f"targets: expected a mask of {I} columns, got shape {np.shape(targets)}")
+        targets = np.flatnonzero(targets)
     for target in [targets] if isinstance(targets, str) or np.ndim(targets) == 0 else targets:
         if target in known:
+            if known.count(target) > 1:
+                raise ValueError(f"targets: expected a name of one column, got {target!r}, that of several")
             columns.append(known.index(target))
             continue
         try:

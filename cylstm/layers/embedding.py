@@ -27,6 +27,9 @@ class Embedding(RowLayer):
         Symbols, V.
     embedding_dim : int
         Numbers in a vector, E.
+    fields : int
+        Indices of a step, K, such as those of a word and of its endings: x is then (..., K), and the vectors
+        of a step stand one after the other, K * E numbers. 1: x has no axis for them.
     dtype : {"float32", "float64"}
     seed : int, optional
         Of the initial vectors, drawn from the standard normal distribution, as PyTorch does.
@@ -41,6 +44,8 @@ class Embedding(RowLayer):
     >>> y, state = model(np.zeros((10, 4), int))  # (T, B)
     >>> y.shape
     (10, 4, 65)
+    >>> Embedding(65, 8, fields=3)(np.array([[0, 1, 2], [3, 4, 64]])).shape
+    (2, 24)
     """
 
     reads_indices = True
@@ -50,24 +55,27 @@ class Embedding(RowLayer):
         num_embeddings: int,
         embedding_dim: int,
         *,
+        fields: int = 1,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
         super().__init__()
         self.num_embeddings = _checks.positive("num_embeddings", num_embeddings)
-        self.input_size, self.output_size = 1, _checks.positive("embedding_dim", embedding_dim)
+        self.embedding_dim = _checks.positive("embedding_dim", embedding_dim)
+        self.input_size = _checks.positive("fields", fields)
+        self.output_size = self.input_size * self.embedding_dim
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         self._store.by_rows("weight")
         with self._store.writing() as flat:
             flat[...] = _checks.generator(seed).standard_normal(flat.size)
 
     def _sizes(self) -> dict[str, Any]:
-        return {"num_embeddings": self.num_embeddings, "embedding_dim": self.output_size}
+        return {"num_embeddings": self.num_embeddings, "embedding_dim": self.embedding_dim}
 
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON values."""
-        return {**self._sizes(), "dtype": self.dtype.name}
+        return {**self._sizes(), "fields": self.input_size, "dtype": self.dtype.name}
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
@@ -76,17 +84,19 @@ class Embedding(RowLayer):
 
     def _rows_of(self, x: Any) -> tuple[Array, tuple[int, ...]]:
         array = _checks.index_array("x", x)
-        return array.reshape(-1, 1), array.shape
+        if self.input_size == 1:
+            return array.reshape(-1, 1), array.shape
+        return super()._rows_of(array)
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
         return _Workspace(training)
 
     def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
         workspace.prepare(batch.packing.N, self)
-        indices = workspace.indices
-        batch.into(indices[:, None])
+        indices, vectors = workspace.indices, workspace.y.reshape(-1, self.embedding_dim)
+        batch.into(indices.reshape(-1, self.input_size))
         self.check_range(indices)
-        np.take(self.parameters["weight"], indices, axis=0, out=workspace.y, mode="clip")
+        np.take(self.parameters["weight"], indices, axis=0, out=vectors, mode="clip")
         return workspace.y, None
 
     def check_range(self, indices: Array) -> None:
@@ -100,7 +110,8 @@ class Embedding(RowLayer):
     def _rows_backward(self, workspace: "_Workspace", need_dx: bool) -> None:
         from cylstm._engine import _rows
 
-        _rows.add_rows_at(self.gradients["weight"], workspace.indices, workspace.y)
+        vectors = workspace.y.reshape(-1, self.embedding_dim)
+        _rows.add_rows_at(self.gradients["weight"], workspace.indices, vectors)
         self._store.use_rows("weight", workspace.indices)
 
 
@@ -112,5 +123,5 @@ class _Workspace(RowWorkspace):
     def prepare(self, N: int, layer: RowLayer) -> bool:
         changed = super().prepare(N, layer)
         if changed:
-            self.indices = np.empty(N, np.intp)
+            self.indices = np.empty(N * layer.input_size, np.intp)
         return changed

@@ -60,7 +60,10 @@ class StepDecay(Schedule):
 
     def factor(self, n: int) -> float:
         """For what follows n steps or epochs."""
-        return float(self.gamma ** (n // self.every))
+        try:
+            return float(self.gamma ** (n // self.every))
+        except OverflowError:  # of a gamma above 1
+            return math.inf
 
 
 class ExponentialDecay(StepDecay):

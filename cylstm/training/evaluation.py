@@ -73,9 +73,11 @@ def _check_indices(model: SequenceLayer, source: Source) -> None:
     if not isinstance(first, Embedding):
         return
     for batch in source.epoch():
-        largest = int(batch.x.max(initial=0))
-        if largest >= first.num_embeddings:
-            raise ValueError(f"x: expected indices from 0 to {first.num_embeddings - 1}, got {largest}")
+        least, largest = int(batch.x.min(initial=0)), int(batch.x.max(initial=0))
+        if least < 0 or largest >= first.num_embeddings:
+            raise ValueError(
+                f"x: expected indices from 0 to {first.num_embeddings - 1}, got {least} to {largest}"
+            )
 
 
 def _counted(loss: Loss, y: Array, target: Any) -> tuple[Array, Any]:

@@ -64,6 +64,8 @@ class Loop:
                     run.history.stopped = "interrupted"
                     break
                 bar.set_postfix(self._finish_epoch(), refresh=False)
+            if interrupted() and not run.history.stopped:  # in the last validation
+                run.history.stopped = "interrupted"
         if self.saved:
             self._write(self.saved)
 

@@ -1,9 +1,14 @@
 """`Trainer`: epochs, validation, early stopping, checkpoints."""
 
 import contextlib
+import hashlib
+import inspect
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 from cylstm import _checks
 from cylstm.data import Source, source_of
@@ -99,7 +104,9 @@ class Trainer:
         self.accumulate = _checks.positive("accumulate", accumulate)
         self.truncate = None if truncate is None else _checks.positive("truncate", truncate)
         self.segments = segments if segments in (None, "auto") else _checks.positive("segments", segments)
-        self.seed, self.threads = seed, threads
+        _checks.generator(seed)
+        self.seed = seed
+        self.threads = None if threads is None else _checks.positive("threads", threads)
         if self.segments is not None:
             gradients.check_segments(model)
         if self.truncate is not None:
@@ -146,10 +153,12 @@ class Trainer:
             Stop after so many epochs without a lower validation loss.
         callbacks : sequence of callable
             Called with this trainer and the epoch's record after each epoch; one that returns True stops.
+            Schedules are for the learning rate: `fit` puts back what a callback sets.
         checkpoints : Checkpoints or path, optional
             A path alone: every 10 minutes; always at the end, and at Ctrl-C.
         resume : bool
-            Go on from the checkpoint if there is one, to the same bits as if there had been no break.
+            Go on from the checkpoint if there is one, to the same bits as if there had been no break. Model,
+            settings and data have to be the same; of the data the first and the last minibatch are compared.
         progress : bool
             Show a bar, where there is a terminal.
 
@@ -226,13 +235,36 @@ class Trainer:
         return {
             "model": {"type": type(self.model).__name__, **self.model.config},
             "loss": {"type": type(self.loss).__name__, **self.loss.config},
-            "optimizer": type(self.optimizer).__name__,
-            "schedule": type(self.schedule).__name__,
+            "optimizer": _settings(self.optimizer),
+            "schedule": None if self.schedule is None else _settings(self.schedule),
+            "clip_norm": self.clip_norm,
+            "clip_value": self.clip_value,
             "seed": self.seed,
             "minibatches": len(data),
+            "data": _digest(data),
             "accumulate": self.accumulate,
             "truncate": self.truncate,
         }
+
+
+def _settings(thing: Optimizer | Schedule) -> dict[str, Any]:
+    """Name and arguments of what keeps these as attributes, as they come back from JSON."""
+    arguments = {name: getattr(thing, name, None) for name in inspect.signature(type(thing)).parameters}
+    settings: dict[str, Any] = json.loads(
+        json.dumps({"type": type(thing).__name__, **arguments}, default=repr)
+    )
+    return settings
+
+
+def _digest(source: Source) -> str:
+    """Of the first and the last minibatch in order."""
+    digest = hashlib.sha256()
+    for start in sorted({0, len(source) - 1}):
+        batch = next(source.epoch(start=start))
+        targets = batch.target if isinstance(batch.target, list) else [batch.target]
+        for array in (batch.x, *targets):
+            digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
