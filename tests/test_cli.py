@@ -25,7 +25,7 @@ def table(tmp_path):
 
 
 def train(table, *options):
-    return cli.main(["train", str(table), "--horizon", "3", "--updates", "20", "--hidden", "8", *options])
+    return cli.main(["train", str(table), "--horizon", "3", "--epochs", "1", "--hidden", "8", *options])
 
 
 def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
@@ -51,7 +51,7 @@ def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
 
 def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
-    monkeypatch.setattr("cylstm.forecasting.PENALTIES", (5e-2,))
+    monkeypatch.setattr("cylstm.forecast_training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for word in (
@@ -70,7 +70,7 @@ def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
 
 def test_without_matplotlib_demo_says_what_to_install_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr("cylstm.forecasting.PENALTIES", (5e-2,))
+    monkeypatch.setattr("cylstm.forecast_training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
     assert "pip install matplotlib" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["elnino.safetensors"]
@@ -127,7 +127,7 @@ def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, ca
 def test_a_short_table_is_trained_on_and_measured_where_that_can_be(tmp_path, capsys):
     path = tmp_path / "short.csv"
     path.write_text("a,b\n" + "".join(f"{i % 3},d{i}\n" for i in range(20)))
-    options = ["--horizon", "1", "--updates", "5", "--output", str(tmp_path / "m")]
+    options = ["--horizon", "1", "--epochs", "1", "--output", str(tmp_path / "m")]
     assert cli.main(["train", str(path), *options]) == 0
     assert "AR(24)                        -" in capsys.readouterr().out
 
@@ -226,7 +226,7 @@ def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path):
     model.write_bytes(b"the earlier file")
     # As at a terminal: a job in the background of a shell would ignore the signal, and so would its children.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    process = command("train", table, "--columns", "a", "--updates", "10000000", "--output", model, **heed)
+    process = command("train", table, "--columns", "a", "--epochs", "1000000", "--output", model, **heed)
     time.sleep(3)  # well into training, which would take hours
     process.send_signal(signal.SIGINT)
     try:

@@ -74,7 +74,6 @@ def _add_train(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     train.add_argument(
         "--hidden", type=int, metavar="N", help="units of the LSTM (default: 32, and 256 for a text)"
     )
-    train.add_argument("--updates", type=int, default=400, metavar="N", help="optimiser steps (default: 400)")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
     train.add_argument("--plot", metavar="FILE", help="also draw the forecasts, or the training (.png)")
     text.add_train_options(train)
@@ -102,8 +101,8 @@ def _fit(forecaster: Forecaster, values: Array) -> float:
     from tqdm import tqdm
 
     start = time.perf_counter()
-    with tqdm(total=forecaster.fits, desc="training", unit=" updates", disable=None, leave=False) as bar:
-        forecaster.fit(values, bar.update)
+    with tqdm(total=forecaster.updates, desc="training", unit=" updates", disable=None, leave=False) as bar:
+        forecaster.fit(values, progress=bar.update)
     return time.perf_counter() - start
 
 
@@ -213,7 +212,7 @@ def _train(options: argparse.Namespace) -> None:
         options.horizon,
         options.period,
         32 if options.hidden is None else options.hidden,
-        options.updates,
+        options.epochs or 8,
         options.seed,
     )
     forecaster.columns = names

@@ -38,7 +38,7 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     """What `cylstm train` takes for a text."""
     group = train.add_argument_group("language models of characters")
     group.add_argument("--text", metavar="FILE", help="text in UTF-8 to learn from, instead of a CSV file")
-    group.add_argument("--epochs", type=int, default=20, metavar="N", help="times through it (default: 20)")
+    group.add_argument("--epochs", type=int, metavar="N", help="times through it (default: 20)")
     group.add_argument("--layers", type=int, default=1, metavar="N", help="of the LSTM (default: 1)")
     group.add_argument("--dropout", type=float, default=0.2, metavar="SHARE", help="default: 0.2")
     group.add_argument("--batch", type=int, default=64, metavar="N", help="places read at once (default: 64)")
@@ -65,7 +65,7 @@ def train(options: argparse.Namespace) -> None:
     )
     start = time.perf_counter()
     history = model.fit(
-        text, options.epochs, batch_size=options.batch, length=options.length, lr=options.rate,
+        text, options.epochs or 20, batch_size=options.batch, length=options.length, lr=options.rate,
         patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
     )  # fmt: skip
     seconds = time.perf_counter() - start

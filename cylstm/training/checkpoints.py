@@ -40,6 +40,11 @@ class Checkpoints:
     steps : int, optional
         Updates of the parameters between two of them, instead of minutes.
 
+    Attributes
+    ----------
+    notes : dict
+        JSON values of the caller's, written with each; a callback may change them.
+
     Examples
     --------
     >>> import cylstm
@@ -51,6 +56,7 @@ class Checkpoints:
         self.path = Path(path)
         self.minutes = _checks.number("minutes", minutes, 0)
         self.steps = None if steps is None else _checks.positive("steps", steps)
+        self.notes: dict[str, Any] = {}
         self._last = time.monotonic(), 0
 
     def __repr__(self) -> str:
@@ -73,7 +79,8 @@ class Checkpoints:
         """Write what content() gives: vectors, and JSON values."""
         self.begin(steps)
         try:
-            write(self.path, *content())
+            tensors, values = content()
+            write(self.path, tensors, {**values, "notes": self.notes})
         except OSError as error:
             warnings.warn(
                 f"checkpoint {self.path}: could not be written ({error.strerror or error}); an earlier one "
