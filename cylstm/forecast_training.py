@@ -16,8 +16,7 @@ from cylstm.layers.sequential import Sequential
 from cylstm.losses import MSE
 from cylstm.optim import Adam, CosineDecay
 from cylstm.rnn import LSTM
-from cylstm.training import CheckpointError, Checkpoints, History, Trainer
-from cylstm.training.checkpoints import read
+from cylstm.training import Checkpoints, History, Trainer
 
 Array = NDArray[np.float64]
 PENALTIES = (1e-4, 1e-3, 1e-2, 5e-2)
@@ -95,26 +94,11 @@ class ForecastTraining:
     ) -> None:
         self.settings, self.values, self.saved, self.progress = settings, values, saved, progress
         digest = hashlib.sha256(values.tobytes()).hexdigest()
-        self.notes: dict[str, Any] = {
-            "forecaster": {**settings, "penalties": list(PENALTIES), "values": [*values.shape, digest]},
-            "finished": [],  # the errors by epoch of each network on its block
-            "errors": [],  # those of the present one
-        }
-        self.resume = resume and saved is not None and saved.path.exists()
-        if saved is not None:
-            if self.resume:
-                self._go_on(saved)
-            saved.notes = self.notes
-
-    def _go_on(self, saved: Checkpoints) -> None:
-        notes = read(saved.path)[1].get("notes", {})
-        for name, expected in self.notes["forecaster"].items():
-            got = notes.get("forecaster", {}).get(name)
-            if got != expected:
-                raise CheckpointError(
-                    f"{saved.path}: not of this training: {name}: expected {expected}, got {got}"
-                )
-        self.notes = notes
+        identity = {**settings, "penalties": list(PENALTIES), "values": [*values.shape, digest]}
+        self.resume = saved is not None and saved.identify(identity, resume)
+        self.notes: dict[str, Any] = {} if saved is None else saved.notes
+        self.notes.setdefault("finished", [])  # the errors by epoch of each network on its block
+        self.notes.setdefault("errors", [])  # those of the present one
 
     def run(self) -> tuple[Sequential, Scaling]:
         """All trainings that are left; sets `penalty`, `validation` and `history`.

@@ -328,8 +328,11 @@ def test_a_training_on_text_goes_on_from_its_checkpoint(text_file, tmp_path, cap
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["train", "--output", "x"], "train: expected a CSV file, or --text FILE"),
-        (["train", "a.csv", "--text", "b", "--output", "x"], "train: expected a CSV file, or --text FILE"),
+        (["train", "--output", "x"], "train: expected one of: a CSV file, --classify FILE, --text FILE"),
+        (
+            ["train", "a.csv", "--text", "b", "--output", "x"],
+            "train: expected one of: a CSV file, --classify FILE, --text FILE",
+        ),
         (["train", "--text", "missing.txt", "--output", "x"], "missing.txt: No such file or directory"),
         (["sample", "missing.safetensors"], "missing.safetensors: No such file or directory"),
     ],
@@ -347,4 +350,4 @@ def test_a_forecaster_is_no_model_of_text(table, tmp_path, capsys):
     assert "not a model of text" in capsys.readouterr().err
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 400)
     assert train_text(tmp_path / "latin.txt", tmp_path) == 1
-    assert "utf-8" in capsys.readouterr().err
+    assert "expected a text file in UTF-8" in capsys.readouterr().err

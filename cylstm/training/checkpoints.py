@@ -64,6 +64,36 @@ class Checkpoints:
         often = f"minutes={self.minutes:g}" if self.steps is None else f"steps={self.steps}"
         return f"Checkpoints({str(self.path)!r}, {often})"
 
+    def identify(self, identity: Mapping[str, Any], resume: bool) -> bool:
+        """Note by what the training is known; whether there is a file of it to go on from.
+
+        The notes are then those of that file.
+
+        Parameters
+        ----------
+        identity : mapping
+            JSON values by name.
+        resume : bool
+            Whether to look for one.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            If the file is damaged, or of another training.
+        """
+        self.notes = {"identity": dict(identity)}
+        if not resume or not self.path.exists():
+            return False
+        notes = read(self.path)[1].get("notes", {})
+        for name, expected in identity.items():
+            got = notes.get("identity", {}).get(name)
+            if got != expected:
+                raise CheckpointError(
+                    f"{self.path}: not of this training: {name}: expected {expected}, got {got}"
+                )
+        self.notes = notes
+        return True
+
     def begin(self, steps: int) -> None:
         """Count from now on."""
         self._last = time.monotonic(), steps
