@@ -26,7 +26,7 @@ def seasonal_naive(values: Array, n: int, horizon: int, period: int) -> Array:
     forecasts = np.full((len(values), horizon), np.nan)
     for h in range(1, horizon + 1):
         back = -h % period  # rows from t back to the last one of the season of t + h
-        forecasts[back:, h - 1] = values[: len(values) - back]
+        forecasts[back:, h - 1] = values[: max(0, len(values) - back)]
     return forecasts
 
 

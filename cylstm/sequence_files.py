@@ -75,7 +75,7 @@ def read_sequences(
         if labels is not None:
             raise ValueError(f"{labels}: expected no file of labels for .ts files, which hold their own")
         return _joined([read_ts(path, missing=missing) for path in paths], paths)
-    known = None if labels is None else _labels(labels, header=True)
+    known = None if labels is None else _labels(labels)
     files = [(name, file) for path in paths for name, file in _csv_files(Path(path), known)]
     found = []
     for name, file in files:
@@ -103,7 +103,7 @@ def _csv_files(path: Path, known: dict[str, str] | None) -> list[tuple[str, Path
     return [(file.name, file) for file in files]
 
 
-def _labels(path: str | os.PathLike[str], header: bool) -> dict[str, str]:
+def _labels(path: str | os.PathLike[str]) -> dict[str, str]:
     """The label of each file, from a table."""
     rows, names, lines = read_table(path)
     for name in ("file", "label"):
@@ -258,6 +258,8 @@ class _Header:
                 raise ValueError(
                     f"expected a class, one of {', '.join(self.classes)}, at the end, got {label[:40]!r}"
                 )
+        if not parts:
+            raise ValueError("expected 1 or more dimensions, got 0")
         self.dimensions = self.dimensions or len(parts)
         if len(parts) != self.dimensions:
             raise ValueError(f"expected {self.dimensions} dimensions, got {len(parts)}")

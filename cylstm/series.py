@@ -49,10 +49,12 @@ def read_csv(
     """
     rows, names, lines = read_table(path, header, delimiter)
     if columns is None or columns == "numbers":
-        only_one = columns is None
-        columns = [name for i, name in enumerate(names) if number_of(rows[0][i]) is not None]
-        if only_one and len(columns) != 1:
-            raise ValueError(f"{path}: expected one column of numbers, got {columns}; choose with --columns")
+        found = [name for i, name in enumerate(names) if number_of(rows[0][i]) is not None]
+        if columns is None and len(found) != 1:
+            raise ValueError(f"{path}: expected one column of numbers, got {found}; choose with --columns")
+        if not found:
+            raise ValueError(f"{path}: expected columns of numbers, got none; it has {', '.join(names)}")
+        columns = found
     unknown = [name for name in columns if name not in names]
     if unknown or not columns:
         raise ValueError(

@@ -8,15 +8,19 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from cylstm import files
+from cylstm import _checks, files
 from cylstm.training import History
 
 NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
 
 
 def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
-    """Refuse outputs that cannot be written, and those that would replace an input or each other."""
-    taken = {os.path.realpath(path) for path in inputs}
+    """Refuse outputs that cannot be written, and those that would replace an input or each other.
+
+    What is in a folder of inputs is an input.
+    """
+    inside = [entry.path for path in inputs if os.path.isdir(path) for entry in os.scandir(path)]
+    taken = {os.path.realpath(path) for path in [*inputs, *inside]}
     for path in filter(None, outputs):
         files.check_writable(path)
         if os.path.realpath(path) in taken:
@@ -29,6 +33,7 @@ def check_training(options: argparse.Namespace, inputs: Sequence[str]) -> None:
     check_outputs([options.output, options.plot, options.checkpoint], inputs)
     if options.plot and not importlib.util.find_spec("matplotlib"):
         raise ValueError(f"--plot: {NO_MATPLOTLIB}")
+    _checks.positive("--epochs", options.epochs)
     if options.resume and not options.checkpoint:
         raise ValueError("--resume: expected --checkpoint FILE to go on from")
 
