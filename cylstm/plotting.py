@@ -99,7 +99,7 @@ def _draw_forecasts(axes: "Axes", x: Array, values: Array, forecasts: Array, n: 
 
 def _draw_errors(axes: "Axes", by_method: Mapping[str, Array]) -> None:
     """RMSE over the horizon."""
-    from matplotlib.ticker import FormatStrFormatter, MaxNLocator
+    from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter
 
     for i, (name, error) in enumerate(by_method.items()):
         style = {"lw": 2.5, "marker": "o", "ms": 4} if i == 0 else {"lw": 1.2}
@@ -107,7 +107,9 @@ def _draw_errors(axes: "Axes", by_method: Mapping[str, Array]) -> None:
     axes.set(xlabel="steps ahead", ylabel="test RMSE", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+    low, high = axes.get_ylim()
+    narrow = high < 30 * low  # else the numbers between powers of ten would cover each other
+    axes.yaxis.set_minor_formatter(FormatStrFormatter("%g") if narrow else NullFormatter())
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
 
 

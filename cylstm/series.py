@@ -50,10 +50,13 @@ def read_csv(
     rows, names, lines = read_table(path, header, delimiter)
     if columns is None or columns == "numbers":
         found = [name for i, name in enumerate(names) if number_of(rows[0][i]) is not None]
+        if not found:
+            raise ValueError(
+                f"{path}, line {lines[0]}: expected columns of numbers, got the cells {rows[0]}; "
+                "if they were cut in the wrong places, pass --delimiter"
+            )
         if columns is None and len(found) != 1:
             raise ValueError(f"{path}: expected one column of numbers, got {found}; choose with --columns")
-        if not found:
-            raise ValueError(f"{path}: expected columns of numbers, got none; it has {', '.join(names)}")
         columns = found
     unknown = [name for name in columns if name not in names]
     if unknown or not columns:

@@ -154,7 +154,11 @@ def test_a_folder_of_csv_files_is_read_by_the_columns_of_the_first(folder):
         ("set/a.csv", "", r"a\.csv: expected lines of numbers, got 0 lines"),
         ("set/a.csv", "t,y,x\nmon,5,\n", r"a\.csv, column x: 1 missing values, the first in line 2"),
         ("set/a.csv", "t,y,x\nmon,5,nope\n", r"a\.csv, line 2, column x: expected a finite number"),
-        ("set/b.csv", "t,note\nmon,a\n", r"b\.csv: expected columns of numbers, got none; it has t, note"),
+        (
+            "set/b.csv",
+            "t,note\nmon,a\n",
+            r"b\.csv, line 2: expected columns of numbers, got the cells \['mon', 'a'\]; if",
+        ),
     ],
 )
 def test_faults_of_csv_sequences_are_named_with_their_file(folder, name, text, message):
