@@ -109,7 +109,7 @@ class ForecastTraining:
             At Ctrl-C, when a checkpoint is written, if there is to be one.
         """
         finished = self.notes["finished"]
-        self.progress(len(finished) * UPDATES * self.settings["epochs"])
+        self.progress(UPDATES * (len(finished) * self.settings["epochs"] + len(self.notes["errors"])))
         trials = list(itertools.product(PENALTIES, BLOCKS))
         for penalty, block in trials[len(finished) :]:
             begin, end = (int(share * len(self.values)) for share in block)

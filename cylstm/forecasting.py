@@ -51,9 +51,9 @@ class Forecaster:
     ----------
     columns : list of str
         Names of the series, for the file; none by default.
-    training : ForecastTraining or None
-        Of the last `fit`: `penalty`, the chosen one; `validation`, the errors by epoch of each;
-        `history`, of the network that was kept.
+    training : ForecastTraining
+        Set by `fit`: `penalty`, the chosen one; `validation`, the errors by epoch of each; `history`, of the
+        network that was kept.
 
     Examples
     --------
@@ -64,6 +64,8 @@ class Forecaster:
     >>> forecaster.forecast(values).shape
     (200, 2, 1)
     """
+
+    training: ForecastTraining
 
     def __init__(
         self,
@@ -80,7 +82,6 @@ class Forecaster:
         _checks.generator(seed)
         self.seed = seed
         self.columns: list[str] = []
-        self.training: ForecastTraining | None = None
         self._fitted: tuple[Sequential, Scaling] | None = None
 
     @property

@@ -107,7 +107,9 @@ def test_evaluate_repeats_what_train_measured_and_adds_absolute_errors(table, tm
     printed = capsys.readouterr().out
     assert cli.main(["evaluate", model, str(table)]) == 0
     out = capsys.readouterr().out
-    for line in printed.splitlines()[1:-1]:
+    tables = [line for line in printed.splitlines() if line.startswith("  ")]
+    assert len(tables) == 14
+    for line in tables:
         assert line in out
     assert out.count("MAE, steps ahead") == out.count("RMSE, steps ahead") == 2
     assert cli.main(["evaluate", model, str(table), "--json"]) == 0
@@ -124,6 +126,18 @@ def test_evaluate_repeats_what_train_measured_and_adds_absolute_errors(table, tm
     measured = json.loads(capsys.readouterr().out)  # too few rows for means of the season
     assert list(measured["rmse"]["a"]) == ["LSTM", "persistence", "seasonal-naive", "AR(24)"]
     assert measured["rmse"]["a"]["AR(24)"] == [None] * 3
+
+
+def test_patience_ends_the_training_of_a_forecaster_early(tmp_path, capsys):
+    path, model = tmp_path / "noise.csv", str(tmp_path / "m")
+    path.write_text("a\n" + "\n".join(map(str, np.random.default_rng(0).standard_normal(100))))
+    arguments = ["train", str(path), "--horizon", "3", "--hidden", "8", "--epochs", "12", "--output", model]
+    assert cli.main([*arguments, "--patience", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["epochs"] < 12
+    assert cli.main([*arguments, "--patience", "1"]) == 0
+    chosen = f"L2 of {result['l2']:g} and {result['epochs']} of 12 epochs\n"
+    assert f"chosen by the error on two blocks of these rows: {chosen}" in capsys.readouterr().out
 
 
 def test_phase_moves_the_season_of_what_is_measured(table, tmp_path, capsys):

@@ -126,7 +126,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(waves, tmp_path, pat
         with pytest.raises(Killed):
             Forecaster(**options).fit(
                 waves, patience=patience, checkpoints=Checkpoints(path, steps=7), resume=True,
-                progress=killed_after(updates + (0 if not path.exists() else resumed_at(path, 150))),
+                progress=killed_after(updates + (resumed_at(path) if path.exists() else 0)),
             )  # fmt: skip
         assert path.exists()
     resumed = Forecaster(**options).fit(waves, patience=patience, checkpoints=path, resume=True)
@@ -137,9 +137,10 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(waves, tmp_path, pat
     np.testing.assert_array_equal(again.forecast(waves), whole.forecast(waves))
 
 
-def resumed_at(path, updates):
-    """How many updates a training that goes on from there counts as made: those of finished networks."""
-    return updates * len(checkpoints.read(path)[1]["notes"]["finished"])
+def resumed_at(path):
+    """How many updates a training that goes on from there counts as made: those of whole epochs."""
+    notes = checkpoints.read(path)[1]["notes"]
+    return 50 * (3 * len(notes["finished"]) + len(notes["errors"]))
 
 
 def test_a_checkpoint_of_another_training_is_refused(waves, tmp_path):

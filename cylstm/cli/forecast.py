@@ -144,7 +144,6 @@ def _plot(
     """Draw all series and the training; False if matplotlib is not installed."""
     from cylstm.plotting import plot_forecasts
 
-    assert forecaster.training is not None
     try:
         plot_forecasts(path, values, made, n, rmse, forecaster.training, **texts)
     except ImportError:
@@ -170,10 +169,14 @@ def train(options: argparse.Namespace) -> None:
     forecaster.save(options.output)
     if options.plot:
         _plot(options.plot, forecaster, made, values, n, errors["RMSE"])
+    training = forecaster.training
+    chosen = {"l2": training.penalty, "epochs": len(training.history.epochs)}
     if options.json:
-        print_json({**_as_json(errors), "rows": n, "seconds": seconds, "model": options.output})
+        print_json({**_as_json(errors), "rows": n, **chosen, "seconds": seconds, "model": options.output})
         return
     print(f"LSTM of {forecaster.hidden_size} units, trained on {n} rows in {seconds:.1f} s")
+    epochs = f" and {chosen['epochs']} of {options.epochs} epochs" if options.patience else ""
+    print(f"chosen by the error on two blocks of these rows: L2 of {training.penalty:g}{epochs}")
     for name, by_method in errors["RMSE"].items():
         if by_method:
             print(f"{name}, measured on the last {len(values) - n} rows:")
