@@ -3,6 +3,7 @@
 import argparse
 import csv
 import importlib.util
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -76,3 +77,15 @@ def facts_of(history: History, seconds: float) -> dict[str, Any]:
 def print_json(values: dict[str, Any]) -> None:
     """One line that any reader of JSON takes."""
     print(json.dumps(values, allow_nan=False))
+
+
+def give_table(options: argparse.Namespace, rows: Sequence[Sequence[Any]], as_json: dict[str, Any]) -> None:
+    """Rows as CSV to the file of --output, or printed; with --json the same as JSON is printed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    if options.output:
+        files.write_atomically(options.output, text.getvalue().encode())
+    if options.json:
+        print_json(as_json)
+    else:
+        print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))

@@ -1,8 +1,6 @@
 """Classes of sequences: train --classify, predict, evaluate."""
 
 import argparse
-import csv
-import io
 import os
 import time
 from collections.abc import Sequence
@@ -11,9 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import files
 from cylstm.classification import Classifier
-from cylstm.cli._common import check_outputs, check_training, facts_of, how_it_ended, names, print_json, share
+from cylstm.cli._common import (
+    check_outputs,
+    check_training,
+    facts_of,
+    give_table,
+    how_it_ended,
+    names,
+    print_json,
+    share,
+)
 from cylstm.data import stratified_split
 from cylstm.sequence_files import SequenceSet, read_sequences
 
@@ -70,17 +76,9 @@ def predict(options: argparse.Namespace) -> None:
         (name, model.classes[k], round(float(p[k]), 6))
         for name, k, p in zip(read.names, best, probabilities, strict=True)
     ]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["sequence", "label", "probability"])
-    table.writerows(rows)
-    if options.output:
-        files.write_atomically(options.output, text.getvalue().encode())
-    if options.json:
-        keys = ("sequence", "label", "probability")
-        print_json({"predictions": [dict(zip(keys, row, strict=True)) for row in rows]})
-    else:
-        print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))
+    header = ("sequence", "label", "probability")
+    as_json = {"predictions": [dict(zip(header, row, strict=True)) for row in rows]}
+    give_table(options, [header, *rows], as_json)
 
 
 def evaluate(options: argparse.Namespace) -> None:

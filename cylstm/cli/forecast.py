@@ -1,8 +1,6 @@
 """Forecasts of columns of CSV files: demo, train, predict, evaluate."""
 
 import argparse
-import csv
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import baselines, datasets, files
-from cylstm.cli._common import NO_MATPLOTLIB, check_outputs, check_training, names, print_json, share
+from cylstm import baselines, datasets
+from cylstm.cli._common import (
+    NO_MATPLOTLIB,
+    check_outputs,
+    check_training,
+    give_table,
+    names,
+    print_json,
+    share,
+)
 from cylstm.forecasting import Forecaster
 from cylstm.series import interpolated, read_csv
 
@@ -198,16 +204,9 @@ def predict(options: argparse.Namespace) -> None:
     check_outputs([options.output], [*options.files, options.model])
     forecaster, values = _model_and_table(options)
     following = forecaster.forecast(values, options.phase)[-1]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", *forecaster.columns])
-    table.writerows([h, *row] for h, row in enumerate(following.tolist(), 1))
-    if options.output:
-        files.write_atomically(options.output, text.getvalue().encode())
-    if options.json:
-        print_json({name: following[:, c].tolist() for c, name in enumerate(forecaster.columns)})
-    else:
-        print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))
+    rows = [[h, *row] for h, row in enumerate(following.tolist(), 1)]
+    as_json = {name: following[:, c].tolist() for c, name in enumerate(forecaster.columns)}
+    give_table(options, [["step", *forecaster.columns], *rows], as_json)
 
 
 def evaluate(options: argparse.Namespace) -> None:
