@@ -26,22 +26,29 @@ def seasonal_naive(values: Array, n: int, horizon: int, period: int) -> Array:
     forecasts = np.full((len(values), horizon), np.nan)
     for h in range(1, horizon + 1):
         back = -h % period  # rows from t back to the last one of the season of t + h
-        forecasts[back:, h - 1] = values[: len(values) - back]
+        forecasts[back:, h - 1] = values[: max(0, len(values) - back)]
     return forecasts
 
 
 def autoregression(values: Array, n: int, horizon: int, lags: int) -> Array:
-    """AR(lags) with an intercept: least squares of its own for each horizon, on targets before row n."""
+    """AR(lags) with an intercept: least squares of its own for each horizon, on targets before row n.
+
+    The horizons share most of their rows, which are reduced to a triangle once.
+    """
     forecasts = np.full((len(values), horizon), np.nan)
     if len(values) < lags:
         return forecasts
     windows = np.lib.stride_tricks.sliding_window_view(values, lags)
     regressors = np.column_stack([np.ones(len(windows)), windows])  # made at rows lags-1, lags, …
+    shared = max(0, n - horizon - lags + 1)
+    q, triangle = np.linalg.qr(regressors[:shared])
     for h in range(1, horizon + 1):
         known = n - h - lags + 1
         if known > lags:
             targets = values[lags - 1 + h : n]
-            weights = np.linalg.lstsq(regressors[:known], targets, rcond=None)[0]
+            rows = np.concatenate([triangle, regressors[shared:known]])
+            reduced = np.concatenate([q.T @ targets[:shared], targets[shared:]])
+            weights = np.linalg.lstsq(rows, reduced, rcond=None)[0]
             forecasts[lags - 1 :, h - 1] = regressors @ weights
     return forecasts
 
@@ -70,9 +77,16 @@ def rmse(forecasts: Array, values: Array, n: int) -> Array:
 
     Made from row n-1 on, so that the first one-step target is row n.
     """
+    return np.array([np.sqrt(np.mean(d**2)) if d.size else np.nan for d in _departures(forecasts, values, n)])
+
+
+def mae(forecasts: Array, values: Array, n: int) -> Array:
+    """Mean absolute error by horizon, of the same forecasts."""
+    return np.array([np.mean(np.abs(d)) if d.size else np.nan for d in _departures(forecasts, values, n)])
+
+
+def _departures(forecasts: Array, values: Array, n: int) -> list[Array]:
+    """What forecasts whose targets are rows n and later missed them by, for each horizon."""
     N, horizon = forecasts.shape
-    errors = np.full(horizon, np.nan)
-    for h in range(1, horizon + 1):
-        if n - 1 < N - h:
-            errors[h - 1] = np.sqrt(np.mean((forecasts[n - 1 : N - h, h - 1] - values[n - 1 + h :]) ** 2))
-    return errors
+    last = [max(n - 1, N - h) for h in range(1, horizon + 1)]  # the row after the last one with a target
+    return [forecasts[n - 1 : end, h] - values[n + h : end + h + 1] for h, end in enumerate(last)]

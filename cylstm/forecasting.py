@@ -20,80 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, baselines, files
-from cylstm.layers.linear import Linear
+from cylstm import _checks, files
+from cylstm.departures import Scaling
+from cylstm.forecast_training import BLOCKS, PENALTIES, UPDATES, ForecastTraining, forecasts
 from cylstm.layers.sequential import Sequential
-from cylstm.losses import MSE
-from cylstm.optim import Adam, clip_grad_norm
 from cylstm.rnn import LSTM
+from cylstm.training import Checkpoints
 
 Array = NDArray[np.float64]
-PENALTIES = (1e-4, 1e-3, 1e-2, 5e-2)
-BLOCKS = ((0.6, 0.8), (0.8, 1.0))  # learn from the rows before the first, be judged up to the second
-WINDOW, BATCH, LEARNING_RATE, CLIP_NORM = 120, 16, 3e-3, 1.0
 LARGEST = 1e100  # squares of larger values overflow
-FURTHEST = 1e18  # in standard deviations: squares of larger inputs overflow the network's float32
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-    """What turns values (N, C) into inputs and outputs of the network, and back.
-
-    Parameters
-    ----------
-    seasonal : (period, C) means of the seasons; one row without a season.
-    scale : (C,) standard deviation of the departures from them.
-    step_scale : (C,) standard deviation of their changes in one step, in units of `scale`.
-    change_scale : (horizon, C) standard deviation of their changes in h steps, likewise.
-    """
-
-    seasonal: Array
-    scale: Array
-    step_scale: Array
-    change_scale: Array
-
-    @classmethod
-    def learnt(cls, values: Array, period: int | None, horizon: int) -> "Scaling":
-        """From rows that may be learnt from."""
-        seasonal = np.stack(
-            [baselines.seasonal_means(column, len(values), period or 1) for column in values.T], axis=1
-        )
-        departures = values - seasonal[np.arange(len(values)) % len(seasonal)]
-        scale = _deviation(departures)
-        z = departures / scale
-        changes = [_deviation(z[h:] - z[:-h]) for h in range(1, horizon + 1)]
-        return cls(seasonal, scale, changes[0], np.stack(changes))
-
-    def inputs(self, values: Array, phase: int) -> tuple[Array, Array]:
-        """z (N, C), and the network's inputs (N, features); row 0 is in season `phase`."""
-        seasons = (np.arange(len(values)) + phase) % len(self.seasonal)
-        z = (values - self.seasonal[seasons]) / self.scale
-        steps = np.diff(z, axis=0, prepend=z[:1]) / self.step_scale
-        angle = 2 * np.pi * seasons / len(self.seasonal)
-        circle = [np.sin(angle), np.cos(angle)] if len(self.seasonal) > 1 else []
-        inputs = np.column_stack([z, steps, *circle])
-        far = ~(np.abs(inputs) < FURTHEST).all(axis=1)
-        if far.any():
-            raise ValueError(
-                f"values: row {int(np.argmax(far)) + 1} is more than {FURTHEST:g} deviations from the mean "
-                "of the rows learnt from; expected values of the same kind"
-            )
-        return z, inputs
-
-    def targets(self, z: Array) -> Array:
-        """(N - horizon, horizon * C), the scaled changes."""
-        horizon, rows = len(self.change_scale), len(z) - len(self.change_scale)
-        ahead = np.arange(rows)[:, None] + np.arange(1, horizon + 1)
-        targets: Array = ((z[ahead] - z[:rows, None]) / self.change_scale).reshape(rows, -1)
-        return targets
-
-    def values(self, z: Array, outputs: Array, phase: int) -> Array:
-        """Forecasts (N, horizon, C) from the network's outputs."""
-        horizon = len(self.change_scale)
-        ahead = z[:, None] + outputs.reshape(len(z), horizon, -1) * self.change_scale
-        seasons = np.arange(len(z))[:, None] + np.arange(1, horizon + 1) + phase
-        forecasts: Array = ahead * self.scale + self.seasonal[seasons % len(self.seasonal)]
-        return forecasts
 
 
 class Forecaster:
@@ -107,43 +42,52 @@ class Forecaster:
         Rows in a season, 12 for months of a year. None: no season.
     hidden_size : int
         Units of the LSTM.
-    updates : int
-        Optimiser steps for each network, of 16 windows of up to 120 rows.
+    epochs : int
+        Of each network: 50 optimiser steps on 16 windows of up to 120 rows.
     seed : int
         Of the initial weights and the choice of windows.
+
+    Attributes
+    ----------
+    columns : list of str
+        Names of the series, for the file; none by default.
+    training : ForecastTraining
+        Set by `fit`: `penalty`, the chosen one; `validation`, the errors by epoch of each; `history`, of the
+        network that was kept.
 
     Examples
     --------
     >>> import numpy as np
     >>> from cylstm.forecasting import Forecaster
     >>> values = np.sin(np.arange(200) / 3)[:, None]
-    >>> forecaster = Forecaster(horizon=2, hidden_size=8, updates=50).fit(values)
+    >>> forecaster = Forecaster(horizon=2, hidden_size=8, epochs=1).fit(values)
     >>> forecaster.forecast(values).shape
     (200, 2, 1)
     """
+
+    training: ForecastTraining
 
     def __init__(
         self,
         horizon: int = 12,
         period: int | None = None,
         hidden_size: int = 32,
-        updates: int = 400,
+        epochs: int = 8,
         seed: int = 0,
     ) -> None:
         self.horizon = _checks.positive("horizon", horizon)
         self.period = None if period is None else _checks.positive("period", period)
         self.hidden_size = _checks.positive("hidden_size", hidden_size)
-        self.updates = _checks.positive("updates", updates)
+        self.epochs = _checks.positive("epochs", epochs)
         _checks.generator(seed)
         self.seed = seed
         self.columns: list[str] = []
-        self.penalty: float | None = None
         self._fitted: tuple[Sequential, Scaling] | None = None
 
     @property
-    def fits(self) -> int:
-        """How many updates `fit` makes, for a progress bar."""
-        return self.updates * (len(PENALTIES) * len(BLOCKS) + 1)
+    def updates(self) -> int:
+        """How many updates `fit` makes at most, for a progress bar."""
+        return UPDATES * self.epochs * (len(PENALTIES) * len(BLOCKS) + 1)
 
     @property
     def least_rows(self) -> int:
@@ -151,20 +95,39 @@ class Forecaster:
         shortest = self.horizon + max(self.period or 0, 8)
         return math.ceil(max(shortest / BLOCKS[0][0], 5 * self.horizon)) + 1
 
-    def fit(self, values: Any, progress: Callable[[], Any] = lambda: None) -> "Forecaster":
+    def fit(
+        self,
+        values: Any,
+        *,
+        patience: int | None = None,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        progress: Callable[[int], Any] = lambda updates: None,
+    ) -> "Forecaster":
         """Learn from all rows.
 
         Parameters
         ----------
         values : array
             (N, C): C series in columns, in order of time.
+        patience : int, optional
+            End the training of each network that chooses the penalty after so many epochs without a lower
+            error on its block, and train the last one for as many epochs as were best there.
+        checkpoints : Checkpoints or path, optional
+            A path alone: every 10 minutes; always after each network, and at Ctrl-C.
+        resume : bool
+            Go on from the checkpoint if there is one, to the same bits as if there had been no break.
         progress : callable
-            Called after every optimiser step; there are `fits` of them.
+            Called with the number of updates since the last call; they add up to `updates`.
 
         Raises
         ------
         ValueError
             If there are fewer than `least_rows` rows, or values that are not finite.
+        CheckpointError
+            If the checkpoint to go on from is damaged, or of another training.
+        KeyboardInterrupt
+            At Ctrl-C.
         """
         values = self._checked(values)
         if len(values) < self.least_rows:
@@ -172,51 +135,17 @@ class Forecaster:
                 f"values: expected at least {self.least_rows} rows for horizon {self.horizon} and "
                 f"period {self.period}, got {len(values)}; choose a smaller horizon or period"
             )
-        self.penalty = min(PENALTIES, key=lambda penalty: self._validation_error(values, penalty, progress))
-        self._fitted = self._train(values, self.penalty, progress)
+        settings = {
+            name: getattr(self, name) for name in ("horizon", "period", "hidden_size", "epochs", "seed")
+        }
+        settings["patience"] = None if patience is None else _checks.positive("patience", patience)
+        if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+            checkpoints = Checkpoints(checkpoints)
+        if resume and checkpoints is None:
+            raise ValueError("resume: expected checkpoints to go on from, got none")
+        training = ForecastTraining(settings, values, checkpoints, resume, progress)
+        self._fitted, self.training = training.run(), training
         return self
-
-    def _validation_error(self, values: Array, penalty: float, progress: Callable[[], Any]) -> float:
-        """RMSE in units of each series' deviation, averaged over horizons, series and blocks."""
-        errors = []
-        for begin, end in ((int(a * len(values)), int(b * len(values))) for a, b in BLOCKS):
-            model, scaling = self._train(values[:begin], penalty, progress)
-            forecasts = _forecast(model, scaling, values[:end], 0)
-            for column, scale in enumerate(scaling.scale):
-                errors.append(baselines.rmse(forecasts[..., column], values[:end, column], begin) / scale)
-        return float(np.mean(errors))
-
-    def _train(
-        self, values: Array, penalty: float, progress: Callable[[], Any]
-    ) -> tuple[Sequential, Scaling]:
-        """One network for these rows: Adam on random windows, the rate falling to zero as a cosine."""
-        scaling = Scaling.learnt(values, self.period, self.horizon)
-        z, inputs = scaling.inputs(values, 0)
-        x, target = inputs.astype(np.float32), scaling.targets(z).astype(np.float32)
-        model = Sequential(
-            LSTM(x.shape[1], self.hidden_size, seed=self.seed),
-            Linear(self.hidden_size, target.shape[1], seed=self.seed),
-        )
-        start = model.state_dict()
-        start["1.weight"][...], start["1.bias"][...] = 0, 0  # begin as the persistence forecast
-        model.load_state_dict(start)
-        model.train()
-        loss, adam = MSE(), Adam(weight_decay=penalty)
-        rng = _checks.generator(self.seed)
-        length = min(WINDOW, len(target))
-        for update in range(self.updates):
-            first = rng.integers(0, len(target) - length + 1, BATCH)
-            window = first + np.arange(length)[:, None]  # (T, B) rows
-            y, _ = model(x[window])
-            _, dy = loss(y, target[window])
-            model.zero_grad()
-            model.backward(dy, need_dx=False)
-            clip_grad_norm(model, CLIP_NORM)
-            adam.lr = LEARNING_RATE * (1 + math.cos(math.pi * update / self.updates)) / 2
-            adam.step(model)
-            progress()
-        model.eval()
-        return model, scaling
 
     def forecast(self, values: Any, phase: int = 0) -> Array:
         """Forecasts made at every row, from that row and all before it.
@@ -239,7 +168,7 @@ class Forecaster:
         values = self._checked(values)
         if values.shape[1] != len(scaling.scale):
             raise ValueError(f"values: expected {len(scaling.scale)} columns, got {values.shape[1]}")
-        return _forecast(model, scaling, values, phase)
+        return forecasts(model, scaling, values, phase)
 
     def _checked(self, values: Any) -> Array:
         array = _checks.real_array("values", values).astype(np.float64)
@@ -297,16 +226,3 @@ class Forecaster:
         forecaster = cls(horizon, period, model.layers[0].output_size)
         forecaster.columns, forecaster._fitted = columns, (model, scaling)
         return forecaster
-
-
-def _forecast(model: Sequential, scaling: Scaling, values: Array, phase: int) -> Array:
-    z, inputs = scaling.inputs(values, phase)
-    outputs, _ = model(inputs)
-    return scaling.values(z, outputs.astype(np.float64), phase)
-
-
-def _deviation(values: Array) -> Array:
-    """Standard deviation of each column; 1 for one that does not vary."""
-    deviation = values.std(axis=0)
-    varies = deviation > 1e-12 * np.abs(values).max(axis=0, initial=0)
-    return np.where(varies, deviation, 1.0)

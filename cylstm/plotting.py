@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from cylstm import files
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from cylstm.forecast_training import ForecastTraining
     from cylstm.training.history import History
 
 Array = NDArray[np.float64]
@@ -21,29 +25,31 @@ def plot_forecasts(
     values: Array,
     forecasts: Array,
     n: int,
-    errors: Mapping[str, Array],
+    errors: Mapping[str, Mapping[str, Array]],
+    training: "ForecastTraining",
     *,
-    title: str,
     start: float = 0.0,
     rows_per_unit: int = 1,
     ylabel: str = "",
     xlabel: str = "row",
 ) -> None:
-    """Draw one series with its forecasts over the test rows, and the errors by horizon.
+    """Draw series with their forecasts over the test rows, the errors by horizon, and the training.
 
     Parameters
     ----------
     path : path
         Of a PNG file, written atomically.
     values : ndarray
-        (N,).
+        (N, C).
     forecasts : ndarray
-        (N, horizon); see `Forecaster.forecast`.
+        (N, horizon, C); see `Forecaster.forecast`.
     n : int
-        First test row.
-    errors : mapping of str to ndarray
-        RMSE by horizon (horizon,) for each method; the first is drawn strongest.
-    title, ylabel, xlabel : str
+        First test row; N if there are none.
+    errors : mapping of mappings
+        For each of the C series by name, RMSE by horizon (horizon,) by method; the first is drawn strongest.
+        Of no methods, if there are no test rows.
+    training : ForecastTraining
+    ylabel, xlabel : str
     start : float
         x of row 0.
     rows_per_unit : int
@@ -55,36 +61,82 @@ def plot_forecasts(
         If matplotlib is not installed.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+    x = start + np.arange(len(values) + forecasts.shape[1]) / rows_per_unit
+    C = values.shape[1]
+    figure = Figure(figsize=(14, 3.4 * C + 3.2), layout="constrained")
+    parts: Any = figure.subfigures(C + 1, 1, height_ratios=[3.4] * C + [3.2])
+    for c, (name, by_method) in enumerate(errors.items()):
+        axes = parts[c].subplots(1, 2 if by_method else 1, width_ratios=[5, 3][: 2 if by_method else 1])
+        series, *beside = np.atleast_1d(axes)
+        _draw_forecasts(series, x, values[:, c], forecasts[..., c], n)
+        series.set(title=name.replace("$", r"\$"), xlabel=xlabel, ylabel=ylabel)
+        for axes in beside:
+            _draw_errors(axes, by_method)
+    left, right = parts[-1].subplots(1, 2)
+    _draw_choice(left, right, training)
+    _write(path, figure)
+
+
+def _draw_forecasts(axes: "Axes", x: Array, values: Array, forecasts: Array, n: int) -> None:
+    """The end of a series, with forecasts of one step, of all steps, and of what follows."""
     N, horizon = forecasts.shape
-    x = start + np.arange(N + horizon) / rows_per_unit
-    shown = max(0, n - horizon)
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=[3, 2])
-    above.plot(x[shown:N], values[shown:], color="black", lw=1.2, label="observed")
+    shown = max(0, n - 2 * horizon)
+    axes.plot(x[shown:N], values[shown:], color="black", lw=1.2, label="observed")
     for h, color in {1: "tab:blue", horizon: "tab:orange"}.items():
         made = np.arange(n - 1, N - h)
-        above.plot(x[made + h], forecasts[made, h - 1], color=color, lw=1, label=f"forecast {h} ahead")
+        if len(made):
+            axes.plot(x[made + h], forecasts[made, h - 1], color=color, lw=1, label=f"forecast {h} ahead")
     following = np.concatenate([values[-1:], forecasts[-1]])
-    above.plot(x[N - 1 :], following, "o-", color="tab:red", ms=3, lw=1, label="forecast of what follows")
-    above.axvline(x[n], color="gray", ls=":", lw=1)
-    above.annotate(
-        "test", (x[n], 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
-    )
-    above.set(title=title.replace("$", r"\$"), xlabel=xlabel, ylabel=ylabel)
-    above.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+    axes.plot(x[N - 1 :], following, "o-", color="tab:red", ms=3, lw=1, label="what follows")
+    if n < N:
+        axes.axvline(x[n], color="gray", ls=":", lw=1)
+        axes.annotate(
+            "test", (x[n], 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
+        )
+    axes.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, fontsize="small")
 
-    for i, (name, error) in enumerate(errors.items()):
+
+def _draw_errors(axes: "Axes", by_method: Mapping[str, Array]) -> None:
+    """RMSE over the horizon."""
+    from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter
+
+    for i, (name, error) in enumerate(by_method.items()):
         style = {"lw": 2.5, "marker": "o", "ms": 4} if i == 0 else {"lw": 1.2}
-        below.plot(range(1, horizon + 1), error, label=name, zorder=-i, **style)
-    below.set(xlabel="steps ahead", ylabel="test RMSE", yscale="log")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    below.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    below.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
-    if errors:
-        below.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.plot(range(1, len(error) + 1), error, label=name, zorder=-i, **style)
+    axes.set(xlabel="steps ahead", ylabel="test RMSE", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    low, high = axes.get_ylim()
+    narrow = high < 30 * low  # else the numbers between powers of ten would cover each other
+    axes.yaxis.set_minor_formatter(FormatStrFormatter("%g") if narrow else NullFormatter())
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
 
+
+def _draw_choice(left: "Axes", right: "Axes", training: "ForecastTraining") -> None:
+    """How the strength of L2 was chosen, and the loss of the network that it was chosen for."""
+    from matplotlib.ticker import MaxNLocator
+
+    for penalty, curve in training.validation.items():
+        chosen = penalty == training.penalty
+        left.plot(
+            range(1, len(curve) + 1), curve, "o-", ms=3, lw=2.5 if chosen else 1,
+            label=f"{penalty:g}, chosen" if chosen else f"{penalty:g}",
+        )  # fmt: skip
+    left.set(title="Validation", xlabel="epoch", ylabel="RMSE / deviation")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    left.legend(title="L2", frameon=False, fontsize="small")
+    steps, epochs = training.history.steps["loss"], training.history.epochs
+    ends = np.linspace(0, len(steps), len(epochs) + 1)[1:]
+    right.plot(np.arange(1, len(steps) + 1), steps, alpha=0.4, lw=0.8, label="each update")
+    right.plot(ends, [e["loss"] for e in epochs], "o-", color="tab:blue", ms=3, label="each epoch")
+    right.set(title="Training, all rows to learn from", xlabel="updates", ylabel="loss")
+    right.legend(frameon=False, fontsize="small")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+
+
+def _write(path: str | os.PathLike[str], figure: "Figure") -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     files.write_atomically(path, picture.getvalue())
@@ -122,9 +174,13 @@ def plot_gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, Array])
     )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    files.write_atomically(path, picture.getvalue())
+    _write(path, figure)
+
+
+def _log_if_wide(axes: "Axes", values: Sequence[float]) -> None:
+    """A logarithmic scale for what spans more than a factor of ten."""
+    if values and max(values) > 10 * min(values) > 0:
+        axes.set_yscale("log")
 
 
 def plot_history(path: str | os.PathLike[str], history: "History") -> None:
@@ -159,15 +215,13 @@ def plot_history(path: str | os.PathLike[str], history: "History") -> None:
     if history.best_epoch:
         above.axvline(ends[history.best_epoch - 1], color="gray", ls=":", lw=1, label="best epoch")
     above.set(ylabel="loss", title="Training")
-    if min([*steps["loss"], *(e.get("validation", 1) for e in epochs)], default=0) > 0:
-        above.set_yscale("log")
+    _log_if_wide(above, [*steps["loss"], *(e["validation"] for e in epochs if "validation" in e)])
     above.legend(frameon=False)
     middle.plot(x, steps["lr"], color="tab:green", lw=1)
     middle.set(ylabel="learning rate")
     below.plot(x, steps["grad_norm"], color="tab:red", lw=0.8)
-    below.set(ylabel="‖gradient‖", xlabel="updates", yscale="log")
+    below.set(ylabel="‖gradient‖", xlabel="updates")
+    _log_if_wide(below, steps["grad_norm"])
     for axes in (above, middle, below):
         axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    files.write_atomically(path, picture.getvalue())
+    _write(path, figure)

@@ -14,7 +14,7 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # in lower case
 
 def read_csv(
     path: str | os.PathLike[str],
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str] | Literal["numbers"] | None = None,
     *,
     header: bool = True,
     delimiter: str = ",",
@@ -25,9 +25,9 @@ def read_csv(
     Parameters
     ----------
     path : path
-    columns : sequence of str, optional
-        Names, or without a header numbers counted from 1. By default the only column of
-        numbers, if there is just one.
+    columns : sequence of str or "numbers", optional
+        Names, or without a header numbers counted from 1; "numbers": all columns of numbers, as
+        the first row has them. By default the only one, if there is just one.
     header : bool
         Whether the first line names the columns.
     delimiter : str
@@ -47,11 +47,17 @@ def read_csv(
     OSError
         If it cannot be read.
     """
-    rows, names, lines = _table(path, header, delimiter)
-    if columns is None:
-        columns = [name for i, name in enumerate(names) if _number(rows[0][i]) is not None]
-        if len(columns) != 1:
-            raise ValueError(f"{path}: expected one column of numbers, got {columns}; choose with --columns")
+    rows, names, lines = read_table(path, header, delimiter)
+    if columns is None or columns == "numbers":
+        found = [name for i, name in enumerate(names) if number_of(rows[0][i]) is not None]
+        if not found:
+            raise ValueError(
+                f"{path}, line {lines[0]}: expected columns of numbers, got the cells {rows[0]}; "
+                "if they were cut in the wrong places, pass --delimiter"
+            )
+        if columns is None and len(found) != 1:
+            raise ValueError(f"{path}: expected one column of numbers, got {found}; choose with --columns")
+        columns = found
     unknown = [name for name in columns if name not in names]
     if unknown or not columns:
         raise ValueError(
@@ -64,7 +70,7 @@ def read_csv(
     for j, name in enumerate(columns):
         i = names.index(name)
         for row, cells in enumerate(rows):
-            number = _number(cells[i])
+            number = number_of(cells[i])
             if number is None or np.isinf(number):
                 place = f"{path}, line {lines[row]}, column {name}"
                 raise ValueError(f"{place}: expected a finite number, got {cells[i]!r}")
@@ -73,8 +79,8 @@ def read_csv(
     return values, list(columns)
 
 
-def _table(
-    path: str | os.PathLike[str], header: bool, delimiter: str
+def read_table(
+    path: str | os.PathLike[str], header: bool = True, delimiter: str = ","
 ) -> tuple[list[list[str]], list[str], list[int]]:
     """Rows of equally many cells, the names of the columns, and the line on which each row ends."""
     if len(delimiter) != 1:
@@ -102,14 +108,14 @@ def _table(
     if not header:
         return rows, [str(i) for i in range(1, len(rows[0]) + 1)], lines
     names = rows.pop(0)
-    if all(_number(name) is not None for name in names):
+    if all(number_of(name) is not None for name in names):
         raise ValueError(
             f"{path}, line 1: expected names of columns, got numbers; pass --no-header if it has none"
         )
     return rows, names, lines[1:]
 
 
-def _number(cell: str) -> float | None:
+def number_of(cell: str) -> float | None:
     """The number in a cell, NaN if it is empty, None if it is something else."""
     if cell.lower() in MISSING:
         return float("nan")

@@ -1,5 +1,7 @@
 """Language models of characters: text in, text out."""
 
+import hashlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +22,7 @@ from cylstm.stream import Stream
 from cylstm.training import Checkpoints, History, Trainer
 
 Array = NDArray[Any]
+LEAST_READ = 5000  # characters at each place of an evaluation, so that where it begins does not count
 
 
 class CharacterModel:
@@ -108,6 +111,10 @@ class CharacterModel:
         n = len(ids) - round(share * len(ids))
         if n <= 2 * batch_size:
             raise ValueError(f"text: expected more than {2 * batch_size} characters to learn from, got {n}")
+        if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+            checkpoints = Checkpoints(checkpoints)
+        if checkpoints is not None:
+            checkpoints.identify({"text": hashlib.sha256(text.encode()).hexdigest()}, resume)
         self.model = self._built()
         trainer = Trainer(
             self.model,
@@ -131,6 +138,41 @@ class CharacterModel:
             Dropout(self.dropout, seed=seed + 2),
             Linear(H, V, seed=seed + 3),
         )
+
+    def evaluate(self, text: str) -> dict[str, float]:
+        """How well the characters of a text are foretold.
+
+        Parameters
+        ----------
+        text : str
+            The first character is not foretold.
+
+        Returns
+        -------
+        dict
+            `nats` and `bits` a character; `characters`, how many; `unknown`, how many of them were in no text
+            that was learnt from.
+
+        Raises
+        ------
+        ValueError
+            Without a model that was trained or loaded, or if the text is shorter than two characters.
+        """
+        if self.model is None:
+            raise ValueError("model: expected one that was trained or loaded; call fit first")
+        ids = self.vocabulary.encode(text)
+        if len(ids) < 2:
+            raise ValueError(f"text: expected at least two characters, got {len(ids)}")
+        places = min(64, 1 + len(ids) // LEAST_READ)
+        stream = TokenStream(ids, places, 100)
+        nats = Trainer(self.model, CrossEntropy()).evaluate(stream)["loss"]
+        unknown = int((stream.targets == Vocabulary.UNKNOWN).sum())
+        return {
+            "nats": nats,
+            "bits": nats / math.log(2),
+            "characters": stream.targets.size,
+            "unknown": unknown,
+        }
 
     def sample(self, prompt: str, n: int = 500, *, temperature: float = 0.8, seed: int | None = None) -> str:
         """The prompt, and n characters that may follow it.

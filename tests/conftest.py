@@ -35,3 +35,12 @@ def torch():
     module = pytest.importorskip("torch", reason="PyTorch is not installed; it is an oracle for this test")
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "data.csv"
+    t = np.arange(120)
+    rows = zip(t, np.sin(t / 4), np.cos(t / 4) + 3, strict=True)
+    path.write_text("day,a,b\n" + "".join(f"d{d},{a},{b}\n" for d, a, b in rows))
+    return path

@@ -50,3 +50,26 @@ def test_an_autoregression_recovers_its_own_process():
     errors = baselines.rmse(baselines.autoregression(values, 40, 3, 2), values, 40)
     np.testing.assert_allclose(errors, 0, atol=1e-10)
     assert np.isnan(baselines.autoregression(values, 4, 3, 2)).all()  # too few rows to learn from
+
+
+def test_mean_absolute_errors_are_of_the_same_forecasts():
+    forecasts = np.arange(12.0).reshape(6, 2)
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_allclose(baselines.mae(forecasts, values, 4), [(2 + 3) / 2, 2])
+    np.testing.assert_allclose(baselines.rmse(forecasts, values, 4), [np.sqrt((4 + 9) / 2), 2])
+    assert np.isnan(baselines.mae(forecasts, values, 6)).all()
+
+
+def test_an_autoregression_is_least_squares_for_each_horizon(rng):
+    values, n, lags = rng.standard_normal(60).cumsum(), 45, 5
+    forecasts = baselines.autoregression(values, n, 7, lags)
+    for h in range(1, 8):
+        made = np.arange(lags - 1, n - h)
+        x = np.column_stack([np.ones(len(made)), *(values[made - k] for k in range(lags))])
+        weights = np.linalg.lstsq(x, values[made + h], rcond=None)[0]
+        expected = weights[0] + values[59 : 59 - lags : -1] @ weights[1:]
+        assert forecasts[59, h - 1] == pytest.approx(expected, rel=1e-9)
+
+
+def test_fewer_rows_than_a_season_leave_seasonal_forecasts_unknown():
+    assert np.isnan(baselines.seasonal_naive(np.arange(5.0), 4, 3, 12)).all()

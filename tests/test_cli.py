@@ -9,23 +9,12 @@ import time
 
 import numpy as np
 import pytest
+from cli_runs import command, heedful, press_ctrl_c, train
 
 import cylstm
 from cylstm import cli, datasets
 from cylstm.forecasting import Forecaster
-
-
-@pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "data.csv"
-    t = np.arange(120)
-    rows = zip(t, np.sin(t / 4), np.cos(t / 4) + 3, strict=True)
-    path.write_text("day,a,b\n" + "".join(f"d{d},{a},{b}\n" for d, a, b in rows))
-    return path
-
-
-def train(table, *options):
-    return cli.main(["train", str(table), "--horizon", "3", "--updates", "20", "--hidden", "8", *options])
+from cylstm.series import read_csv
 
 
 def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
@@ -51,7 +40,7 @@ def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
 
 def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
-    monkeypatch.setattr("cylstm.forecasting.PENALTIES", (5e-2,))
+    monkeypatch.setattr("cylstm.forecast_training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for word in (
@@ -70,7 +59,7 @@ def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
 
 def test_without_matplotlib_demo_says_what_to_install_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr("cylstm.forecasting.PENALTIES", (5e-2,))
+    monkeypatch.setattr("cylstm.forecast_training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
     assert "pip install matplotlib" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["elnino.safetensors"]
@@ -112,6 +101,58 @@ def test_train_tells_errors_in_json_and_draws_on_request(table, tmp_path, capsys
     assert (result["rmse"], result["rows"]) == ({}, 120)
 
 
+def test_evaluate_repeats_what_train_measured_and_adds_absolute_errors(table, tmp_path, capsys):
+    model = str(tmp_path / "m.safetensors")
+    assert train(table, "--columns", "b,a", "--period", "25", "--output", model) == 0
+    printed = capsys.readouterr().out
+    assert cli.main(["evaluate", model, str(table)]) == 0
+    out = capsys.readouterr().out
+    tables = [line for line in printed.splitlines() if line.startswith("  ")]
+    assert len(tables) == 14
+    for line in tables:
+        assert line in out
+    assert out.count("MAE, steps ahead") == out.count("RMSE, steps ahead") == 2
+    assert cli.main(["evaluate", model, str(table), "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    values, _ = read_csv(table, ["b", "a"])
+    departures = Forecaster.load(model).forecast(values)[95:-1, 0] - values[96:]
+    for c, name in enumerate("ba"):
+        assert measured["mae"][name]["LSTM"][0] == pytest.approx(np.abs(departures[:, c]).mean())
+        assert measured["rmse"][name]["LSTM"][0] == pytest.approx(np.sqrt((departures[:, c] ** 2).mean()))
+    assert (measured["kind"], measured["rows"]) == ("forecaster", 24)
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join(table.read_text().splitlines()[:21]))
+    assert cli.main(["evaluate", model, str(few), "--test", "0.3", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)  # too few rows for means of the season
+    assert list(measured["rmse"]["a"]) == ["LSTM", "persistence", "seasonal-naive", "AR(24)"]
+    assert measured["rmse"]["a"]["AR(24)"] == [None] * 3
+
+
+def test_patience_ends_the_training_of_a_forecaster_early(tmp_path, capsys):
+    path, model = tmp_path / "noise.csv", str(tmp_path / "m")
+    path.write_text("a\n" + "\n".join(map(str, np.random.default_rng(0).standard_normal(100))))
+    arguments = ["train", str(path), "--horizon", "3", "--hidden", "8", "--epochs", "12", "--output", model]
+    assert cli.main([*arguments, "--patience", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["epochs"] < 12
+    assert cli.main([*arguments, "--patience", "1"]) == 0
+    chosen = f"L2 of {result['l2']:g} and {result['epochs']} of 12 epochs\n"
+    assert f"chosen by the error on two blocks of these rows: {chosen}" in capsys.readouterr().out
+
+
+def test_phase_moves_the_season_of_what_is_measured(table, tmp_path, capsys):
+    model, later = str(tmp_path / "m.safetensors"), tmp_path / "later.csv"
+    assert train(table, "--columns", "a", "--period", "25", "--output", model) == 0
+    lines = table.read_text().splitlines()
+    later.write_text("\n".join([lines[0], *lines[11:]]))
+    errors = []
+    for phase in ("10", "0"):
+        capsys.readouterr()
+        assert cli.main(["evaluate", model, str(later), "--phase", phase, "--json"]) == 0
+        errors.append(json.loads(capsys.readouterr().out)["rmse"]["a"]["LSTM"][0])
+    assert errors[0] < errors[1]
+
+
 def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, capsys):
     """The first 96 of 120 rows are learnt from; two files that differ only after them teach the same."""
     lines = table.read_text().splitlines()
@@ -127,7 +168,7 @@ def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, ca
 def test_a_short_table_is_trained_on_and_measured_where_that_can_be(tmp_path, capsys):
     path = tmp_path / "short.csv"
     path.write_text("a,b\n" + "".join(f"{i % 3},d{i}\n" for i in range(20)))
-    options = ["--horizon", "1", "--updates", "5", "--output", str(tmp_path / "m")]
+    options = ["--horizon", "1", "--epochs", "1", "--output", str(tmp_path / "m")]
     assert cli.main(["train", str(path), *options]) == 0
     assert "AR(24)                        -" in capsys.readouterr().out
 
@@ -189,6 +230,36 @@ def test_info_says_what_runs(capsys):
         (["predict", "{csv}", "--model", "{dir}/pipe"], "pipe: not a regular file"),
         (["demo", "--threads", "9" * 20], "n: expected at most 4096 threads"),
         (["predict", "{csv}", "--model", "{csv}", "--phase", "9" * 30], "not a readable cylstm model"),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--epochs", "0"],
+            "--epochs: expected a pos",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--patience", "0"],
+            "patience: expected a p",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--resume"],
+            "--resume: expected --checkpoint",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--checkpoint", "{csv}"],
+            "data.csv: would be overwritten",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--checkpoint", "{dir}/none/c"],
+            "none/c: cannot write here",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--labels", "{csv}"],
+            "--labels: only for classes; leave it out for forecasts",
+        ),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--rate", "1"],
+            "--rate: only for classes and texts; leave it out for forecasts",
+        ),
+        (["evaluate", "{csv}", "{csv}"], "data.csv: not a readable cylstm model"),
+        (["evaluate", "{dir}/none", "{csv}"], "none: No such file or directory"),
         (["demo", "--threads", "0"], "n: expected a positive int, got 0"),
         (["demo", "--threads", "-1"], "n: expected a positive int, got -1"),
     ],
@@ -214,30 +285,37 @@ def test_missing_values_are_refused_or_interpolated(table, tmp_path, capsys):
     assert train(table, "--columns", "a", "--output", model, "--missing", "interpolate") == 0
 
 
-def command(*arguments, **options):
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    return subprocess.Popen([sys.executable, "-m", "cylstm", *map(str, arguments)], **{**pipes, **options})
+@pytest.mark.usefixtures("heeded")
+def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path, capsys, monkeypatch):
+    model = tmp_path / "m.safetensors"
+    model.write_bytes(b"the earlier file")
+    press_ctrl_c(monkeypatch, after_epochs=2)
+    assert train(table, "--columns", "a", "--epochs", "1000000", "--output", str(model)) == 130
+    assert capsys.readouterr() == ("", "cylstm: interrupted\n")
+    assert model.read_bytes() == b"the earlier file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m.safetensors"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path):
-    model = tmp_path / "m.safetensors"
-    model.write_bytes(b"the earlier file")
-    # As at a terminal: a job in the background of a shell would ignore the signal, and so would its children.
-    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    process = command("train", table, "--columns", "a", "--updates", "10000000", "--output", model, **heed)
-    time.sleep(3)  # well into training, which would take hours
-    process.send_signal(signal.SIGINT)
-    try:
-        out, err = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert err == "cylstm: interrupted\n"
-    assert out == ""
-    assert model.read_bytes() == b"the earlier file"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m.safetensors"]
+@pytest.mark.parametrize("stop", ["SIGINT", "SIGKILL"])
+def test_a_training_that_was_ended_goes_on_from_its_checkpoint(table, tmp_path, stop):
+    """Ctrl-C writes a checkpoint; killed, the one of the last finished network is there."""
+    saved, models = tmp_path / "run.ckpt", [tmp_path / name for name in ("whole", "resumed")]
+    options = ["train", str(table), "--columns", "a,b", "--hidden", "8", "--epochs", "2", "--output"]
+    assert cli.main([*options, str(models[0])]) == 0
+    options += [str(models[1]), "--checkpoint", str(saved), "--resume"]
+    process = command(*options, **heedful())
+    until = time.monotonic() + 60
+    while not saved.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(getattr(signal, stop))
+    _, err = process.communicate(timeout=30)
+    if stop == "SIGINT":
+        assert (process.returncode, err) == (130, "cylstm: interrupted\n")
+    assert not models[1].exists()
+    assert cli.main(options) == 0
+    assert models[1].read_bytes() == models[0].read_bytes()
 
 
 def test_a_reader_that_goes_away_is_no_fault():
@@ -251,7 +329,7 @@ def test_a_reader_that_goes_away_is_no_fault():
 def test_help_shows_every_command():
     out, err = command("--help").communicate(timeout=30)
     assert err == ""
-    for word in ("demo", "train", "predict", "info"):
+    for word in ("demo", "train", "predict", "evaluate", "sample", "info", "examples:"):
         assert word in out
     out, err = command("--version").communicate(timeout=30)
     assert out == f"cylstm {cylstm.__version__}\n"
@@ -276,75 +354,3 @@ def test_a_terminal_without_our_letters_is_no_fault():
     command = [sys.executable, "-m", "cylstm", "train", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-
-
-@pytest.fixture
-def text_file(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("the cat sat on the mat. " * 100, encoding="utf-8")
-    return path
-
-
-def train_text(path, tmp_path, *options):
-    output = str(tmp_path / "text.safetensors")
-    quick = ["--epochs", "6", "--hidden", "24", "--batch", "4", "--length", "20", "--rate", "0.03"]
-    return cli.main(["train", "--text", str(path), "--output", output, *quick, *options])
-
-
-def test_a_model_of_text_is_trained_and_writes(text_file, tmp_path, capsys):
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
-    assert train_text(text_file, tmp_path, "--plot", str(tmp_path / "text.png")) == 0
-    assert "nats a character" in capsys.readouterr().out
-    assert (tmp_path / "text.png").exists()
-    model = str(tmp_path / "text.safetensors")
-    sampled = [
-        "sample",
-        model,
-        "--prompt",
-        "the c",
-        "--characters",
-        "20",
-        "--temperature",
-        "0.05",
-        "--seed",
-        "1",
-    ]
-    assert cli.main(sampled) == 0
-    assert capsys.readouterr().out == "the cat sat on the mat. t\n"
-    assert cli.main([*sampled, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"text": "the cat sat on the mat. t"}
-
-
-def test_a_training_on_text_goes_on_from_its_checkpoint(text_file, tmp_path, capsys):
-    saved = ["--checkpoint", str(tmp_path / "run.ckpt"), "--resume", "--json"]
-    assert train_text(text_file, tmp_path, *saved) == 0
-    first = json.loads(capsys.readouterr().out)
-    assert train_text(text_file, tmp_path, *saved) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert (first["epochs"], again["epochs"]) == (6, 6)
-    assert first["nats"] == again["nats"] < 0.5
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["train", "--output", "x"], "train: expected a CSV file, or --text FILE"),
-        (["train", "a.csv", "--text", "b", "--output", "x"], "train: expected a CSV file, or --text FILE"),
-        (["train", "--text", "missing.txt", "--output", "x"], "missing.txt: No such file or directory"),
-        (["sample", "missing.safetensors"], "missing.safetensors: No such file or directory"),
-    ],
-)
-def test_faults_of_text_commands_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 1
-    assert capsys.readouterr().err == f"cylstm: {message}\n"
-
-
-def test_a_forecaster_is_no_model_of_text(table, tmp_path, capsys):
-    output = str(tmp_path / "m.safetensors")
-    assert train(table, "--columns", "a", "--output", output) == 0
-    assert cli.main(["sample", output]) == 1
-    assert "not a model of text" in capsys.readouterr().err
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 400)
-    assert train_text(tmp_path / "latin.txt", tmp_path) == 1
-    assert "utf-8" in capsys.readouterr().err

@@ -5,11 +5,14 @@ import pytest
 
 import cylstm
 from cylstm import baselines, datasets, files
-from cylstm.forecasting import Forecaster, Scaling
+from cylstm.departures import Scaling
+from cylstm.forecasting import Forecaster
+from cylstm.training import CheckpointError, Checkpoints, checkpoints
 
 
-def quick(values, **options):
-    return Forecaster(**{"horizon": 3, "hidden_size": 8, "updates": 30, **options}).fit(values)
+def quick(values, patience=None, resume=False, **options):
+    forecaster = Forecaster(**{"horizon": 3, "hidden_size": 8, "epochs": 1, **options})
+    return forecaster.fit(values, patience=patience, resume=resume)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def test_nothing_said_by_the_network_is_persistence(waves):
 
 def test_it_learns_what_is_there_to_learn(waves):
     n = 190
-    forecaster = quick(waves[:n], updates=200)
+    forecaster = quick(waves[:n], epochs=4)
     for column in range(2):
         errors = baselines.rmse(forecaster.forecast(waves)[..., column], waves[:, column], n)
         persistence = baselines.rmse(baselines.persistence(waves[:, column], n, 3), waves[:, column], n)
@@ -67,10 +70,99 @@ def test_phase_says_in_which_season_the_rows_begin():
     assert np.abs(forecaster.forecast(values[5:])[-1] - forecaster.forecast(values)[-1]).max() > 1
 
 
-def test_progress_is_told_once_for_every_update(waves):
+@pytest.mark.parametrize("patience", [None, 1])
+def test_progress_adds_up_to_all_updates(waves, patience):
     calls = []
-    forecaster = Forecaster(3, hidden_size=4, updates=5).fit(waves, lambda: calls.append(1))
-    assert len(calls) == forecaster.fits
+    forecaster = Forecaster(3, hidden_size=4, epochs=3).fit(waves, patience=patience, progress=calls.append)
+    assert sum(calls) == forecaster.updates
+
+
+def test_patience_ends_trainings_early_and_the_last_one_when_it_was_best():
+    noise = np.random.default_rng(0).standard_normal((80, 1))
+    patient = quick(noise, epochs=12, patience=2)
+    curves = patient.training.notes["finished"]
+    assert min(map(len, curves)) < 12
+    for curve in curves:
+        best = int(np.argmin(curve))
+        assert len(curve) == min(12, best + 3)
+        assert np.isfinite(curve).all()
+    k = list(patient.training.validation).index(patient.training.penalty)
+    best = [np.argmin(curve) + 1 for curve in curves[2 * k : 2 * k + 2]]
+    assert len(patient.training.history.epochs) == round(np.mean(best))
+    lowest = [np.mean([min(curves[i]), min(curves[i + 1])]) for i in range(0, 8, 2)]
+    assert np.argmin(lowest) == k
+
+
+def test_without_patience_the_penalty_of_the_least_last_error_is_chosen(waves):
+    training = quick(waves, epochs=2).training
+    assert min(training.validation, key=lambda p: training.validation[p][-1]) == training.penalty
+    assert [len(curve) for curve in training.validation.values()] == [2] * 4
+    assert len(training.history.steps["loss"]) == 100
+
+
+class Killed(BaseException):
+    """As sudden as a kill: nothing catches it."""
+
+
+def killed_after(updates):
+    """A `progress` that ends the training there."""
+
+    def progress(made):
+        nonlocal updates
+        updates -= made
+        if updates <= 0:
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_a_training_that_is_killed_goes_on_to_the_same_bits(waves, tmp_path, patience):
+    """Killed in and between networks; checkpoints stand in the middle of epochs."""
+    options = {"horizon": 3, "hidden_size": 8, "epochs": 3, "seed": 4}
+    whole = Forecaster(**options).fit(waves, patience=patience)
+    path = tmp_path / "run.ckpt"
+    for updates in (50, 150, 150, 200, 450, 350):
+        with pytest.raises(Killed):
+            Forecaster(**options).fit(
+                waves, patience=patience, checkpoints=Checkpoints(path, steps=7), resume=True,
+                progress=killed_after(updates + (resumed_at(path) if path.exists() else 0)),
+            )  # fmt: skip
+        assert path.exists()
+    resumed = Forecaster(**options).fit(waves, patience=patience, checkpoints=path, resume=True)
+    np.testing.assert_array_equal(resumed.forecast(waves), whole.forecast(waves))
+    assert resumed.training.validation == whole.training.validation
+    assert resumed.training.history.steps == whole.training.history.steps
+    again = Forecaster(**options).fit(waves, patience=patience, checkpoints=path, resume=True)
+    np.testing.assert_array_equal(again.forecast(waves), whole.forecast(waves))
+
+
+def resumed_at(path):
+    """How many updates a training that goes on from there counts as made: those of whole epochs."""
+    notes = checkpoints.read(path)[1]["notes"]
+    return 50 * (3 * len(notes["finished"]) + len(notes["errors"]))
+
+
+def test_a_checkpoint_of_another_training_is_refused(waves, tmp_path):
+    path = tmp_path / "run.ckpt"
+    fit = {"checkpoints": path, "resume": True}
+    Forecaster(3, hidden_size=4, epochs=1).fit(waves, **fit)
+    for forecaster, values, name in [
+        (Forecaster(3, hidden_size=4, epochs=1, seed=1), waves, "seed: expected 1, got 0"),
+        (Forecaster(3, hidden_size=4, epochs=2), waves, "epochs: expected 2, got 1"),
+        (Forecaster(3, hidden_size=4, epochs=1), waves * 2, "values"),
+    ]:
+        with pytest.raises(CheckpointError, match=f"not of this training: {name}"):
+            forecaster.fit(values, **fit)
+    with pytest.raises(CheckpointError, match="not of this training: patience: expected 3, got None"):
+        Forecaster(3, hidden_size=4, epochs=1).fit(waves, patience=3, **fit)
+    cylstm.Trainer(cylstm.LSTM(2, 3), cylstm.losses.MSE()).fit(
+        (np.zeros((4, 5, 2)), np.zeros((4, 5, 3))), epochs=1, checkpoints=path, progress=False
+    )
+    with pytest.raises(CheckpointError, match="not of this training: horizon: expected 3, got None"):
+        Forecaster(3, hidden_size=4, epochs=1).fit(waves, **fit)
+    with pytest.raises(ValueError, match="resume: expected checkpoints"):
+        quick(waves, resume=True)
 
 
 def test_a_file_holds_all_that_forecasting_needs(waves, tmp_path):
@@ -99,7 +191,7 @@ def test_a_file_holds_all_that_forecasting_needs(waves, tmp_path):
     ],
 )
 def test_a_damaged_scaling_is_refused(waves, tmp_path, field, value):
-    forecaster = quick(waves, updates=1)
+    forecaster = quick(waves)
     forecaster.columns = ["a", "b"]
     path = tmp_path / "f.safetensors"
     forecaster.save(path)
@@ -118,7 +210,7 @@ def test_a_model_without_scaling_is_no_forecaster(tmp_path):
 
 def test_a_constant_series_is_forecast_as_it_is(tmp_path):
     values = np.full((100, 1), 7.0)
-    forecaster = quick(values, updates=5)
+    forecaster = quick(values)
     np.testing.assert_allclose(forecaster.forecast(values), 7.0, atol=0.5)
     forecaster.save(tmp_path / "f.safetensors")
     json.dumps(files.load_with_extra(tmp_path / "f.safetensors")[1], allow_nan=False)
@@ -140,7 +232,7 @@ def test_values_that_cannot_be_learnt_from_are_refused(values, message):
 
 def test_the_least_rows_are_enough():
     for horizon, period in [(1, None), (12, 12), (7, 30), (3, 1)]:
-        forecaster = Forecaster(horizon, period, hidden_size=2, updates=2)
+        forecaster = Forecaster(horizon, period, hidden_size=2, epochs=1)
         values = np.random.default_rng(0).standard_normal((forecaster.least_rows, 1))
         assert np.isfinite(forecaster.fit(values).forecast(values)).all()
 
@@ -151,11 +243,11 @@ def test_order_of_calls_is_checked(waves, tmp_path):
     with pytest.raises(RuntimeError, match="not fitted"):
         Forecaster().save(tmp_path / "f")
     with pytest.raises(ValueError, match="expected 2 columns, got 1"):
-        quick(waves, updates=1).forecast(waves[:, :1])
+        quick(waves).forecast(waves[:, :1])
 
 
 def test_values_far_from_those_learnt_from_are_refused(waves):
-    forecaster = quick(waves, updates=1)
+    forecaster = quick(waves)
     values = waves.copy()
     values[7, 0] = 1e60
     with pytest.raises(ValueError, match=r"row 8 is more than 1e\+18 deviations from the mean"):

@@ -1,4 +1,4 @@
-"""The command `cylstm`: demo, train, predict, sample, info. Arguments and output only."""
+"""The command `cylstm`: demo, train, predict, evaluate, sample, info. Arguments and output only."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cylstm import threads, versions
 from cylstm._version import __version__
-from cylstm.cli import forecast, text
+from cylstm.cli import forecast, models, text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, OverflowError, MemoryError) as error:
+    except (ValueError, ArithmeticError, MemoryError) as error:
         return _fail(str(error) or "out of memory")
     return 0
 
@@ -53,8 +53,15 @@ def _fail(message: str, status: int = 1) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cylstm", description="Train and run LSTM forecasters on this machine's CPUs."
-    )
+        prog="cylstm", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train and run LSTM networks on this machine's CPUs: forecasts of tables, classes of "
+        "sequences, texts.",
+        epilog="examples:\n"
+        "  cylstm demo\n"
+        "  cylstm train sales.csv --columns sales --period 12 --output sales.safetensors\n"
+        "  cylstm predict sales.csv --model sales.safetensors\n"
+        "`cylstm COMMAND --help` has more.",
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"cylstm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
@@ -63,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     forecast.add_commands(commands, common)
+    models.add_commands(commands, common)
     text.add_commands(commands, common)
     info = commands.add_parser("info", parents=[common], help="versions, CPU, compute path, BLAS, threads")
     info.set_defaults(run=_info)

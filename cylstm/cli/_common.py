@@ -1,17 +1,91 @@
 """What the commands share."""
 
+import argparse
+import csv
+import importlib.util
+import io
+import json
 import os
+from collections.abc import Sequence
+from typing import Any
 
-from cylstm import files
+from cylstm import _checks, files
+from cylstm.training import History
 
 NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
 
 
-def check_outputs(outputs: list[str | None], inputs: list[str]) -> None:
-    """Refuse outputs that cannot be written, and those that would replace an input or each other."""
-    taken = {os.path.realpath(path) for path in inputs}
+def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
+    """Refuse outputs that cannot be written, and those that would replace an input or each other.
+
+    What is in a folder of inputs is an input.
+    """
+    inside = [entry.path for path in inputs if os.path.isdir(path) for entry in os.scandir(path)]
+    taken = {os.path.realpath(path) for path in [*inputs, *inside]}
     for path in filter(None, outputs):
         files.check_writable(path)
         if os.path.realpath(path) in taken:
             raise ValueError(f"{path}: would be overwritten; choose another file for the output")
         taken.add(os.path.realpath(path))
+
+
+def check_training(options: argparse.Namespace, inputs: Sequence[str]) -> None:
+    """What can be refused before a training is begun."""
+    check_outputs([options.output, options.plot, options.checkpoint], inputs)
+    if options.plot and not importlib.util.find_spec("matplotlib"):
+        raise ValueError(f"--plot: {NO_MATPLOTLIB}")
+    _checks.positive("--epochs", options.epochs)
+    if options.resume and not options.checkpoint:
+        raise ValueError("--resume: expected --checkpoint FILE to go on from")
+
+
+def share(flag: str, value: float) -> float:
+    """A share of something, all of it excluded."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{flag}: expected a share in [0, 1), got {value}")
+    return value
+
+
+def names(columns: str | None) -> list[str] | None:
+    """Names from `A,B`, in the quotes of CSV where they hold commas."""
+    return [name.strip() for name in next(csv.reader([columns], skipinitialspace=True))] if columns else None
+
+
+def how_it_ended(history: History, seconds: float) -> str:
+    """Epochs, time, and why there were no more.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If there was not even one: then there is nothing to keep.
+    """
+    if not history.epochs and history.stopped == "interrupted":
+        raise KeyboardInterrupt
+    ended = {"": "", "early": ", ended early", "interrupted": ", interrupted"}[history.stopped]
+    n = len(history.epochs)
+    return f"{n} epoch{'s' if n > 1 else ''} in {seconds:.1f} s{ended}"
+
+
+def facts_of(history: History, seconds: float) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "epochs": len(history.epochs), "best_epoch": history.best_epoch or None, "stopped": history.stopped,
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """One line that any reader of JSON takes."""
+    print(json.dumps(values, allow_nan=False))
+
+
+def give_table(options: argparse.Namespace, rows: Sequence[Sequence[Any]], as_json: dict[str, Any]) -> None:
+    """Rows as CSV to the file of --output, or printed; with --json the same as JSON is printed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    if options.output:
+        files.write_atomically(options.output, text.getvalue().encode())
+    if options.json:
+        print_json(as_json)
+    else:
+        print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))

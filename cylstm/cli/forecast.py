@@ -1,136 +1,90 @@
-"""Forecasts of columns of CSV files: demo, train, predict."""
+"""Forecasts of columns of CSV files: demo, train, predict, evaluate."""
 
 import argparse
-import csv
-import importlib.util
-import io
-import json
-import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import baselines, datasets, files
-from cylstm.cli import text
-from cylstm.cli._common import NO_MATPLOTLIB, check_outputs
+from cylstm import baselines, datasets
+from cylstm.cli._common import (
+    NO_MATPLOTLIB,
+    check_outputs,
+    check_training,
+    give_table,
+    names,
+    print_json,
+    share,
+)
 from cylstm.forecasting import Forecaster
 from cylstm.series import interpolated, read_csv
 
 Array = NDArray[np.float64]
+Errors = dict[str, dict[str, Array]]  # by series and method, (horizon,)
 LAGS = 24
 TRAIN_SHARE = 0.8
+METRICS = {"RMSE": baselines.rmse, "MAE": baselines.mae}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """The commands of forecasting, with what all commands have in common."""
+    """The demo, with what all commands have in common."""
     demo = commands.add_parser(
         "demo", parents=[common], help="train a forecaster on the El Niño data that come with the package",
-        description="Train a forecaster on the El Niño data that come with the package, measure it on the "
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a forecaster on the El Niño data that come with the package, measure it on the\n"
         "last 20 % of the months, and save elnino.safetensors and elnino.png.",
+        epilog="example:\n  cylstm demo --folder results",
     )  # fmt: skip
     demo.add_argument("--folder", default=".", metavar="DIR", help="where to save (default: here)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
     demo.set_defaults(run=_demo)
-    _add_train(commands, [common, _table(optional=True)])
-    _add_predict(commands, [common, _table(optional=False)])
 
 
-def _table(optional: bool) -> argparse.ArgumentParser:
-    """The options of what reads a CSV file."""
-    table = argparse.ArgumentParser(add_help=False)
-    table.add_argument("csv", nargs="?" if optional else None, help="file of rows in order of time")
-    table.add_argument("--no-header", action="store_true", help="line 1 is data; columns are named 1, 2, …")
-    table.add_argument("--delimiter", default=",", metavar="C", help="between cells (default: comma)")
-    table.add_argument(
-        "--missing", choices=["error", "interpolate"], default="error",
-        help="what to do with empty cells: refuse them (default), or interpolate between neighbours",
-    )  # fmt: skip
-    return table
-
-
-def _add_train(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
-    train = commands.add_parser(
-        "train", parents=parents, help="train a forecaster on columns of a CSV file, or a model of a text",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train a forecaster on columns of a CSV file, or a language model on a text file, "
-        "measure it on the end of the file, and save it. Ctrl-C ends the training on a text with the best "
-        "weights so far.",
-        epilog="examples:\n  cylstm train sales.csv --columns sales --period 12 --output sales.safetensors\n"
-        "  cylstm train --text plays.txt --output plays.safetensors --plot plays.png",
-    )  # fmt: skip
-    train.add_argument("--output", required=True, metavar="FILE", help="model file to write (.safetensors)")
-    train.add_argument(
-        "--columns", metavar="A,B", help="columns to forecast (default: the only one of numbers)"
-    )
-    train.add_argument("--horizon", type=int, default=12, metavar="N", help="steps ahead (default: 12)")
-    train.add_argument("--period", type=int, metavar="N", help="rows in a season, 12 for months of a year")
-    train.add_argument(
-        "--test", type=float, default=0.2, metavar="SHARE",
-        help="share of the rows, the last ones, to measure on and not to learn from (default: 0.2; 0: none)",
-    )  # fmt: skip
-    train.add_argument(
-        "--hidden", type=int, metavar="N", help="units of the LSTM (default: 32, and 256 for a text)"
-    )
-    train.add_argument("--updates", type=int, default=400, metavar="N", help="optimiser steps (default: 400)")
-    train.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
-    train.add_argument("--plot", metavar="FILE", help="also draw the forecasts, or the training (.png)")
-    text.add_train_options(train)
-    train.set_defaults(run=_train)
-
-
-def _add_predict(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
-    predict = commands.add_parser(
-        "predict", parents=parents, help="forecast what follows the last row of a CSV file",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Forecast what follows the last row of a CSV file, with a model of `cylstm train`.",
-        epilog="example:\n  cylstm predict sales.csv --model sales.safetensors",
-    )  # fmt: skip
-    predict.add_argument("--model", required=True, metavar="FILE", help="file that `cylstm train` wrote")
-    predict.add_argument("--output", metavar="FILE", help="CSV file to write instead of printing")
-    predict.add_argument(
-        "--phase", type=int, default=0, metavar="N",
-        help="season of the first row, counted from that of the training file's first row (default: 0)",
-    )  # fmt: skip
-    predict.set_defaults(run=_predict)
-
-
-def _fit(forecaster: Forecaster, values: Array) -> float:
+def _fit(forecaster: Forecaster, values: Array, **options: Any) -> float:
     """Train with a progress bar on standard error; returns the seconds it took."""
     from tqdm import tqdm
 
     start = time.perf_counter()
-    with tqdm(total=forecaster.fits, desc="training", unit=" updates", disable=None, leave=False) as bar:
-        forecaster.fit(values, bar.update)
+    with tqdm(total=forecaster.updates, desc="training", unit=" updates", disable=None, leave=False) as bar:
+        forecaster.fit(values, progress=bar.update, **options)
     return time.perf_counter() - start
 
 
-def _errors(forecaster: Forecaster, values: Array, column: int, n: int) -> dict[str, Array]:
-    """Test RMSE by horizon of the forecaster and of what it has to beat."""
-    series, horizon, period = values[:, column], forecaster.horizon, forecaster.period
-    forecasts = {
-        "LSTM": forecaster.forecast(values)[..., column],
-        "persistence": baselines.persistence(series, n, horizon),
-    }
+def _by_method(forecaster: Forecaster, made: Array, series: Array, n: int) -> dict[str, Array]:
+    """Forecasts (N, horizon) of the forecaster, as given, and of what it has to beat."""
+    horizon, period = forecaster.horizon, forecaster.period
+    forecasts = {"LSTM": made, "persistence": baselines.persistence(series, n, horizon)}
     if period:
         forecasts["seasonal-naive"] = baselines.seasonal_naive(series, n, horizon, period)
     forecasts[f"AR({LAGS})"] = baselines.autoregression(series, n, horizon, LAGS)
-    if period:
+    if period and n >= period:
         forecasts[f"AR({LAGS}) of anomalies"] = baselines.autoregression_of_anomalies(
             series, n, horizon, LAGS, period
         )
         forecasts["mean of the season"] = baselines.climatology(series, n, horizon, period)
-    return {name: baselines.rmse(forecast, series, n) for name, forecast in forecasts.items()}
+    return forecasts
 
 
-def _print_errors(errors: dict[str, Array], title: str) -> None:
-    horizon = len(next(iter(errors.values())))
+def _errors(forecaster: Forecaster, made: Array, values: Array, n: int) -> dict[str, Errors]:
+    """Errors by metric, series and method on the rows from n on; of no methods, if there are none."""
+    errors: dict[str, Errors] = {metric: {} for metric in METRICS}
+    for c, name in enumerate(forecaster.columns):
+        forecasts = _by_method(forecaster, made[..., c], values[:, c], n) if n < len(values) else {}
+        for metric, measure in METRICS.items():
+            errors[metric][name] = {
+                method: measure(forecast, values[:, c], n) for method, forecast in forecasts.items()
+            }
+    return errors
+
+
+def _print_errors(metric: str, by_method: dict[str, Array]) -> None:
+    horizon = len(next(iter(by_method.values())))
     shown = sorted({1, min(3, horizon), min(6, horizon), horizon})
-    print(title)
-    print(f"  {'RMSE, steps ahead':<22}" + "".join(f"{h:>9}" for h in shown))
-    for name, error in errors.items():
+    print(f"  {metric + ', steps ahead':<22}" + "".join(f"{h:>9}" for h in shown))
+    for name, error in by_method.items():
         print(f"  {name:<22}" + "".join(f"{_number(error[h - 1]):>9}" for h in shown))
 
 
@@ -138,6 +92,18 @@ def _number(error: float) -> str:
     if np.isnan(error):
         return "-"
     return f"{error:.3f}" if 0.01 <= error < 10_000 else f"{error:.3g}"
+
+
+def _as_json(errors: dict[str, Errors]) -> dict[str, Any]:
+    """By metric, series that were measured, and method; None for what could not be."""
+    return {
+        metric.lower(): {
+            name: {m: [None if np.isnan(e) else e for e in error.tolist()] for m, error in by_method.items()}
+            for name, by_method in of_series.items()
+            if by_method
+        }
+        for metric, of_series in errors.items()
+    }
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -149,127 +115,136 @@ def _demo(options: argparse.Namespace) -> None:
     forecaster = Forecaster(horizon=12, period=12, seed=options.seed)
     forecaster.columns = ["temperature"]
     seconds = _fit(forecaster, values[:n])
-    errors = _errors(forecaster, values, 0, n)
+    made = forecaster.forecast(values)
+    rmse = _errors(forecaster, made, values, n)["RMSE"]["temperature"]
     forecaster.save(model_path)
+    title = "Sea-surface temperature off Peru"
     drawn = _plot(
-        plot_path, forecaster, values, n, errors,
-        title="Sea-surface temperature off Peru", ylabel="°C", xlabel="year",
-        start=1950 + 1 / 24, rows_per_unit=12,
+        plot_path, forecaster, made, values, n, {title: rmse},
+        ylabel="°C", xlabel="year", start=1950 + 1 / 24, rows_per_unit=12,
     )  # fmt: skip
     if options.json:
-        rmse = [float(errors[name][0]) for name in ("LSTM", "persistence", "seasonal-naive", f"AR({LAGS})")]
-        result = dict(zip(("rmse", "rmse_persistence", "rmse_seasonal", "rmse_ar24"), rmse, strict=True))
-        print(json.dumps({**result, "seconds": seconds, "model": str(model_path)}))
+        first = [float(rmse[name][0]) for name in ("LSTM", "persistence", "seasonal-naive", f"AR({LAGS})")]
+        result = dict(zip(("rmse", "rmse_persistence", "rmse_seasonal", "rmse_ar24"), first, strict=True))
+        print_json({**result, "seconds": seconds, "model": str(model_path)})
         return
-    print("Sea-surface temperature off Peru (El Niño), °C, monthly 1950-2010")
+    print(f"{title} (El Niño), °C, monthly 1950-2010")
     print(f"LSTM of {forecaster.hidden_size} units, trained on the first {n} months in {seconds:.1f} s")
-    _print_errors(errors, f"Measured on the last {len(values) - n} months, which played no part in training:")
-    following = forecaster.forecast(values)[-1, :, 0]
+    print(f"Measured on the last {len(values) - n} months, which played no part in training:")
+    _print_errors("RMSE", rmse)
+    following = made[-1, :, 0]
     print("Forecast for the months of 2011: " + " ".join(f"{value:.1f}" for value in following))
     print(f"Saved {model_path} (read it with cylstm.load)")
     print(f"Saved {plot_path}" if drawn else f"No picture: {NO_MATPLOTLIB}")
 
 
 def _plot(
-    path: str | os.PathLike[str],
+    path: str | Path,
     forecaster: Forecaster,
+    made: Array,
     values: Array,
     n: int,
-    errors: dict[str, Array],
+    rmse: Errors,
     **texts: Any,
 ) -> bool:
-    """Draw the first column; False if matplotlib is not installed."""
+    """Draw all series and the training; False if matplotlib is not installed."""
     from cylstm.plotting import plot_forecasts
 
     try:
-        plot_forecasts(path, values[:, 0], forecaster.forecast(values)[..., 0], n, errors, **texts)
+        plot_forecasts(path, values, made, n, rmse, forecaster.training, **texts)
     except ImportError:
         return False
     return True
 
 
-def _train(options: argparse.Namespace) -> None:
-    if (options.csv is None) == (options.text is None):
-        raise ValueError("train: expected a CSV file, or --text FILE")
-    if options.text:
-        text.train(options)
-        return
-    check_outputs([options.output, options.plot], [options.csv])
-    if options.plot and not importlib.util.find_spec("matplotlib"):
-        raise ValueError(f"--plot: {NO_MATPLOTLIB}")
-    if not 0 <= options.test < 1:
-        raise ValueError(f"--test: expected a share in [0, 1), got {options.test}")
-    values, names = _read(options, _names(options.columns))
-    n = len(values) - round(options.test * len(values))
-    if (
-        options.missing == "interpolate"
-    ):  # the rows to learn from by themselves: nothing of the test reaches them
-        values[:n] = interpolated(values[:n])
-        unknown = [name for name, column in zip(names, values[:n].T, strict=True) if np.isnan(column).any()]
-        if unknown:
-            raise ValueError(f"{options.csv}, column {unknown[0]}: no values in the {n} rows to learn from")
-        values = interpolated(values)
-    forecaster = Forecaster(
-        options.horizon,
-        options.period,
-        32 if options.hidden is None else options.hidden,
-        options.updates,
-        options.seed,
-    )
-    forecaster.columns = names
-    seconds = _fit(forecaster, values[:n])
-    errors = {name: _errors(forecaster, values, i, n) for i, name in enumerate(names) if n < len(values)}
+def train(options: argparse.Namespace) -> None:
+    """Train on columns of a table, and say what came of it."""
+    check_training(options, [options.csv])
+    values, columns = _read(options, options.csv, names(options.columns))
+    n = len(values) - round(share("--test", options.test) * len(values))
+    if options.missing == "interpolate":
+        values = _filled(values, n, columns, options.csv)
+    forecaster = Forecaster(options.horizon, options.period, options.hidden, options.epochs, options.seed)
+    forecaster.columns = columns
+    seconds = _fit(
+        forecaster, values[:n],
+        patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
+    )  # fmt: skip
+    made = forecaster.forecast(values)
+    errors = _errors(forecaster, made, values, n)
     forecaster.save(options.output)
     if options.plot:
-        _plot(options.plot, forecaster, values, n, errors.get(names[0], {}), title=names[0])
+        _plot(options.plot, forecaster, made, values, n, errors["RMSE"])
+    training = forecaster.training
+    chosen = {"l2": training.penalty, "epochs": len(training.history.epochs)}
     if options.json:
-        print(
-            json.dumps(
-                {"rmse": _rmse_for_json(errors), "rows": n, "seconds": seconds, "model": options.output}
-            )
-        )
+        print_json({**_as_json(errors), "rows": n, **chosen, "seconds": seconds, "model": options.output})
         return
     print(f"LSTM of {forecaster.hidden_size} units, trained on {n} rows in {seconds:.1f} s")
-    for name, by_method in errors.items():
-        _print_errors(by_method, f"{name}, measured on the last {len(values) - n} rows:")
+    epochs = f" and {chosen['epochs']} of {options.epochs} epochs" if options.patience else ""
+    print(f"chosen by the error on two blocks of these rows: L2 of {training.penalty:g}{epochs}")
+    for name, by_method in errors["RMSE"].items():
+        if by_method:
+            print(f"{name}, measured on the last {len(values) - n} rows:")
+            _print_errors("RMSE", by_method)
     print(f"Saved {options.output}")
 
 
-def _rmse_for_json(errors: dict[str, dict[str, Array]]) -> dict[str, dict[str, list[float | None]]]:
-    return {
-        name: {method: [None if np.isnan(e) else e for e in error.tolist()] for method, error in by.items()}
-        for name, by in errors.items()
-    }
+def _filled(values: Array, n: int, columns: Sequence[str], path: str) -> Array:
+    """Without gaps: first in the n rows to learn from, so that nothing of the test reaches them."""
+    values[:n] = interpolated(values[:n])
+    unknown = [name for name, column in zip(columns, values[:n].T, strict=True) if np.isnan(column).any()]
+    if unknown:
+        raise ValueError(f"{path}, column {unknown[0]}: no values in the {n} rows to learn from")
+    return interpolated(values)
 
 
-def _predict(options: argparse.Namespace) -> None:
-    check_outputs([options.output], [options.csv, options.model])
-    forecaster = Forecaster.load(options.model)
-    values, names = _read(options, forecaster.columns or None)
-    values = interpolated(values)
+def predict(options: argparse.Namespace) -> None:
+    """Forecast what follows the last row."""
+    check_outputs([options.output], [*options.files, options.model])
+    forecaster, values = _model_and_table(options)
     following = forecaster.forecast(values, options.phase)[-1]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", *names])
-    table.writerows([h, *row] for h, row in enumerate(following.tolist(), 1))
-    if options.output:
-        files.write_atomically(options.output, text.getvalue().encode())
+    rows = [[h, *row] for h, row in enumerate(following.tolist(), 1)]
+    as_json = {name: following[:, c].tolist() for c, name in enumerate(forecaster.columns)}
+    give_table(options, [["step", *forecaster.columns], *rows], as_json)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Errors on the last rows of a table, beside those of simple forecasts."""
+    forecaster, values = _model_and_table(options)
+    tested = round(share("--test", options.test) * len(values))
+    n = len(values) - tested
+    if not 0 < n < len(values):
+        raise ValueError(
+            f"--test: expected a share that leaves rows on both sides, got {options.test:g} of {len(values)}"
+        )
+    errors = _errors(forecaster, forecaster.forecast(values, options.phase), values, n)
     if options.json:
-        print(json.dumps({name: following[:, i].tolist() for i, name in enumerate(names)}))
-    else:
-        print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))
-
-
-def _names(columns: str | None) -> list[str] | None:
-    """Names from `A,B`, in the quotes of CSV where they hold commas."""
-    return [name.strip() for name in next(csv.reader([columns], skipinitialspace=True))] if columns else None
-
-
-def _read(options: argparse.Namespace, columns: list[str] | None) -> tuple[Array, list[str]]:
-    return read_csv(
-        options.csv,
-        columns,
-        header=not options.no_header,
-        delimiter=options.delimiter,
-        missing=options.missing,
+        print_json({"kind": "forecaster", **_as_json(errors), "rows": tested})
+        return
+    for name in forecaster.columns:
+        print(f"{name}, measured on the last {tested} rows:")
+        for metric in METRICS:
+            _print_errors(metric, errors[metric][name])
+    print(
+        "The simple forecasts learn from the rows before these. "
+        "If the LSTM has learnt from these themselves, its errors flatter it."
     )
+
+
+def _model_and_table(options: argparse.Namespace) -> tuple[Forecaster, Array]:
+    """The model, and the columns that it forecasts without gaps."""
+    forecaster = Forecaster.load(options.model)
+    if len(options.files) != 1:
+        raise ValueError(
+            f"{options.model}: a forecaster, which reads one CSV file, got {len(options.files)} files"
+        )
+    values, forecaster.columns = _read(options, options.files[0], forecaster.columns or None)
+    return forecaster, interpolated(values)
+
+
+def _read(options: argparse.Namespace, path: str, columns: list[str] | None) -> tuple[Array, list[str]]:
+    return read_csv(
+        path, columns,
+        header=not options.no_header, delimiter=options.delimiter, missing=options.missing,
+    )  # fmt: skip

@@ -1,13 +1,13 @@
-"""Language models of text files: train --text, sample."""
+"""Language models of text files: train --text, evaluate, sample."""
 
 import argparse
-import json
+import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from cylstm.cli._common import check_outputs
+from cylstm.cli._common import check_training, facts_of, how_it_ended, print_json, share
 from cylstm.text import CharacterModel
 
 
@@ -17,7 +17,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "sample", parents=[common], help="write text with a model of `cylstm train --text`",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Write text that goes on from a prompt, with a model of `cylstm train --text`.",
-        epilog='example:\n  cylstm sample plays.safetensors --prompt "ROMEO:" --characters 300',
+        epilog='examples:\n  cylstm sample plays.safetensors --prompt "ROMEO:" --characters 300\n'
+        "  cylstm sample plays.safetensors --temperature 0.5 --seed 1",
     )  # fmt: skip
     sample.add_argument("model", help="file that `cylstm train --text` wrote")
     sample.add_argument(
@@ -34,60 +35,63 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     sample.set_defaults(run=_sample)
 
 
-def add_train_options(train: argparse.ArgumentParser) -> None:
-    """What `cylstm train` takes for a text."""
-    group = train.add_argument_group("language models of characters")
-    group.add_argument("--text", metavar="FILE", help="text in UTF-8 to learn from, instead of a CSV file")
-    group.add_argument("--epochs", type=int, default=20, metavar="N", help="times through it (default: 20)")
-    group.add_argument("--layers", type=int, default=1, metavar="N", help="of the LSTM (default: 1)")
-    group.add_argument("--dropout", type=float, default=0.2, metavar="SHARE", help="default: 0.2")
-    group.add_argument("--batch", type=int, default=64, metavar="N", help="places read at once (default: 64)")
-    group.add_argument(
-        "--length", type=int, default=100, metavar="N", help="steps of an update (default: 100)"
-    )
-    group.add_argument("--rate", type=float, default=3e-3, metavar="X", help="learning rate (default: 0.003)")
-    group.add_argument(
-        "--patience", type=int, metavar="N", help="epochs without progress until it ends early"
-    )
-    group.add_argument("--checkpoint", metavar="FILE", help="to go on from; written every 10 minutes")
-    group.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-
-
 def train(options: argparse.Namespace) -> None:
     """Train on a text file, and say what came of it."""
-    check_outputs([options.output, options.plot], [options.text])
-    text = Path(options.text).read_text(encoding="utf-8")
-    model = CharacterModel(
-        256 if options.hidden is None else options.hidden,
-        options.layers,
-        dropout=options.dropout,
-        seed=options.seed,
-    )
+    check_training(options, [options.text])
+    model = CharacterModel(options.hidden, options.layers, dropout=options.dropout, seed=options.seed)
     start = time.perf_counter()
     history = model.fit(
-        text, options.epochs, batch_size=options.batch, length=options.length, lr=options.rate,
-        patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
+        _text(options.text), options.epochs, validation=share("--validation", options.validation),
+        batch_size=options.batch, length=options.length, lr=options.rate, patience=options.patience,
+        checkpoints=options.checkpoint, resume=options.resume,
     )  # fmt: skip
     seconds = time.perf_counter() - start
+    ended = how_it_ended(history, seconds)
     model.save(options.output)
     if options.plot:
         history.plot(options.plot)
-    best = min((record["validation"] for record in history.epochs), default=float("nan"))
+    nats = history.epochs[history.best_epoch - 1]["validation"] if history.best_epoch else None
     if options.json:
-        facts = {"nats": best, "epochs": len(history.epochs), "stopped": history.stopped, "seconds": seconds}
-        print(json.dumps({**facts, "model": options.output}))
+        print_json({"nats": nats, **facts_of(history, seconds), "model": options.output})
         return
-    ended = {"": "", "early": ", ended early", "interrupted": ", interrupted"}[history.stopped]
-    print(f"{len(history.epochs)} epochs in {seconds:.1f} s{ended}")
-    print(f"on the last 10 % of the text: {best:.3f} nats a character (epoch {history.best_epoch})")
+    print(f"LSTM of {options.hidden} units, {len(model.vocabulary) - 2} characters, {ended}")
+    if nats is not None:
+        measured = f"{nats:.3f} nats a character ({nats / math.log(2):.3f} bits)"
+        print(f"on the last {options.validation:.0%} of the text: {measured} (epoch {history.best_epoch})")
     print(f"Saved {options.output}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """How well a text is foretold."""
+    model = CharacterModel.load(options.model)
+    if len(options.files) != 1:
+        raise ValueError(f"evaluate: expected one text, got {len(options.files)} files")
+    measured = model.evaluate(_text(options.files[0]))
+    if options.json:
+        print_json({"kind": "text", **measured})
+        return
+    print(
+        f"{measured['characters']} characters: "
+        f"{measured['nats']:.3f} nats a character ({measured['bits']:.3f} bits)"
+    )
+    if measured["unknown"]:
+        print(f"{measured['unknown']} of them were in no text that the model has learnt from")
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected a text file in UTF-8, got another byte at {error.start}"
+        ) from None
 
 
 def _sample(options: argparse.Namespace) -> None:
     model = CharacterModel.load(options.model)
     fixed = {"temperature": options.temperature, "seed": options.seed}
     if options.json:
-        print(json.dumps({"text": model.sample(options.prompt, options.characters, **fixed)}))
+        print_json({"text": model.sample(options.prompt, options.characters, **fixed)})
         return
     sys.stdout.write(options.prompt)
     for character in model.continued(options.prompt, options.characters, **fixed):

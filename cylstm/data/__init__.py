@@ -5,7 +5,7 @@ from cylstm.data.packed import pack, unpack
 from cylstm.data.prefetching import prefetch
 from cylstm.data.scalers import MinMaxScaler, Scaler, StandardScaler
 from cylstm.data.source import Minibatch, Source
-from cylstm.data.splits import split
+from cylstm.data.splits import split, stratified_split
 from cylstm.data.tokens import TokenStream
 from cylstm.data.vocabulary import Vocabulary
 from cylstm.data.windows import Windows
@@ -26,5 +26,6 @@ __all__ = [
     "prefetch",
     "source_of",
     "split",
+    "stratified_split",
     "unpack",
 ]

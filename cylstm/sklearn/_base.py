@@ -1,32 +1,23 @@
 """What all estimators share: the network, its training and its outputs."""
 
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from cylstm import _checks
+from cylstm import _checks, sequence_network
 from cylstm.data import Arrays, StandardScaler
-from cylstm.init import initialize
-from cylstm.layers.dropout import Dropout
-from cylstm.layers.linear import Linear
-from cylstm.layers.pooling import How, Pooling
-from cylstm.layers.sequential import Sequential
+from cylstm.layers.pooling import How
 from cylstm.losses import Loss
 from cylstm.optim import AdamW, CosineDecay, Schedule
-from cylstm.rnn import GRU, LSTM, RNN
-from cylstm.sklearn._inputs import Sequences
+from cylstm.sequence_network import Cell, Sequences
 from cylstm.threads import get_num_threads, of_call, usable_cpus
-from cylstm.training import Trainer, gradients
+from cylstm.training import Trainer
 
 Array = NDArray[Any]
-Cell = Literal["lstm", "gru", "rnn"]
 Samples = tuple[Sequences, Array]  # with their targets (n, ...)
-CELLS: dict[str, type[LSTM | GRU | RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-AT_ONCE = 256  # sequences in a batch of a prediction
 
 
 class NetworkEstimator(BaseEstimator):
@@ -73,26 +64,17 @@ class NetworkEstimator(BaseEstimator):
     def _begin(
         self, scalers: dict[str, StandardScaler], outputs: int, pooling: How, bidirectional: bool
     ) -> None:
-        """A new network, whose outputs are 0 for any sequence until it has learnt."""
-        if self.cell not in CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {self.cell!r}")
-        if pooling not in get_args(How):
-            raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {pooling!r}")
-        features = len(scalers["x"].config["offset"])
-        recurrent = CELLS[self.cell](
-            features,
-            self.hidden_size,
-            self.num_layers,
-            batch_first=True,
+        """A new network, with its optimiser."""
+        self.model_ = sequence_network.build(
+            len(scalers["x"].config["offset"]),
+            outputs,
+            self._seed,
+            cell=self.cell,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
             dropout=self.dropout,
             bidirectional=bidirectional,
-            seed=self._seed(),
-        )
-        initialize(recurrent, seed=self._seed())
-        linear = Linear(recurrent.output_size, outputs)
-        linear.load_state_dict({name: 0 * value for name, value in linear.state_dict().items()})
-        self.model_ = Sequential(
-            recurrent, Pooling(pooling), Dropout(self.dropout, seed=self._seed()), linear
+            pooling=pooling,
         )
         self.model_.scalers.update(scalers)
         self._optimizer = AdamW(self._rate())
@@ -142,17 +124,11 @@ class NetworkEstimator(BaseEstimator):
 
     def _outputs(self, x: Sequences) -> Array:
         """The network's outputs (n, V) in float64, for scaled sequences."""
-        source = Arrays(x, np.zeros(len(x)), AT_ONCE, target_per="sequence")
         with of_call(self._threads()):
-            parts = [gradients.outputs(self.model_, batch, None)[0] for batch in source.epoch()]
-        return np.concatenate(parts).astype(np.float64)
+            return sequence_network.outputs(self.model_, x)
 
     def _scaled(self, x: Sequences) -> Sequences:
-        scaled = self.model_.scalers["x"].transform(x)
-        if isinstance(scaled, list):
-            return [part.astype(np.float32, copy=False) for part in scaled]
-        result: Array = scaled.astype(np.float32, copy=False)
-        return result
+        return sequence_network.scaled(self.model_, x)
 
     def _threads(self) -> int:
         """As `n_jobs` says: below 0 counted from all CPUs, -1; None is 1 in a worker of joblib."""

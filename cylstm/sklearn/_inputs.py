@@ -8,9 +8,9 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from cylstm.data import _inputs
+from cylstm.sequence_network import Sequences
 
 Array = NDArray[Any]
-Sequences = Array | list[Array]  # (n, T, I), or n arrays (T_i, I)
 
 
 def is_list(X: Any) -> bool:

@@ -11,9 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from cylstm.data import StandardScaler
 from cylstm.layers.pooling import How
+from cylstm.sequence_network import Cell, Sequences
 from cylstm.sklearn import _inputs
-from cylstm.sklearn._base import Cell, NetworkEstimator, Samples
-from cylstm.sklearn._inputs import Sequences
+from cylstm.sklearn._base import NetworkEstimator, Samples
 
 Array = NDArray[Any]
 

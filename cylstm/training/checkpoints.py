@@ -40,6 +40,11 @@ class Checkpoints:
     steps : int, optional
         Updates of the parameters between two of them, instead of minutes.
 
+    Attributes
+    ----------
+    notes : dict
+        JSON values of the caller's, written with each; a callback may change them.
+
     Examples
     --------
     >>> import cylstm
@@ -51,12 +56,43 @@ class Checkpoints:
         self.path = Path(path)
         self.minutes = _checks.number("minutes", minutes, 0)
         self.steps = None if steps is None else _checks.positive("steps", steps)
+        self.notes: dict[str, Any] = {}
         self._last = time.monotonic(), 0
 
     def __repr__(self) -> str:
         """As it was constructed."""
         often = f"minutes={self.minutes:g}" if self.steps is None else f"steps={self.steps}"
         return f"Checkpoints({str(self.path)!r}, {often})"
+
+    def identify(self, identity: Mapping[str, Any], resume: bool) -> bool:
+        """Note by what the training is known; whether there is a file of it to go on from.
+
+        The notes are then those of that file.
+
+        Parameters
+        ----------
+        identity : mapping
+            JSON values by name.
+        resume : bool
+            Whether to look for one.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            If the file is damaged, or of another training.
+        """
+        self.notes = {"identity": dict(identity)}
+        if not resume or not self.path.exists():
+            return False
+        notes = read(self.path)[1].get("notes", {})
+        for name, expected in identity.items():
+            got = notes.get("identity", {}).get(name)
+            if got != expected:
+                raise CheckpointError(
+                    f"{self.path}: not of this training: {name}: expected {expected}, got {got}"
+                )
+        self.notes = notes
+        return True
 
     def begin(self, steps: int) -> None:
         """Count from now on."""
@@ -73,7 +109,8 @@ class Checkpoints:
         """Write what content() gives: vectors, and JSON values."""
         self.begin(steps)
         try:
-            write(self.path, *content())
+            tensors, values = content()
+            write(self.path, tensors, {**values, "notes": self.notes})
         except OSError as error:
             warnings.warn(
                 f"checkpoint {self.path}: could not be written ({error.strerror or error}); an earlier one "

@@ -1,0 +1,144 @@
+"""Classes of sequences: train --classify, predict, evaluate."""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.classification import Classifier
+from cylstm.cli._common import (
+    check_outputs,
+    check_training,
+    facts_of,
+    give_table,
+    how_it_ended,
+    names,
+    print_json,
+    share,
+)
+from cylstm.data import stratified_split
+from cylstm.sequence_files import SequenceSet, read_sequences
+
+WIDEST = 12  # letters of a class in a table
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train on sequences, and say what came of it."""
+    check_training(options, [*options.classify, *filter(None, [options.labels])])
+    share("--validation", options.validation)
+    read = _read(options, options.classify, options.labels, names(options.columns))
+    if read.labels is None:
+        raise ValueError(f"{options.classify[0]}: expected labels to learn; pass --labels FILE for CSV files")
+    learnt, held_out = (read.values, read.labels), None
+    if options.validation:
+        parts = stratified_split(read.labels, options.validation, options.seed)
+        learnt, held_out = (_chosen(read.values, read.labels, part) for part in parts)
+    model = Classifier(options.hidden, options.layers, options.dropout, options.seed)
+    model.columns = read.columns
+    start = time.perf_counter()
+    history = model.fit(
+        learnt, held_out, options.epochs, batch_size=options.batch, lr=options.rate,
+        patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    ended = how_it_ended(history, seconds)
+    model.save(options.output)
+    if options.plot:
+        history.plot(options.plot)
+    measured = None if held_out is None else _measured(model, *held_out)
+    if options.json:
+        print_json({
+            "classes": model.classes, "sequences": len(learnt[0]), "validation": measured,
+            **facts_of(history, seconds), "model": options.output,
+        })  # fmt: skip
+        return
+    channels = "1 channel" if read.values[0].shape[1] == 1 else f"{read.values[0].shape[1]} channels"
+    print(f"LSTM of {options.hidden} units in both directions, {len(model.classes)} classes, {channels}")
+    print(f"learnt from {len(learnt[0])} sequences, {ended}")
+    if measured:
+        print(f"epoch {history.best_epoch} was best on {_sentence(measured)}")
+        print("These chose the epoch; `cylstm evaluate` measures on others.")
+    print(f"Saved {options.output}")
+
+
+def predict(options: argparse.Namespace) -> None:
+    """The likeliest class of each sequence, and how likely it is."""
+    check_outputs([options.output], [*options.files, options.model])
+    model = Classifier.load(options.model)
+    read = _read(options, options.files, None, model.columns)
+    probabilities = model.probabilities(read.values)
+    best = probabilities.argmax(axis=1)
+    rows = [
+        (name, model.classes[k], round(float(p[k]), 6))
+        for name, k, p in zip(read.names, best, probabilities, strict=True)
+    ]
+    header = ("sequence", "label", "probability")
+    as_json = {"predictions": [dict(zip(header, row, strict=True)) for row in rows]}
+    give_table(options, [header, *rows], as_json)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Accuracy beside the commonest class, and which classes were taken for which."""
+    model = Classifier.load(options.model)
+    read = _read(options, options.files, options.labels, model.columns)
+    if read.labels is None:
+        raise ValueError(
+            f"{options.files[0]}: expected labels to compare with; pass --labels FILE for CSV files"
+        )
+    measured = _measured(model, read.values, read.labels)
+    if options.json:
+        print_json({"kind": "classifier", **measured})
+        return
+    print(_sentence(measured))
+    _print_confusion(model.classes, np.array(measured["confusion"]))
+
+
+def _read(
+    options: argparse.Namespace, paths: Sequence[str], labels: str | None, columns: Sequence[str] | None
+) -> SequenceSet:
+    for path in filter(None, [*paths, labels]):
+        os.stat(path)  # a missing file is an OSError that names it
+    return read_sequences(
+        paths, labels, columns or None,
+        header=not options.no_header, delimiter=options.delimiter, missing=options.missing,
+    )  # fmt: skip
+
+
+def _chosen(values: list[Any], labels: list[str], index: NDArray[np.intp]) -> tuple[list[Any], list[str]]:
+    return [values[i] for i in index], [labels[i] for i in index]
+
+
+def _measured(model: Classifier, values: list[Any], labels: list[str]) -> dict[str, Any]:
+    counts = model.confusion(values, labels)
+    return {
+        "sequences": len(labels),
+        "accuracy": float(counts.trace() / counts.sum()),
+        "majority": float(counts.sum(axis=1).max() / counts.sum()),
+        "classes": model.classes,
+        "confusion": counts.tolist(),
+    }
+
+
+def _sentence(measured: dict[str, Any]) -> str:
+    counts = np.array(measured["confusion"])
+    commonest = measured["classes"][int(counts.sum(axis=1).argmax())]
+    return (
+        f"{measured['sequences']} sequences: accuracy {measured['accuracy']:.3f} "
+        f"(always {commonest!r}: {measured['majority']:.3f})"
+    )
+
+
+def _print_confusion(classes: list[str], counts: NDArray[np.intp]) -> None:
+    """A row for each class, a column for what it was taken for."""
+    short = [name if len(name) <= WIDEST else name[: WIDEST - 1] + "…" for name in classes]
+    width = max(len(str(counts.max())), *map(len, short)) + 2
+    first = max(len("class"), *map(len, short))
+    print(f"  {'class':<{first}}" + "".join(f"{name:>{width}}" for name in short) + "   right")
+    for k, (name, row) in enumerate(zip(short, counts, strict=True)):
+        right = f"{row[k] / row.sum():8.3f}" if row.sum() else "       -"
+        print(f"  {name:<{first}}" + "".join(f"{n or '.':>{width}}" for n in row) + right)
+    print("A row is a class, a column what its sequences were taken for.")

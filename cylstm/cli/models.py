@@ -1,0 +1,104 @@
+"""Train, predict and evaluate: what kind of model it is about, and its options."""
+
+import argparse
+from typing import Any
+
+from cylstm import files
+from cylstm.cli import classify, forecast, options, text
+from cylstm.cli.options import CLASSIFY, FORECAST, TEXT
+
+COMMANDS = {FORECAST: forecast, CLASSIFY: classify, TEXT: text}
+KINDS = {"forecaster": FORECAST, "classifier": CLASSIFY, "text": TEXT}  # by what a model file holds
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """The three commands, with what all commands have in common."""
+
+    def command(name: str, run: Any, **texts: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(
+            name, parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter, **texts
+        )
+        parser.set_defaults(run=run)
+        return parser
+
+    train = command(
+        "train", _train, help="train a model: forecasts of a CSV file, classes of sequences, or a text",
+        description="Train a model, measure it on data that it has not learnt from, and save it:\n"
+        "  cylstm train FILE.csv          forecasts columns of a table, one row a time step\n"
+        "  cylstm train --classify FILE   tells the classes of sequences apart\n"
+        "  cylstm train --text FILE       writes text, character by character\n"
+        "Ctrl-C ends a training on sequences or text with the best weights so far. A forecaster\n"
+        "has none before the end: give it a --checkpoint, to --resume from.",
+        epilog="examples:\n"
+        "  cylstm train sales.csv --columns sales,returns --period 12 --output s.safetensors --plot s.png\n"
+        "  cylstm train --classify gestures.ts --output gestures.safetensors --plot gestures.png\n"
+        "  cylstm train --classify recordings/ --labels labels.csv --output gestures.safetensors\n"
+        "  cylstm train --text plays.txt --patience 3 --output plays.safetensors\n"
+        "  cylstm train --text plays.txt --output plays.safetensors --checkpoint run.ckpt --resume",
+    )  # fmt: skip
+    train.add_argument("csv", nargs="?", help="file of rows in order of time")
+    train.add_argument(
+        "--classify", nargs="+", metavar="FILE",
+        help="sequences to learn from: a .ts file; or a folder of CSV files, one for each, with --labels",
+    )  # fmt: skip
+    train.add_argument("--text", metavar="FILE", help="text in UTF-8 to learn from")
+    train.add_argument("--output", required=True, metavar="FILE", help="model file to write (.safetensors)")
+    options.add(train, options.TRAIN)
+
+    predict = command(
+        "predict", _predict, help="forecast what follows a table, or tell the classes of sequences",
+        description="Forecast what follows the last row of a CSV file, or tell the class of each sequence.",
+        epilog="examples:\n"
+        "  cylstm predict sales.csv --model sales.safetensors\n"
+        "  cylstm predict new.ts --model gestures.safetensors --output classes.csv\n"
+        "  cylstm predict recordings/*.csv --model gestures.safetensors",
+    )  # fmt: skip
+    predict.add_argument(
+        "files", nargs="+", metavar="FILE", help="CSV or .ts files, or a folder of CSV files"
+    )
+    predict.add_argument("--model", required=True, metavar="FILE", help="file that `cylstm train` wrote")
+    predict.add_argument("--output", metavar="FILE", help="CSV file to write instead of printing")
+    options.add(predict, options.PREDICT)
+
+    evaluate = command(
+        "evaluate", _evaluate, help="measure a model on data",
+        description="Measure a model of `cylstm train` on data that it has not learnt from: errors of\n"
+        "forecasts by horizon beside those of simple ones, classes taken for others, nats a\n"
+        "character of a text.",
+        epilog="examples:\n"
+        "  cylstm evaluate sales.safetensors sales.csv\n"
+        "  cylstm evaluate gestures.safetensors test.ts\n"
+        "  cylstm evaluate gestures.safetensors recordings/ --labels test.csv\n"
+        "  cylstm evaluate plays.safetensors another.txt --json",
+    )  # fmt: skip
+    evaluate.add_argument("model", metavar="MODEL", help="file that `cylstm train` wrote")
+    evaluate.add_argument("files", nargs="+", metavar="FILE", help="data of the kind that it was trained on")
+    options.add(evaluate, options.EVALUATE)
+
+
+def _train(given: argparse.Namespace) -> None:
+    inputs = {FORECAST: given.csv, CLASSIFY: given.classify, TEXT: given.text}
+    kinds = [kind for kind, value in inputs.items() if value is not None]
+    if len(kinds) != 1:
+        raise ValueError("train: expected one of: a CSV file, --classify FILE, --text FILE")
+    COMMANDS[kinds[0]].train(options.settings(given, options.TRAIN, kinds[0]))
+
+
+def _predict(given: argparse.Namespace) -> None:
+    kind = _kind(given.model)
+    if kind == TEXT:
+        raise ValueError(f"{given.model}: a model of text; `cylstm sample` writes with it")
+    COMMANDS[kind].predict(options.settings(given, options.PREDICT, kind))
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    kind = _kind(given.model)
+    COMMANDS[kind].evaluate(options.settings(given, options.EVALUATE, kind))
+
+
+def _kind(path: str) -> str:
+    """What a model file is for."""
+    kinds = [KINDS[name] for name in files.load_with_extra(path)[1] if name in KINDS]
+    if len(kinds) != 1:
+        raise files.ModelFileError(f"{path}: holds a model, but none that `cylstm train` made")
+    return kinds[0]

@@ -1,0 +1,80 @@
+"""The network that says one row of numbers about each sequence: of the classifier, and of the estimators."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.data import Arrays
+from cylstm.init import initialize
+from cylstm.layers.dropout import Dropout
+from cylstm.layers.linear import Linear
+from cylstm.layers.pooling import How, Pooling
+from cylstm.layers.sequential import Sequential
+from cylstm.rnn import GRU, LSTM, RNN
+from cylstm.training import gradients
+
+Array = NDArray[Any]
+Sequences = Array | list[Array]  # (n, T, I), or n arrays (T_i, I)
+Cell = Literal["lstm", "gru", "rnn"]
+CELLS: dict[str, type[LSTM | GRU | RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+AT_ONCE = 256  # sequences in a batch of a prediction
+
+
+def build(
+    features: int,
+    outputs: int,
+    seed: Callable[[], int],
+    *,
+    cell: Cell = "lstm",
+    hidden_size: int = 64,
+    num_layers: int = 1,
+    dropout: float = 0.1,
+    bidirectional: bool = True,
+    pooling: How = "mean",
+) -> Sequential:
+    """A new network, whose outputs are 0 for any sequence until it has learnt.
+
+    Parameters
+    ----------
+    features, outputs : int
+        Channels of the sequences, numbers in a row.
+    seed : callable
+        The next seed, of weights and masks.
+    cell, hidden_size, num_layers, dropout, bidirectional, pooling
+        As for `cylstm.sklearn.SequenceClassifier`.
+    """
+    if cell not in CELLS:
+        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+    if pooling not in get_args(How):
+        raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {pooling!r}")
+    recurrent = CELLS[cell](
+        features,
+        hidden_size,
+        num_layers,
+        batch_first=True,
+        dropout=dropout,
+        bidirectional=bidirectional,
+        seed=seed(),
+    )
+    initialize(recurrent, seed=seed())
+    linear = Linear(recurrent.output_size, outputs)
+    linear.load_state_dict({name: 0 * value for name, value in linear.state_dict().items()})
+    return Sequential(recurrent, Pooling(pooling), Dropout(dropout, seed=seed()), linear)
+
+
+def scaled(model: Sequential, x: Sequences) -> Sequences:
+    """x by the model's own scaler, in its dtype."""
+    transformed = model.scalers["x"].transform(x)
+    if isinstance(transformed, list):
+        return [part.astype(model.dtype, copy=False) for part in transformed]
+    result: Array = transformed.astype(model.dtype, copy=False)
+    return result
+
+
+def outputs(model: Sequential, x: Sequences) -> Array:
+    """What the model says, (n, V) in float64, about scaled sequences."""
+    source = Arrays(x, np.zeros(len(x)), AT_ONCE, target_per="sequence")
+    parts = [gradients.outputs(model, batch, None)[0] for batch in source.epoch()]
+    return np.concatenate(parts).astype(np.float64)
