@@ -22,7 +22,7 @@ CLIP_NORM = 1.0
 
 
 class Classifier:
-    """The class of each sequence, by an LSTM in both directions whose states are averaged over time.
+    """The class of each sequence, by an LSTM in both directions and the largest of its states over time.
 
     The network and training of `cylstm.sklearn.SequenceClassifier`, without scikit-learn: every channel is
     standardised by what `fit` sees, AdamW, the learning rate falls to 0 as half a cosine.
@@ -33,7 +33,7 @@ class Classifier:
         Units of a layer, and of each direction.
     num_layers : int
     dropout : float
-        Between layers, and before the last, dense one.
+        Between layers, and before the last, dense one; a third of it on the inputs.
     seed : int
         Of weights, masks and order.
 
@@ -56,7 +56,7 @@ class Classifier:
     """
 
     def __init__(
-        self, hidden_size: int = 64, num_layers: int = 1, dropout: float = 0.1, seed: int = 0
+        self, hidden_size: int = 64, num_layers: int = 1, dropout: float = 0.3, seed: int = 0
     ) -> None:
         self.hidden_size = _checks.positive("hidden_size", hidden_size)
         self.num_layers = _checks.positive("num_layers", num_layers)
@@ -71,9 +71,9 @@ class Classifier:
         self,
         train: Samples,
         validation: Samples | None = None,
-        epochs: int = 50,
+        epochs: int = 60,
         *,
-        batch_size: int = 32,
+        batch_size: int = 16,
         lr: float = 3e-3,
         patience: int | None = None,
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
@@ -127,10 +127,16 @@ class Classifier:
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             dropout=self.dropout,
+            input_dropout=self.dropout / 3,
         )
         self.model.scalers["x"] = scaler
         trainer = Trainer(
-            self.model, CrossEntropy(), AdamW(lr), schedule=CosineDecay(), clip_norm=CLIP_NORM, seed=seed()
+            self.model,
+            CrossEntropy(label_smoothing=sequence_network.SMOOTHING),
+            AdamW(lr),
+            schedule=CosineDecay(),
+            clip_norm=CLIP_NORM,
+            seed=seed(),
         )
         held_out = None if validation is None else self._source(*validation, batch_size)
         return trainer.fit(
@@ -223,7 +229,7 @@ class Classifier:
                 raise ValueError("its scaling is of another size")
         except (KeyError, TypeError, ValueError) as error:
             raise files.ModelFileError(f"{path}: not a classifier: {error}") from error
-        recurrent = model.layers[0].config
+        recurrent = model.layers[1].config
         loaded = cls(recurrent["hidden_size"], recurrent["num_layers"], recurrent["dropout"])
         loaded.model, loaded.classes, loaded.columns = model, classes, columns
         return loaded

@@ -19,6 +19,7 @@ Array = NDArray[Any]
 Sequences = Array | list[Array]  # (n, T, I), or n arrays (T_i, I)
 Cell = Literal["lstm", "gru", "rnn"]
 CELLS: dict[str, type[LSTM | GRU | RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+SMOOTHING = 0.1  # of labels: some of a few hundred are wrong, or not typical
 AT_ONCE = 256  # sequences in a batch of a prediction
 
 
@@ -30,9 +31,10 @@ def build(
     cell: Cell = "lstm",
     hidden_size: int = 64,
     num_layers: int = 1,
-    dropout: float = 0.1,
+    dropout: float = 0.3,
+    input_dropout: float = 0.1,
     bidirectional: bool = True,
-    pooling: How = "mean",
+    pooling: How = "max",
 ) -> Sequential:
     """A new network, whose outputs are 0 for any sequence until it has learnt.
 
@@ -44,6 +46,8 @@ def build(
         The next seed, of weights and masks.
     cell, hidden_size, num_layers, dropout, bidirectional, pooling
         As for `cylstm.sklearn.SequenceClassifier`.
+    input_dropout : float
+        Share of the inputs that are left out in training.
     """
     if cell not in CELLS:
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
@@ -61,7 +65,13 @@ def build(
     initialize(recurrent, seed=seed())
     linear = Linear(recurrent.output_size, outputs)
     linear.load_state_dict({name: 0 * value for name, value in linear.state_dict().items()})
-    return Sequential(recurrent, Pooling(pooling), Dropout(dropout, seed=seed()), linear)
+    return Sequential(
+        Dropout(input_dropout, features=features, seed=seed()),
+        recurrent,
+        Pooling(pooling),
+        Dropout(dropout, seed=seed()),
+        linear,
+    )
 
 
 def scaled(model: Sequential, x: Sequences) -> Sequences:

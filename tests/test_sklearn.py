@@ -23,8 +23,17 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from cylstm._engine import isa
 from cylstm.sklearn import Forecaster, SequenceClassifier, SequenceRegressor
 
-SMALL = {"hidden_size": 16, "epochs": 20, "learning_rate": 0.02, "n_jobs": 1, "random_state": 0}
-SERIES = {"horizon": 2, "window": 8, **SMALL, "epochs": 4, "validation_fraction": None}
+SMALL = {
+    "hidden_size": 16, "pooling": "mean", "dropout": 0.1, "epochs": 20, "batch_size": 32,
+    "learning_rate": 0.02, "n_jobs": 1, "random_state": 0,
+}  # fmt: skip
+SERIES = {
+    "horizon": 2,
+    "window": 8,
+    **{k: v for k, v in SMALL.items() if k != "pooling"},
+    "epochs": 4,
+    "validation_fraction": None,
+}
 ONE_SERIES = "the rows of X are one series, of which predict gives the next rows: not one result a row, and "
 EXPECTED = {
     "check_methods_sample_order_invariance": ONE_SERIES + "their order is what it reads",

@@ -1,65 +1,48 @@
 """Sequences with a label, and music: Japanese vowels, motions, chorales."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 from recipe import Figure, Outputs, Recipe, Task, mean_loss
 
 import cylstm
-from cylstm import losses
+from cylstm import losses, sequence_network
 from cylstm.data import Arrays, StandardScaler
-from cylstm.init import initialize
+from cylstm.sequence_files import read_sequences
 
 KEYS = 88
 
 
-def read_ts(path: Path) -> tuple[list[np.ndarray], list[str]]:
-    """Sequences (T, channels) and their labels."""
-    rows = path.read_text(encoding="utf-8").lower().split("@data")[1].split()
-    x, labels = [], []
-    for row in rows:
-        *channels, label = row.split(":")
-        x.append(np.array([channel.split(",") for channel in channels], np.float32).T)
-        labels.append(label)
-    return x, labels
-
-
-def classified(folder: Path, name: str, batch_size: int, seed: int) -> Recipe:
-    """A bidirectional LSTM, the mean of its states, and a dense layer; all training data are learnt from."""
-    train, labels = read_ts(folder / f"{name}_TRAIN.ts")
-    test, truth = read_ts(folder / f"{name}_TEST.ts")
-    classes, hidden = sorted(set(labels)), 64
+def classified(folder: Path, name: str, seed: int) -> Recipe:
+    """The classifier of `cylstm train --classify`; all training data are learnt from."""
+    (train, labels, *_), (test, truth, *_) = (
+        read_sequences([folder / f"{name}_{part}.ts"]) for part in ("TRAIN", "TEST")
+    )
+    classes = sorted(set(labels))
     scaler = StandardScaler().fit(train)
     x, x_test = ([part.astype(np.float32) for part in scaler.transform(data)] for data in (train, test))
     y, y_test = (np.array([classes.index(label) for label in data]) for data in (labels, truth))
-    channels = x[0].shape[1]
-    lstm = cylstm.LSTM(channels, hidden, bidirectional=True, seed=seed)
-    initialize(lstm, seed=seed)
-    model = cylstm.Sequential(
-        cylstm.Dropout(0.1, features=channels, seed=seed + 1),
-        lstm,
-        cylstm.Pooling("mean"),
-        cylstm.Dropout(0.3, seed=seed + 2),
-        cylstm.Linear(2 * hidden, len(classes), seed=seed + 3),
-    )
+    seeds = itertools.count(10 * seed)
+    model = sequence_network.build(x[0].shape[1], len(classes), lambda: next(seeds))
     test_source = Arrays(x_test, y_test, 128)
 
     def score(outputs: Outputs) -> dict[str, float]:
         said = [outputs(batch, None)[0].argmax(axis=1) for batch in test_source.epoch()]
         return {"accuracy": float((np.concatenate(said) == y_test).mean())}
 
-    loss = losses.CrossEntropy(label_smoothing=0.1)
-    return Recipe(model, loss, Arrays(x, y, batch_size), score, 60, weight_decay=0.01)
+    loss = losses.CrossEntropy(label_smoothing=sequence_network.SMOOTHING)
+    return Recipe(model, loss, Arrays(x, y, 16), score, 60, weight_decay=0.01)
 
 
 def japanese_vowels(folder: Path, seed: int) -> Recipe:
     """Nine speakers say two vowels."""
-    return classified(folder, "JapaneseVowels", 16, seed)
+    return classified(folder, "JapaneseVowels", seed)
 
 
 def basic_motions(folder: Path, seed: int) -> Recipe:
     """Standing, running, walking, badminton, by a watch."""
-    return classified(folder, "BasicMotions", 8, seed)
+    return classified(folder, "BasicMotions", seed)
 
 
 def chorales(folder: Path, seed: int) -> Recipe:

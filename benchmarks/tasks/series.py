@@ -10,7 +10,7 @@ from recipe import Figure, Outputs, Recipe, Task
 import cylstm
 from cylstm import baselines, datasets, losses
 from cylstm.data import Arrays, Minibatch, StandardScaler
-from cylstm.forecasting import Scaling
+from cylstm.departures import Scaling
 from cylstm.series import read_csv
 
 SHARE = 0.8  # of the rows, to learn from

@@ -62,7 +62,12 @@ class NetworkEstimator(BaseEstimator):
         raise NotImplementedError
 
     def _begin(
-        self, scalers: dict[str, StandardScaler], outputs: int, pooling: How, bidirectional: bool
+        self,
+        scalers: dict[str, StandardScaler],
+        outputs: int,
+        pooling: How,
+        bidirectional: bool,
+        input_dropout: float,
     ) -> None:
         """A new network, with its optimiser."""
         self.model_ = sequence_network.build(
@@ -73,6 +78,7 @@ class NetworkEstimator(BaseEstimator):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             dropout=self.dropout,
+            input_dropout=input_dropout,
             bidirectional=bidirectional,
             pooling=pooling,
         )

@@ -31,10 +31,10 @@ class SequenceEstimator(NetworkEstimator):
         hidden_size: int = 64,
         num_layers: int = 1,
         bidirectional: bool = True,
-        pooling: How = "mean",
-        dropout: float = 0.1,
-        epochs: int = 50,
-        batch_size: int = 32,
+        pooling: How = "max",
+        dropout: float = 0.3,
+        epochs: int = 60,
+        batch_size: int = 16,
         learning_rate: float = 3e-3,
         validation_fraction: float | None = None,
         patience: int = 10,
@@ -126,7 +126,7 @@ class SequenceEstimator(NetworkEstimator):
 
     def _begin_with(self, train: Samples, outputs: int) -> None:
         scalers = {"x": StandardScaler().fit(train[0]), **self._scalers(train[1])}
-        self._begin(scalers, outputs, self.pooling, self.bidirectional)
+        self._begin(scalers, outputs, self.pooling, self.bidirectional, self.dropout / 3)
 
     def _scalers(self, y: Array) -> dict[str, StandardScaler]:
         return {}

@@ -10,6 +10,7 @@ from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
 
 from cylstm.losses import CrossEntropy, Loss
+from cylstm.sequence_network import SMOOTHING
 from cylstm.sklearn._sequences import SequenceEstimator
 
 Array = NDArray[Any]
@@ -28,10 +29,10 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     num_layers : int
     bidirectional : bool
         Whether each layer also reads from the end, with weights of its own.
-    pooling : {"mean", "last", "max"}
+    pooling : {"max", "mean", "last"}
         Of the states of all steps, or the last one.
     dropout : float
-        Between layers, and before the last, dense one.
+        Between layers, and before the last, dense one; a third of it on the inputs.
     epochs : int
         Of `fit`, at most.
     batch_size : int
@@ -77,7 +78,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     """
 
     def _loss(self) -> Loss:
-        return CrossEntropy()
+        return CrossEntropy(label_smoothing=SMOOTHING)
 
     def _checked_y(self, y: Any) -> Array:
         labels: Array = column_or_1d(y, warn=True)

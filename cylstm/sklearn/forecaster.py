@@ -181,7 +181,7 @@ class Forecaster(NetworkEstimator):
             "y": StandardScaler().fit([_windows.changes(v, shape.horizon)[: len(e)] for v, _, e in learnt]),
         }
         outputs = shape.horizon * shape.channels * max(1, len(shape.quantiles))
-        self._begin(scalers, outputs, "last", False)
+        self._begin(scalers, outputs, "last", False, 0.0)
 
     def _samples(self, parts: list[Array], known: list[Any], ends: list[range]) -> Samples:
         """Windows up to these rows, and the scaled changes from there on."""
