@@ -9,6 +9,7 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
 from cylstm import data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
 from cylstm.files import ModelFileError, load, save
+from cylstm.layers.activation import Activation
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
@@ -27,6 +28,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Activation",
     "AdditiveAttention",
     "Checkpoints",
     "Dropout",
