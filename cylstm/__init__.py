@@ -6,8 +6,9 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
     y, state = model(x)  # x (T, B, 1) -> y (T, B, 1)
 """
 
-from cylstm import data, datasets, diagnostics, init, losses, optim
+from cylstm import convert, data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
+from cylstm.convert import from_torch
 from cylstm.files import ModelFileError, load, save
 from cylstm.layers.activation import Activation
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
@@ -44,9 +45,11 @@ __all__ = [
     "Stream",
     "Trainer",
     "__version__",
+    "convert",
     "data",
     "datasets",
     "diagnostics",
+    "from_torch",
     "get_num_threads",
     "init",
     "load",

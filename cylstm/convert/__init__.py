@@ -1,0 +1,7 @@
+"""Models from and to other libraries, none of which is imported unless it is needed to parse a file."""
+
+from cylstm.convert._common import ConversionError
+from cylstm.convert._state_dict import to_safetensors
+from cylstm.convert.torch import from_torch
+
+__all__ = ["ConversionError", "from_torch", "to_safetensors"]
