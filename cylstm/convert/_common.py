@@ -24,6 +24,21 @@ GATES = {
     "keras": {"LSTM": "ifgo", "GRU": "zrn", "RNN": "h"},
 }
 
+# Our names of activations, and ONNX' names of those that its recurrent nodes can have.
+ACTIVATIONS = {
+    "relu": "Relu",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "affine": "Affine",
+    "leaky_relu": "LeakyRelu",
+    "thresholded_relu": "ThresholdedRelu",
+    "scaled_tanh": "ScaledTanh",
+    "hard_sigmoid": "HardSigmoid",
+    "elu": "Elu",
+    "softsign": "Softsign",
+    "softplus": "Softplus",
+}
+
 
 class ConversionError(ValueError):
     """A model that has no form in the other library; the message names what has none."""
@@ -110,3 +125,14 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         raise
     except Exception as error:
         raise ModelFileError(f"{path}: not a readable {kind}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Missing packages say which extra brings them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{error.name} is not installed; pip install "cylstm[{extra}]" brings it', name=error.name
+        ) from None
