@@ -140,7 +140,8 @@ def _activation(graph: Graph, layer: Activation, x: str, where: str) -> str:
     kind, alpha, beta = layer.kind, layer.alpha, layer.beta
     if kind == "gelu":
         tail = graph.op("Erf", graph.op("Mul", x, graph.number(0.5**0.5)))
-        return graph.op("Mul", graph.op("Mul", x, graph.number(0.5)), graph.op("Add", tail, graph.number(1)))
+        product = graph.op("Mul", x, graph.op("Add", tail, graph.number(1)))
+        return graph.op("Mul", product, graph.number(0.5))
     if kind == "silu":
         return graph.op("Mul", x, graph.op("Sigmoid", x))
     if kind == "affine":
