@@ -27,7 +27,7 @@ from cylstm.layers.residual import Residual
 
 Array = NDArray[Any]
 ACTIVATED = {"LSTM": ActivatedLSTM, "GRU": ActivatedGRU, "RNN": ActivatedRNN}
-GELU = ("affine", "erf", "affine")  # 1 + erf(x / sqrt(2))
+GELU = ("affine", "erf", "affine")
 
 
 @dataclasses.dataclass
@@ -102,16 +102,18 @@ class Chain:
         if kinds == ("sigmoid",):
             self._replace(layers, Record(name, "silu", version, self.version))
         elif kinds == GELU and self._is_gelu(layers):
+            scale = 2 * layers[-1].arguments["alpha"]
             self._replace(layers, Record(name, "gelu", version, self.version))
-            self.affine(name, 2.0, 0.0)
+            self.affine(name, scale, 0.0)
         else:
             raise ConversionError("expected x sigmoid(x) or gelu(x), as products of two values go")
 
     @staticmethod
     def _is_gelu(layers: list[Record]) -> bool:
+        """Whether they are a multiple of 1 + erf(x / sqrt(2))."""
         inner, _, outer = (record.arguments for record in layers)
-        found = inner["alpha"], inner["beta"], outer["alpha"], outer["beta"]
-        return np.allclose(found, (0.5**0.5, 0, 1, 1), rtol=1e-6, atol=0)
+        found = inner["alpha"], inner["beta"], outer["alpha"]
+        return np.allclose(found, (0.5**0.5, 0, outer["beta"]), rtol=1e-6, atol=0)
 
     def _replace(self, layers: list[Record], record: Record) -> None:
         del self.records[len(self.records) - len(layers) :]

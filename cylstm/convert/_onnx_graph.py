@@ -20,11 +20,14 @@ class Graph:
         int64 (B,), the real steps of each sequence; "" if all have T.
     pooled : bool
         Whether what is written now has one row for each sequence, without steps.
+    last_states : dict of str to str
+        The last h (2, B, H) of each direction, by the name of a bidirectional layer's y.
     """
 
     def __init__(self, dtype: "np.dtype[Any]", stateful: int) -> None:
         self.dtype, self.stateful = dtype, stateful
         self.lengths, self.pooled = "", False
+        self.last_states: dict[str, str] = {}
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._inputs: list[Any] = []

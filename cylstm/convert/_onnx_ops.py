@@ -147,6 +147,11 @@ def _taken(reader: "Reader", where: str, x: Value | None, axis: int, chosen: lis
         return _moved(reader, Rows(rows, value.groups), value.groups)
     if isinstance(value, Steps) and group == reader.time and chosen == [n - 1]:
         return _pooling(reader, where, value, axis, "last", True)
+    if isinstance(value, Steps) and len(chosen) == 1 and group in reader.outer:
+        raise ConversionError(
+            f"takes step {chosen[0]} by itself, as a recurrent layer does that an exporter has unrolled; "
+            "read the model itself with from_torch or from_keras, or export it with dynamo=False"
+        )
     raise ConversionError(f"expected the last step, or rows of states, got {chosen[:8]} of {n}")
 
 

@@ -196,7 +196,9 @@ def _outputs(
     assert reader.batch is not None
     time, batch = reader.time, reader.batch
     y: Groups = (batch, time, (directions,), (units,)) if layout else (time, (directions,), batch, (units,))
-    last: Groups = (batch, (ROW,), (units,)) if layout else ((ROW,), batch, (units,))
+    width = f"{H} units"  # of any layer's states, which may stand in rows with others'
+    reader.sizes[width] = H
+    last: Groups = (batch, (ROW,), (width,)) if layout else ((ROW,), batch, (width,))
     reader.features = values.without_ones(((directions, units),), reader.sizes)[0]
     last = values.without_ones(last, {**reader.sizes, ROW: D})
     outputs: list[Value | None] = [Steps(values.without_ones(y, reader.sizes), reader.chain.version)]

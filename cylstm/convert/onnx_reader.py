@@ -236,12 +236,10 @@ class Reader:
         wanted = tuple((f"{last.name} h", d) for d in range(D))
         if value.rows != wanted or last.arguments["options"].get("reverse"):
             raise ConversionError("expected h of all directions at the end, of a layer that is not reversed")
-        batch = self.batch or ()
-        inner = tuple(atom for atom in (f"{last.name} D", f"{last.name} H") if self.sizes[atom] != 1)
-        groups = tuple(
-            tuple(f"{last.name} D" if atom == ROW else atom for atom in group) for group in value.groups
-        )
-        if groups not in ((batch, inner), (inner,)):
+        H = last.arguments["hidden_size"]
+        names = {ROW: f"{last.name} D", f"{H} units": f"{last.name} H"}
+        groups = tuple(tuple(names.get(atom, atom) for atom in group) for group in value.groups)
+        if groups not in ((self.batch or (), self.features), (self.features,)):
             raise ConversionError("expected the directions of h side by side")
         self.chain.append(last.name, "Pooling", how="ends" if D == 2 else "last")
         return Steps(groups, self.chain.version)

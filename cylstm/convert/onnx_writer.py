@@ -158,6 +158,9 @@ def _activation(graph: Graph, layer: Activation, x: str, where: str) -> str:
 
 def _pooling(graph: Graph, layer: Pooling, x: str, where: str) -> str:
     graph.pooled = True
+    if layer.how == "ends" and x in graph.last_states:  # of the layer just below, (2, B, H)
+        y = graph.op("Transpose", graph.last_states[x], perm=[1, 0, 2])
+        return graph.op("Reshape", y, graph.integers(0, layer.input_size))
     if layer.how in ("last", "ends"):
         last = graph.last_step(x)
         if layer.how == "last":
@@ -207,6 +210,8 @@ def _recurrent(graph: Graph, layer: RecurrentLayer, x: str, where: str) -> str:
         for values, value in zip(finals, last, strict=True):
             values.append(value)
         x = graph.side_by_side(y, D, H)
+    if layer.bidirectional:
+        graph.last_states[x] = finals[0][-1]
     graph.state_outputs(where, names, finals)
     return x
 
