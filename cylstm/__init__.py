@@ -8,7 +8,7 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
 
 from cylstm import convert, data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
-from cylstm.convert import from_onnx, from_torch
+from cylstm.convert import from_keras, from_onnx, from_torch
 from cylstm.files import ModelFileError, load, save
 from cylstm.layers.activation import Activation
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
@@ -49,6 +49,7 @@ __all__ = [
     "data",
     "datasets",
     "diagnostics",
+    "from_keras",
     "from_onnx",
     "from_torch",
     "get_num_threads",

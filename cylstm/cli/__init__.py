@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cylstm import threads, versions
 from cylstm._version import __version__
-from cylstm.cli import forecast, text
+from cylstm.cli import convert, forecast, text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     forecast.add_commands(commands, common)
     text.add_commands(commands, common)
+    convert.add_commands(commands, common)
     info = commands.add_parser("info", parents=[common], help="versions, CPU, compute path, BLAS, threads")
     info.set_defaults(run=_info)
     return parser

@@ -74,6 +74,9 @@ def assembled(parts: Sequence[Part]) -> Conversion:
             layer.load_state_dict(values)
         except (ValueError, TypeError) as error:
             raise ConversionError(f"{source}: {error}") from None
+    first, sized = parts[0].layer, next((part.layer for part in parts if part.layer.input_size), None)
+    if not first.input_size and sized is not None:
+        first._fit(sized.input_size, sized.dtype)
     try:
         model = Sequential(*(part.layer for part in parts))
     except ValueError as error:
@@ -87,9 +90,11 @@ def refusing(name: str) -> Iterator[None]:
     """Errors of what is built inside name the part of the other model that was at fault."""
     try:
         yield
-    except ConversionError:
+    except ModelFileError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, ConversionError) and str(error).startswith(name):
+            raise
         reason = f"{type(error).__name__} {error}" if isinstance(error, (KeyError, IndexError)) else error
         raise ConversionError(f"{name}: {reason}") from error
 

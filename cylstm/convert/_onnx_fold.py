@@ -14,8 +14,7 @@ from cylstm.convert._common import ConversionError
 from cylstm.convert._onnx_values import axis_of
 
 Array = NDArray[Any]
-LARGEST = 2**28  # numbers in a constant that is computed
-LEAST, MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+LARGEST = 2**26  # numbers in a constant that is computed, unless it is a view of another one
 
 
 def fold(kind: str, inputs: Sequence[Array | None], attributes: dict[str, Any]) -> list[Array]:
@@ -23,11 +22,7 @@ def fold(kind: str, inputs: Sequence[Array | None], attributes: dict[str, Any]) 
     if kind not in FOLDED:
         raise ConversionError("cannot be computed ahead of x")
     results = FOLDED[kind](attributes, *inputs)
-    outputs = results if isinstance(results, list) else [np.asarray(results)]
-    for output in outputs:
-        if output.size > LARGEST:
-            raise ConversionError(f"expected at most {LARGEST} numbers, got {output.shape}")
-    return outputs
+    return results if isinstance(results, list) else [np.asarray(results)]
 
 
 def ints(array: Array | None) -> list[int] | None:
@@ -69,12 +64,12 @@ def slices(
     return found
 
 
-def cut(n: int, part: tuple[int, int, int]) -> list[int]:
+def cut(n: int, part: tuple[int, int, int]) -> range:
     """Indices along an axis of size n that a Slice keeps."""
     start, stop, step = part
     if step < 0 and stop <= -n - 1:
-        return list(range(n))[start::step]
-    return list(range(n))[start:stop:step]
+        return range(n)[start::step]
+    return range(n)[start:stop:step]
 
 
 def splits(attributes: dict[str, Any], n: int, sizes: Array | None, outputs: int) -> list[int]:
@@ -176,6 +171,11 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
     return run
 
 
+def _where(a: dict[str, Any], condition: Array, x: Array, y: Array) -> Array:
+    _bounded(math.prod(np.broadcast_shapes(condition.shape, x.shape, y.shape)))
+    return np.where(condition, x, y)
+
+
 FOLDED: dict[str, Callable[..., Any]] = {
     "Add": _binary(np.add),
     "Cast": _cast,
@@ -191,7 +191,7 @@ FOLDED: dict[str, Callable[..., Any]] = {
     "Mul": _binary(np.multiply),
     "Neg": lambda a, x: -x,
     "Range": _range,
-    "ReduceProd": lambda a, x, *given: np.prod(x, keepdims=bool(a.get("keepdims", 1))),
+    "ReduceProd": lambda a, x, *given: np.prod(ints(x) or [], keepdims=bool(a.get("keepdims", 1))),
     "Reshape": _reshape,
     "Shape": lambda a, x: np.array(x.shape[a.get("start", 0) : a.get("end")], np.int64),
     "Slice": _slice,
@@ -201,9 +201,5 @@ FOLDED: dict[str, Callable[..., Any]] = {
     "Sub": _binary(np.subtract),
     "Transpose": lambda a, x: np.transpose(x, a.get("perm")),
     "Unsqueeze": _unsqueeze,
-    "Where": lambda a, c, x, y: np.where(c, x, y) if max(c.size, x.size, y.size) < 2**20 else _too_large(),
+    "Where": _where,
 }
-
-
-def _too_large() -> Array:
-    raise ConversionError("expected a smaller array")

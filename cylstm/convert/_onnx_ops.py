@@ -1,7 +1,7 @@
 """What each node of ONNX makes of the sequences and states that a reader follows."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Attributes = dict[str, Any]
 Results = list[Value | None]
+MOST = 4096  # rows of states
 INTS = (2, 3, 4, 5, 6, 7, 12, 13)  # of onnx.TensorProto.DataType
 
 
@@ -120,7 +121,7 @@ def _slice(reader: "Reader", where: str, a: Attributes, x: Value, *given: Value 
     for axis, part in slices(len(groups), a, [_optional(value) for value in given]).items():
         n = values.shape(groups, _row_sizes(reader, x))[axis]
         kept = cut(n, part)
-        if kept != list(range(n)):
+        if kept != range(n):
             (result,) = _taken(reader, where, result, axis, kept)
     return [result]
 
@@ -130,17 +131,21 @@ def _split(reader: "Reader", where: str, a: Attributes, x: Value, given: Value |
     axis = values.axis_of(a.get("axis", 0), len(groups))
     n = values.shape(groups, _row_sizes(reader, x))[axis]
     bounds = np.cumsum([0, *splits(a, n, _optional(given), a["outputs"])])
-    parts = [list(range(start, stop)) for start, stop in itertools.pairwise(bounds)]
+    parts = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
     return [_taken(reader, where, x, axis, part)[0] for part in parts]
 
 
-def _taken(reader: "Reader", where: str, x: Value | None, axis: int, chosen: list[int]) -> Results:
+def _taken(reader: "Reader", where: str, x: Value | None, axis: int, indices: Sequence[int]) -> Results:
     """Some indices along an axis: rows of states, or the last step of sequences."""
     value = _symbolic(x)
     group = value.groups[axis]
     n = values.shape((group,), _row_sizes(reader, x))[0]
-    chosen = [values.axis_of(k, n) for k in chosen]
-    if chosen == list(range(n)):
+    if indices == range(n):
+        return [value]
+    if len(indices) > MOST:
+        raise ConversionError(f"expected at most {MOST} indices, got {len(indices)}")
+    chosen = [values.axis_of(k, n) for k in indices]
+    if chosen == list(range(min(n, MOST + 1))):
         return [value]
     if isinstance(value, Rows) and group == (ROW,) and chosen:
         rows = tuple(value.rows[k] for k in chosen)

@@ -16,6 +16,7 @@ from cylstm.layers.sequential import Sequential
 
 Array = NDArray[Any]
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)  # stand for sizes that a file leaves open
+WORK = 2**31  # numbers that are computed ahead of x, in all
 
 
 def from_onnx(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | None = None) -> Sequential:
@@ -101,6 +102,7 @@ class Reader:
         self.features: tuple[str, ...] = ()
         self.time: tuple[str, ...] | None = None
         self.batch: tuple[str, ...] | None = None
+        self.folded = 0  # numbers computed ahead of x
         self.indices = False  # whether x holds ints
         self.states: dict[str, list[tuple[str, int]]] = {
             "h": [],
@@ -197,7 +199,11 @@ class Reader:
         if all(value is None or isinstance(value, Constant) for value in inputs):
             arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
             shaped = any(isinstance(value, Constant) and value.shaped for value in inputs)
-            return [Constant(array, shaped) for array in fold(node.op_type, arrays, attributes)]
+            outputs = fold(node.op_type, arrays, attributes)
+            self.folded += sum(output.size for output in outputs)
+            if self.folded > WORK:
+                raise ConversionError(f"expected at most {WORK} numbers computed ahead of x")
+            return [Constant(array, shaped) for array in outputs]
         if node.op_type not in _onnx_ops.OPS:
             raise ConversionError("cylstm has no such layer")
         return _onnx_ops.OPS[node.op_type](self, where, attributes, *inputs)
