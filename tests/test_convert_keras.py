@@ -114,6 +114,36 @@ def test_what_cylstm_lacks_is_refused(keras, tmp_path):
         cylstm.from_keras(tmp_path / "m.keras")
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's, of the exporter that Keras uses
+@pytest.mark.parametrize("name", ["lstm", "gru", "gru before", "rnn", "mean"])
+def test_exports_of_keras_to_onnx(rng, keras, name, tmp_path):
+    """Keras unrolls layers into their steps; which layers these are is found and checked by their values."""
+    pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are read with it")
+    theirs = saved(keras, models(keras)[name], tmp_path, inputs=keras.Input((T, I)))
+    x = rng.standard_normal((B, T, I)).astype("float32")
+    expected = keras.ops.convert_to_numpy(theirs(x))
+    theirs.export(tmp_path / "m.onnx", format="onnx", verbose=False)
+    model = cylstm.from_onnx(tmp_path / "m.onnx")
+    np.testing.assert_allclose(model(x)[0], expected, **tolerances.float32(I + 2 * H, T, 1.0))
+    recurrent = [type(layer).__name__ for layer in model.layers if hasattr(layer, "hidden_size")]
+    assert recurrent == {"lstm": ["LSTM"] * 2, "rnn": ["RNN"] * 2}.get(name, ["GRU"] * len(recurrent)) != []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exports_of_keras_that_are_refused(keras, tmp_path):
+    L = keras.layers
+    for layer, message in [
+        (L.LSTM(H, recurrent_activation="hard_sigmoid"), "has no place among the steps of an unrolled layer"),
+        (L.Bidirectional(L.LSTM(H)), "expected the last step, or rows of states"),
+        (L.LSTM(H, activation="relu"), "their values are others"),
+    ]:
+        theirs = saved(keras, [layer], tmp_path, inputs=keras.Input((T, I)))
+        theirs(np.zeros((B, T, I), "float32"))
+        theirs.export(tmp_path / "m.onnx", format="onnx", verbose=False)
+        with pytest.raises(convert.ConversionError, match=message):
+            cylstm.from_onnx(tmp_path / "m.onnx")
+
+
 def a_file(folder, weights=None, config=None):
     """A `.keras` file of a dense layer, made by hand; returns its path."""
     with h5py.File(folder / "w.h5", "w") as file:

@@ -137,8 +137,8 @@ def test_exports_of_torch(rng, torch, name, dynamo, dynamic, tmp_path, monkeypat
         states = [rng.standard_normal((rows, B, H)).astype("float32") for _ in range(count)]
     path = tmp_path / "m.onnx"
     exported(torch, module, tuple(map(torch.tensor, (x, *states))), path, dynamo, dynamic)
-    if dynamo and any(type(layer) is torch.nn.RNN for layer in module.modules()):
-        with pytest.raises(convert.ConversionError, match="that an exporter has unrolled"):
+    if dynamo and name in ("relu", "max"):  # torch unrolls these, and their directions are no chain
+        with pytest.raises(convert.ConversionError, match="cylstm's layers are a chain"):
             cylstm.from_onnx(path)
         return
     model = cylstm.from_onnx(path)

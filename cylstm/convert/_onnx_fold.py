@@ -171,6 +171,11 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
     return run
 
 
+def _matmul(a: dict[str, Any], x: Array, y: Array) -> Array:
+    _bounded(x.size * y.shape[-1])
+    return np.asarray(x @ y)
+
+
 def _where(a: dict[str, Any], condition: Array, x: Array, y: Array) -> Array:
     _bounded(math.prod(np.broadcast_shapes(condition.shape, x.shape, y.shape)))
     return np.where(condition, x, y)
@@ -185,7 +190,9 @@ FOLDED: dict[str, Callable[..., Any]] = {
     "Equal": _binary(np.equal),
     "Expand": _expand,
     "Gather": _gather,
+    "Greater": _binary(np.greater),
     "Identity": lambda a, x: x,
+    "MatMul": _matmul,
     "Max": _binary(np.maximum),
     "Min": _binary(np.minimum),
     "Mul": _binary(np.multiply),

@@ -11,6 +11,7 @@ from cylstm.convert import _onnx_values as values
 from cylstm.convert._common import ACTIVATIONS, ConversionError
 from cylstm.convert._onnx_fold import axes, cut, ints, slices, splits
 from cylstm.convert._onnx_recurrent import recurrent
+from cylstm.convert._onnx_unrolled import begin, is_step
 from cylstm.convert._onnx_values import ROW, Constant, Group, Groups, Rows, Steps, Value
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Attributes = dict[str, Any]
-Results = list[Value | None]
+Results = list[Any]
 MOST = 4096  # rows of states
 INTS = (2, 3, 4, 5, 6, 7, 12, 13)  # of onnx.TensorProto.DataType
 
@@ -108,11 +109,9 @@ def _gather(reader: "Reader", where: str, a: Attributes, x: Value, index: Value)
     groups = _symbolic(x).groups
     axis, chosen = values.axis_of(a.get("axis", 0), len(groups)), _sizes_of(index)
     taken = _taken(reader, where, x, axis, ints(chosen) or [])
-    return (
-        taken
-        if chosen.ndim
-        else _moved(reader, taken[0], values.squeezed(_symbolic(taken[0]).groups, [axis]))
-    )
+    if chosen.ndim or is_step(taken[0]):
+        return taken
+    return _moved(reader, taken[0], values.squeezed(_symbolic(taken[0]).groups, [axis]))
 
 
 def _slice(reader: "Reader", where: str, a: Attributes, x: Value, *given: Value | None) -> Results:
@@ -150,6 +149,8 @@ def _taken(reader: "Reader", where: str, x: Value | None, axis: int, indices: Se
     if isinstance(value, Rows) and group == (ROW,) and chosen:
         rows = tuple(value.rows[k] for k in chosen)
         return _moved(reader, Rows(rows, value.groups), value.groups)
+    if isinstance(value, Steps) and len(chosen) == 1 and (step := begin(reader, value, axis)):
+        return [step]
     if isinstance(value, Steps) and group == reader.time and chosen == [n - 1]:
         return _pooling(reader, where, value, axis, "last", True)
     if isinstance(value, Steps) and len(chosen) == 1 and group in reader.outer:

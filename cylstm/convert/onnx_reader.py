@@ -1,13 +1,14 @@
 """Models from ONNX: a chain of layers found in a graph, as exporters of PyTorch and Keras write it."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.convert import _onnx_ops, _onnx_values
+from cylstm.convert import _onnx_ops, _onnx_unrolled, _onnx_values
 from cylstm.convert._common import Conversion, ConversionError, needing, reading, refusing
 from cylstm.convert._onnx_chain import Chain
 from cylstm.convert._onnx_fold import fold
@@ -76,7 +77,11 @@ def read(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | None = 
         model = onnx.load(file)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-        return Reader(model, dict(constants or {})).read()
+        reader = Reader(model, dict(constants or {}))
+        found = reader.read()
+        if reader.unrolled:
+            _onnx_unrolled.verify(model, reader, found)
+        return found
 
 
 class Reader:
@@ -96,12 +101,21 @@ class Reader:
         self.graph, self.constants = model.graph, constants
         self.opset = max([1, *(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))])
         self.chain = Chain()
-        self.values: dict[str, Value | None] = {}
+        self.values: dict[str, Any] = {}
+        self.open_axes: set[tuple[str, ...]] = set()  # of the batch, whose size the file leaves open
         self.sizes: dict[str, int] = {}
         self.open: set[str] = set()  # atoms of features whose size the file leaves open
         self.features: tuple[str, ...] = ()
         self.time: tuple[str, ...] | None = None
         self.batch: tuple[str, ...] | None = None
+        self.region: _onnx_unrolled.Region | None = None  # the steps of an unrolled layer, in the midst of it
+        self.unrolled = False  # whether there was one
+        self.alias: dict[str, str] = {}
+        for node in self.graph.node:
+            if node.op_type == "Identity" and len(node.input) == 1:
+                self.alias |= {name: self.named(node.input[0]) for name in node.output}
+        nodes = [node for node in self.graph.node if node.op_type != "Identity"]
+        self.uses = Counter(self.named(name) for node in nodes for name in node.input)
         self.folded = 0  # numbers computed ahead of x
         self.indices = False  # whether x holds ints
         self.states: dict[str, list[tuple[str, int]]] = {
@@ -117,6 +131,7 @@ class Reader:
             raise ConversionError("sparse_initializer: expected none")
         for tensor in self.graph.initializer:
             self.values[tensor.name] = Constant(numpy_helper.to_array(tensor))
+        self.weights = {tensor.name for tensor in self.graph.initializer} | set(self.constants)
         for name, value in self.constants.items():
             self.values[name] = Constant(np.asarray(value))
         self._begin([value for value in self.graph.input if value.name not in self.values])
@@ -177,6 +192,8 @@ class Reader:
         if not dim.dim_value and not free:
             raise ConversionError(f"{name}: expected fewer axes of open size")
         self.sizes[atom] = dim.dim_value or free[0]
+        if not dim.dim_value:
+            self.open_axes.add((atom,))
         return atom
 
     def _results(self, node: Any, where: str) -> list[Value | None]:
@@ -196,6 +213,8 @@ class Reader:
         inputs = [self.values[name] if name else None for name in node.input]
         if any(name and value is None for name, value in zip(node.input, inputs, strict=True)):
             raise ConversionError("reads an output that cylstm does not compute")
+        if any(map(_onnx_unrolled.is_step, inputs)):
+            return _onnx_unrolled.follow(self, where, node, attributes, inputs)
         if all(value is None or isinstance(value, Constant) for value in inputs):
             arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
             shaped = any(isinstance(value, Constant) and value.shaped for value in inputs)
@@ -252,7 +271,12 @@ class Reader:
 
     def _end(self) -> None:
         """Check the graph's outputs: the chain's end, and states."""
+        if self.region is not None:
+            (name,) = [value.name for value in self.graph.output]
+            self.values[name] = _onnx_unrolled.close(self, name, self.region, pooled=True)
         outputs = [(value.name, self.values.get(value.name)) for value in self.graph.output]
+        if any(isinstance(value, Steps) for _, value in outputs):  # else these are all there is
+            outputs = [(name, value) for name, value in outputs if not _onnx_unrolled.is_step(value)]
         ends = [(name, value) for name, value in outputs if isinstance(value, Steps)]
         states = [value for _, value in outputs if isinstance(value, Rows)]
         if len(ends) + len(states) != len(outputs) or not outputs:
@@ -286,6 +310,14 @@ class Reader:
         except ConversionError:
             return False
         return True
+
+    def named(self, name: str) -> str:
+        """The name of a value, of which others may be copies."""
+        return self.alias.get(name, name)
+
+    def batch_size(self, region: _onnx_unrolled.Region) -> int:
+        """The size of the batch that shapes in the graph are computed with."""
+        return _onnx_values.shape((region.batch,), self.sizes)[0]
 
     def _outer_atoms(self) -> list[list[str]]:
         """Atoms of the batch, with those of time and without."""
