@@ -6,6 +6,7 @@ guess, by the sizes, until the finished model has given the values of the graph 
 """
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ OPERATIONS = {  # of the steps of a layer
     "Slice", "Split", "Squeeze", "Sub", "Tanh", "Unsqueeze",
 }  # fmt: skip
 KINDS = {4: "LSTM", 3: "GRU", 1: "RNN"}  # by blocks of gates
+LARGEST = 2**20  # numbers in an x by which values are compared
 STEPS = 4096  # of a graph whose values are computed one by one
 
 
@@ -155,6 +157,8 @@ def verify(model: Any, reader: "Reader", found: Conversion) -> None:
     if more:
         raise ConversionError(f"{more[0].name}: expected no further inputs where layers are unrolled")
     sizes = [dim.dim_value or 2 for dim in value.type.tensor_type.shape.dim]
+    if (count := math.prod(sizes)) > LARGEST:
+        raise ConversionError(f"{value.name}: expected at most {LARGEST} numbers to check by, got {count}")
     rng, weights = np.random.default_rng(0), next(iter(found.model.parameters.values()))
     if reader.indices:
         x = rng.integers(0, weights.shape[0], sizes)
