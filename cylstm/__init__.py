@@ -6,9 +6,11 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
     y, state = model(x)  # x (T, B, 1) -> y (T, B, 1)
 """
 
-from cylstm import data, datasets, diagnostics, init, losses, optim
+from cylstm import convert, data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
+from cylstm.convert import from_keras, from_onnx, from_torch
 from cylstm.files import ModelFileError, load, save
+from cylstm.layers.activation import Activation
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
@@ -29,6 +31,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Activation",
     "AdditiveAttention",
     "Checkpoints",
     "Dropout",
@@ -46,9 +49,13 @@ __all__ = [
     "Stream",
     "Trainer",
     "__version__",
+    "convert",
     "data",
     "datasets",
     "diagnostics",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "get_num_threads",
     "init",
     "load",

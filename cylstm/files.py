@@ -159,6 +159,17 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
     return model, description["extra"]
 
 
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a safetensors file says that it is a cylstm model; False for what cannot be read, too."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return "cylstm" in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
     """SHA-256 of the description's parts as JSON and of all tensors' bytes, one after the other."""
     parts = [description[part] for part in DIGESTED[description["format"]]]

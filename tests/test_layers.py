@@ -85,15 +85,46 @@ CASES = {
         lambda layer, p, x, torch: (x @ p["0.weight"].T + p["0.bias"]).mean(0) if len(x) else torch.zeros(3),
     ),
 }
-for how in ("last", "mean", "max"):
+for how in ("last", "mean", "max", "ends"):
     CASES[f"Pooling {how}"] = (
         lambda dtype, seed, how=how: cylstm.Pooling(how, features=F, dtype=dtype),
         lambda layer, p, x: reference.pooling(x, layer.how),
         lambda layer, p, x, torch: (
-            {"last": lambda: x[-1], "mean": lambda: x.mean(0), "max": lambda: x.max(0).values}[layer.how]()
+            {
+                "last": lambda: x[-1],
+                "mean": lambda: x.mean(0),
+                "max": lambda: x.max(0).values,
+                "ends": lambda: torch.cat([x[-1, : F // 2], x[0, F // 2 :]]),
+            }[layer.how]()
             if len(x)
             else torch.zeros(F)
         ),
+    )
+ACTIVATIONS = {  # alpha and beta, and PyTorch's definition
+    "relu": ((), lambda F, x: F.relu(x)),
+    "tanh": ((), lambda F, x: x.tanh()),
+    "sigmoid": ((), lambda F, x: x.sigmoid()),
+    "softmax": ((), lambda F, x: F.softmax(x, -1)),
+    "log_softmax": ((), lambda F, x: F.log_softmax(x, -1)),
+    "leaky_relu": ((0.3,), lambda F, x: F.leaky_relu(x, 0.3)),
+    "elu": ((0.7,), lambda F, x: F.elu(x, 0.7)),
+    "selu": ((), lambda F, x: F.selu(x)),
+    "gelu": ((), lambda F, x: F.gelu(x)),
+    "silu": ((), lambda F, x: F.silu(x)),
+    "softplus": ((), lambda F, x: F.softplus(x)),
+    "softsign": ((), lambda F, x: F.softsign(x)),
+    "hard_sigmoid": ((0.3, 0.4), lambda F, x: (0.3 * x + 0.4).clamp(0, 1)),
+    "affine": ((1.5, -0.3), lambda F, x: 1.5 * x - 0.3),
+    "scaled_tanh": ((1.7, 0.6), lambda F, x: 1.7 * (0.6 * x).tanh()),
+    "thresholded_relu": ((0.4,), lambda F, x: F.threshold(x, 0.4, 0)),
+}
+for kind, (values, by_torch) in ACTIVATIONS.items():
+    CASES[f"Activation {kind}"] = (
+        lambda dtype, seed, kind=kind, values=values: cylstm.Activation(
+            kind, *values, features=F, dtype=dtype
+        ),
+        lambda layer, p, x: reference.activation(x, layer.kind, layer.alpha, layer.beta),
+        lambda layer, p, x, torch, by_torch=by_torch: by_torch(torch.nn.functional, x),
     )
 for kind, sizes in {
     "MultiplicativeAttention": (F,),
@@ -103,6 +134,10 @@ for kind, sizes in {
     for name, options in {"": {}, " causal": {"causal": True}, " last": {"query": "last"}}.items():
         make = functools.partial(getattr(cylstm, kind), *sizes, **options)
         CASES[kind + name] = (make, attended, attended_by_torch)
+
+
+KINKED = [f"Activation {kind}" for kind in ("relu", "leaky_relu", "hard_sigmoid", "thresholded_relu")]
+NO_PARAMETERS = ("Dropout", "Pooling", "Activation")
 
 
 def test_every_layer_has_a_case():
@@ -181,7 +216,8 @@ def test_gradients_agree_with_differences(rng, name):
         assert dx is None
         return
     assert not dx[~real].any()
-    np.testing.assert_allclose(dx, gradient(loss, x), rtol=5e-6, atol=1e-9)
+    step, limits = tolerances.differences("rnn_relu") if name in KINKED else (1e-3, tolerances.DIFFERENCES)
+    np.testing.assert_allclose(dx, gradient(loss, x, step), **{**limits, "atol": max(limits["atol"], 1e-9)})
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -204,7 +240,7 @@ def test_agrees_with_torch(rng, torch, name):
         np.testing.assert_allclose(dx, x_torch.grad.numpy(), **tolerances.TORCH)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.split()[0] not in ("Dropout", "Pooling")])
+@pytest.mark.parametrize("name", [name for name in CASES if name.split()[0] not in NO_PARAMETERS])
 def test_ten_steps_of_training_follow_torch(rng, torch, name):
     """Every layer that has parameters, by descent with momentum on a squared error."""
     model, x, wanted = made(name, rng)
@@ -360,8 +396,14 @@ def test_sizes_follow_from_the_layer_before():
         cylstm.Sequential(cylstm.Dropout(0.1), cylstm.Linear(2, 1))
     with pytest.raises(ValueError, match="as many outputs as inputs"):
         cylstm.Residual(cylstm.Linear(2, 1))
-    with pytest.raises(ValueError, match="how: expected one of last, mean, max, got 'min'"):
+    with pytest.raises(ValueError, match="how: expected one of last, mean, max, ends, got 'min'"):
         cylstm.Pooling("min")
+    with pytest.raises(ValueError, match=r"features: expected two directions of the same size .*, got 5"):
+        cylstm.Sequential(cylstm.GRU(2, 5), cylstm.Pooling("ends"))
+    with pytest.raises(ValueError, match=r"kind: expected one of relu, .*, got 'swish'"):
+        cylstm.Activation("swish")
+    with pytest.raises(ValueError, match=r"alpha: expected None, for tanh has no such parameter, got 0\.5"):
+        cylstm.Activation("tanh", 0.5)
 
 
 def test_attention_weights_are_those_of_real_steps(rng):

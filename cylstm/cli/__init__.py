@@ -1,4 +1,4 @@
-"""The command `cylstm`: demo, train, predict, evaluate, sample, info. Arguments and output only."""
+"""The command `cylstm`: demo, train, predict, evaluate, sample, convert, info. Arguments and output only."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cylstm import threads, versions
 from cylstm._version import __version__
-from cylstm.cli import forecast, models, text
+from cylstm.cli import convert, forecast, models, text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     forecast.add_commands(commands, common)
     models.add_commands(commands, common)
     text.add_commands(commands, common)
+    convert.add_commands(commands, common)
     info = commands.add_parser("info", parents=[common], help="versions, CPU, compute path, BLAS, threads")
     info.set_defaults(run=_info)
     return parser

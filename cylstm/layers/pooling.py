@@ -10,7 +10,7 @@ from cylstm.layers.stateless import Sizeless, StatelessLayer
 from cylstm.packing import Batch, Packing
 
 Array = NDArray[Any]
-How = Literal["last", "mean", "max"]
+How = Literal["last", "mean", "max", "ends"]
 
 
 class Pooling(Sizeless, StatelessLayer):
@@ -20,7 +20,9 @@ class Pooling(Sizeless, StatelessLayer):
 
     Parameters
     ----------
-    how : {"last", "mean", "max"}
+    how : {"last", "mean", "max", "ends"}
+        "ends" is for what a bidirectional layer gives: the first half of the numbers at the last step, the
+        second half at the first step, so that both directions have read the whole sequence.
     features : int, optional
         Numbers in a row. In a `Sequential` it follows from the layer before.
     dtype : {"float32", "float64"}
@@ -47,6 +49,13 @@ class Pooling(Sizeless, StatelessLayer):
         self.how = how
         self._begin(features, dtype)
 
+    def _begin(self, features: int | None, dtype: Any) -> None:
+        super()._begin(features, dtype)
+        if self.how == "ends" and self.input_size % 2:
+            raise ValueError(
+                f"features: expected two directions of the same size for 'ends', got {self.input_size}"
+            )
+
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON values."""
@@ -61,10 +70,13 @@ class Pooling(Sizeless, StatelessLayer):
         packing = batch.packing
         x, pooled, y = workspace.prepare(packing, self)
         batch.into(x)
-        if self.how == "last":
+        if self.how in ("last", "ends"):
             real = packing.last >= packing.B  # else a sequence of no steps
             pooled[...] = 0
             pooled[real] = x[packing.last[real] - packing.B]
+            if self.how == "ends":
+                first = _second_half(x[: np.count_nonzero(real)])
+                _second_half(pooled[: len(first)])[...] = first
         elif self.how == "mean":
             _rows.sum_steps(pooled, x, packing.rows)
             pooled /= _steps(packing, self.dtype)
@@ -84,16 +96,25 @@ class Pooling(Sizeless, StatelessLayer):
         x, pooled, y = workspace.prepare(packing, self)
         dy.into(y)
         pooled[...] = y[_order(packing)]
-        if self.how == "last":
+        if self.how in ("last", "ends"):
             real = packing.last >= packing.B
             x[...] = 0
             x[packing.last[real] - packing.B] = pooled[real]
+            if self.how == "ends":
+                first = _second_half(pooled[: np.count_nonzero(real)]).copy()
+                _second_half(x)[...] = 0
+                _second_half(x[: len(first)])[...] = first
         elif self.how == "mean":
             pooled /= _steps(packing, self.dtype)
             _rows.spread_steps(x, pooled, packing.rows)
         else:
             _rows.put_at(x, workspace.place, pooled)
         return x, None
+
+
+def _second_half(rows: Array) -> Array:
+    """That of the features, a view."""
+    return rows[:, rows.shape[1] // 2 :]
 
 
 def _order(packing: Packing) -> Any:

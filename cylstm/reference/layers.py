@@ -1,5 +1,8 @@
 """Layers around the recurrent ones, one sequence x (T,F) at a time."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +28,9 @@ def pooling(x: Array, how: str) -> Array:
     """One row (F) for a sequence; zeros for one of no steps."""
     if len(x) == 0:
         return np.zeros(x.shape[1])
+    half = x.shape[1] // 2
+    if how == "ends":
+        return np.concatenate([x[-1, :half], x[0, half:]])
     result: Array = {"last": x[-1], "mean": x.sum(axis=0) / len(x), "max": x.max(axis=0)}[how]
     return result
 
@@ -71,3 +77,29 @@ def multi_head_attention(
         head_of.append(attention(Q[:, part] @ K[:, part].T / np.sqrt(d), V[:, part], first, causal))
     y: Array = np.concatenate(head_of, axis=1) @ p["out_proj.weight"].T + p["out_proj.bias"]
     return y
+
+
+def activation(x: Array, kind: str, alpha: float | None = None, beta: float | None = None) -> Array:
+    """A function of every number, softmax of every row; alpha and beta as in ONNX' operators."""
+    a, b = (0.0 if value is None else value for value in (alpha, beta))
+    if kind in ("softmax", "log_softmax"):
+        rows = [[float(np.exp(v - row.max())) for v in row] for row in x]
+        shares = np.array([[v / sum(row) for v in row] for row in rows]).reshape(x.shape)
+        return shares if kind == "softmax" else np.asarray(np.log(shares))
+    one: dict[str, Callable[[float], float]] = {
+        "relu": lambda v: max(v, 0.0),
+        "tanh": math.tanh,
+        "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
+        "leaky_relu": lambda v: v if v >= 0 else a * v,
+        "elu": lambda v: v if v >= 0 else a * math.expm1(v),
+        "selu": lambda v: b * (v if v >= 0 else a * math.expm1(v)),
+        "gelu": lambda v: v * 0.5 * math.erfc(-v / math.sqrt(2)),
+        "silu": lambda v: v / (1 + math.exp(-v)),
+        "softplus": lambda v: math.log1p(math.exp(v)),
+        "softsign": lambda v: v / (1 + abs(v)),
+        "hard_sigmoid": lambda v: min(1.0, max(0.0, a * v + b)),
+        "affine": lambda v: a * v + b,
+        "scaled_tanh": lambda v: a * math.tanh(b * v),
+        "thresholded_relu": lambda v: v if v > a else 0.0,
+    }
+    return np.array([one[kind](float(v)) for v in x.flat]).reshape(x.shape)

@@ -1,0 +1,85 @@
+"""Models from and to other libraries: convert."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cylstm
+from cylstm import convert, files
+from cylstm.cli._common import check_outputs
+from cylstm.convert import keras, onnx_reader, torch
+from cylstm.convert._common import Conversion
+
+KINDS = ("cylstm", "onnx", "torch")
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """The command, with what all commands have in common."""
+    command = commands.add_parser(
+        "convert", parents=[common], help="models from PyTorch, Keras and ONNX, and to ONNX and PyTorch",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Read a model of cylstm, PyTorch, Keras or ONNX, and write it as one of cylstm, ONNX or "
+        "PyTorch.\nWhat has no form there is refused by name.",
+        epilog="examples:\n  cylstm convert speech.onnx speech.safetensors\n"
+        "  cylstm convert speech.safetensors speech.onnx\n"
+        "  cylstm convert weights.safetensors model.safetensors --batch-first --order lstm fc\n"
+        "  cylstm convert model.safetensors weights.safetensors --to torch",
+    )  # fmt: skip
+    command.add_argument(
+        "input", help=".onnx, .keras, .weights.h5, or .safetensors, of cylstm or with PyTorch's names"
+    )
+    command.add_argument("output", help=".onnx, or .safetensors")
+    command.add_argument(
+        "--to", choices=KINDS, help="what to write (default: onnx for .onnx, cylstm for .safetensors)"
+    )
+    command.add_argument("--config", metavar="FILE", help="the model's to_json(), for .weights.h5")
+    command.add_argument("--batch-first", action="store_true", help="PyTorch's layers read (B, T, features)")
+    command.add_argument("--order", nargs="+", metavar="LAYER", help="names of PyTorch's layers, in order")
+    command.add_argument("--lengths", action="store_true", help="the ONNX model takes lengths of sequences")
+    command.add_argument("--states", action="store_true", help="the ONNX model takes and gives states")
+    command.set_defaults(run=_convert)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    check_outputs([options.output], [options.input])
+    to = options.to or ("onnx" if options.output.lower().endswith(".onnx") else "cylstm")
+    if to != "onnx" and not options.output.lower().endswith(".safetensors"):
+        raise ValueError(f"{options.output}: expected a name that ends in .onnx or .safetensors")
+    try:
+        model, sources = _read(options)
+        if to == "onnx":
+            convert.to_onnx(model, options.output, lengths=options.lengths, states=options.states)
+        elif to == "torch":
+            convert.to_safetensors(model, options.output)
+        else:
+            cylstm.save(model, options.output)
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    layers = [
+        {"from": source, "to": repr(layer)} for source, layer in zip(sources, model.layers, strict=True)
+    ]
+    if options.json:
+        print(json.dumps({"layers": layers, "kind": to, "model": options.output}))
+        return
+    for layer in layers:
+        print(f"{layer['from']}\n  {layer['to']}")
+    print(f"Saved {options.output}")
+
+
+def _read(options: argparse.Namespace) -> Conversion:
+    """The input, by its name's end; of .safetensors files by what is in it."""
+    path, name = options.input, options.input.lower()
+    if name.endswith(".onnx"):
+        return onnx_reader.read(path)
+    if name.endswith((".keras", ".h5")):
+        text = None if options.config is None else Path(options.config).read_text(encoding="utf-8")
+        return keras.read(path, config=text)
+    if not name.endswith(".safetensors"):
+        raise ValueError(f"{path}: expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors")
+    if not files.is_model(path):
+        return torch.read(path, order=options.order, batch_first=options.batch_first)
+    model = cylstm.load(path)
+    if not isinstance(model, cylstm.Sequential):
+        model = cylstm.Sequential(model)
+    return Conversion(model, [f"{type(layer).__name__} {i}" for i, layer in enumerate(model.layers)])

@@ -1,0 +1,143 @@
+"""What all converters share: parts of a model that is being read, orders of gates, refusals."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.files import ModelFileError
+from cylstm.layer import Layer
+from cylstm.layers.sequential import Sequential
+from cylstm.rnn import GRU, LSTM, RNN
+
+Array = NDArray[Any]
+RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+
+# Blocks of rows in the weights of other libraries, by our names of gates. Ours are PyTorch's.
+GATES = {
+    "torch": {"LSTM": "ifgo", "GRU": "rzn", "RNN": "h"},
+    "onnx": {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"},
+    "keras": {"LSTM": "ifgo", "GRU": "zrn", "RNN": "h"},
+}
+
+# Our names of activations, and ONNX' names of those that its recurrent nodes can have.
+ACTIVATIONS = {
+    "relu": "Relu",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "affine": "Affine",
+    "leaky_relu": "LeakyRelu",
+    "thresholded_relu": "ThresholdedRelu",
+    "scaled_tanh": "ScaledTanh",
+    "hard_sigmoid": "HardSigmoid",
+    "elu": "Elu",
+    "softsign": "Softsign",
+    "softplus": "Softplus",
+}
+
+
+class ConversionError(ValueError):
+    """A model that has no form in the other library; the message names what has none."""
+
+
+class Part(NamedTuple):
+    """A layer that was read: what it was called there, the layer, and its parameters' values."""
+
+    source: str
+    layer: Layer
+    values: Mapping[str, Array]
+
+
+class Conversion(NamedTuple):
+    """A model that was read, and for each layer what it was there."""
+
+    model: Sequential
+    sources: list[str]
+
+
+def assembled(parts: Sequence[Part]) -> Conversion:
+    """The model of these layers, in order.
+
+    Raises
+    ------
+    ConversionError
+        If they do not fit together.
+    """
+    if not parts:
+        raise ConversionError("model: expected at least one layer, got none")
+    for source, layer, values in parts:
+        try:
+            layer.load_state_dict(values)
+        except (ValueError, TypeError) as error:
+            raise ConversionError(f"{source}: {error}") from None
+    first, sized = parts[0].layer, next((part.layer for part in parts if part.layer.input_size), None)
+    if not first.input_size and sized is not None:
+        first._fit(sized.input_size, sized.dtype)
+    try:
+        model = Sequential(*(part.layer for part in parts))
+    except ValueError as error:
+        names = ", ".join(f"{i} {part.source}" for i, part in enumerate(parts))
+        raise ConversionError(f"{error}; the layers are {names}") from None
+    return Conversion(model, [part.source for part in parts])
+
+
+@contextlib.contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """Errors of what is built inside name the part of the other model that was at fault."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, ConversionError) and str(error).startswith(name):
+            raise
+        reason = f"{type(error).__name__} {error}" if isinstance(error, (KeyError, IndexError)) else error
+        raise ConversionError(f"{name}: {reason}") from error
+
+
+def reordered(value: Array, have: str, want: str) -> Array:
+    """The blocks of the first axis, of which `have` gives the order, in the order `want`.
+
+    A gate that is not among those we have gets zeros.
+    """
+    blocks = dict(zip(have, np.split(value, len(have)), strict=True))
+    return np.concatenate([blocks.get(gate, np.zeros_like(blocks[have[0]])) for gate in want])
+
+
+def real_dtype(values: Sequence[Array]) -> str:
+    """float64 if any of the arrays is, else float32."""
+    return "float64" if any(value.dtype == np.float64 for value in values) else "float32"
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
+    """A path to read; whatever a parser of its bytes raises is a ModelFileError that names it.
+
+    Readers meet files of any content, in libraries whose errors are of many kinds.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(22, "not a regular file", str(path))
+    with path.open("rb"):  # a missing or unreadable file is an OSError that names it
+        pass
+    try:
+        yield path
+    except (ConversionError, ModelFileError, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        raise ModelFileError(f"{path}: not a readable {kind}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Missing packages say which extra brings them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{error.name} is not installed; pip install "cylstm[{extra}]" brings it', name=error.name
+        ) from None

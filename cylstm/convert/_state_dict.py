@@ -1,0 +1,267 @@
+"""Models from names and shapes alone: PyTorch's state dicts, and safetensors files of them, in and out."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.convert._common import (
+    RECURRENT,
+    Conversion,
+    ConversionError,
+    Part,
+    assembled,
+    reading,
+    real_dtype,
+    refusing,
+)
+from cylstm.files import ModelFileError, write_atomically
+from cylstm.layer import Layer
+from cylstm.layers.activation import Activation
+from cylstm.layers.dropout import Dropout
+from cylstm.layers.embedding import Embedding
+from cylstm.layers.layer_norm import LayerNorm
+from cylstm.layers.linear import Linear
+from cylstm.layers.pooling import Pooling
+from cylstm.layers.sequential import Sequential
+from cylstm.recurrent import CELL_OPTIONS, COMMON_OPTIONS, RecurrentLayer
+
+Array = NDArray[Any]
+Values = dict[str, Array]
+LAYERS = 200
+SEARCHED = 20_000  # orders of layers that are tried, at most
+
+
+class Reading(NamedTuple):
+    """One way to read a layer's weights: what it is, and its input and output sizes."""
+
+    kind: str
+    inputs: int
+    outputs: int
+
+
+def of_file(path: str | os.PathLike[str]) -> Values:
+    """The tensors of a safetensors file.
+
+    Raises
+    ------
+    ModelFileError
+        If it is no such file, or a damaged one.
+    """
+    import safetensors
+
+    with reading(path, "safetensors file") as file_path:
+        with file_path.open("rb") as file:
+            start = file.read(2)
+        if start in (b"PK", b"\x80\x02"):
+            raise ModelFileError(
+                f"{path}: a pickle of PyTorch, which could run any code; save the weights with "
+                "safetensors.torch.save_file(model.state_dict(), path)"
+            )
+        with safetensors.safe_open(file_path, framework="numpy") as opened:
+            if "cylstm" in (opened.metadata() or {}):
+                raise ModelFileError(f"{path}: a model of cylstm, which cylstm.load reads")
+            names = list(opened.keys())
+            for name in names:
+                if (dtype := opened.get_slice(name).get_dtype()) not in ("F16", "F32", "F64"):
+                    raise ConversionError(f"{name}: expected F16, F32 or F64, got {dtype}")
+            return {name: opened.get_tensor(name) for name in names}
+
+
+def read(
+    values: Mapping[str, Array],
+    order: Sequence[str] | None,
+    *,
+    sorted_by_sizes: bool,
+    batch_first: bool,
+    nonlinearity: str | None,
+) -> Conversion:
+    """The model of these weights; see `from_torch`."""
+    groups: dict[str, Values] = {}
+    for name, value in values.items():
+        prefix, _, own = name.rpartition(".")
+        groups.setdefault(prefix, {})[own] = value
+    if not 0 < len(groups) <= LAYERS:
+        raise ConversionError(f"state dict: expected 1 to {LAYERS} layers, got {len(groups)}")
+    possible = {prefix: list(_readings(prefix, group)) for prefix, group in groups.items()}
+    chosen, free = list(groups), False
+    if order is not None:
+        chosen = list(order)
+        if sorted(chosen) != sorted(groups):
+            raise ValueError(f"order: expected each of {sorted(groups)} once, got {chosen}")
+    elif sorted_by_sizes:
+        numbers = {prefix: re.findall(r"\d+", prefix) for prefix in groups}
+        if all(re.fullmatch(r"\d+(\.\d+)*", prefix) for prefix in groups):
+            chosen.sort(key=lambda prefix: list(map(int, numbers[prefix])))
+        else:
+            free = True
+    dtype = real_dtype(list(values.values()))
+    return assembled(
+        [
+            _part(prefix, kind, groups[prefix], dtype, batch_first, nonlinearity)
+            for prefix, kind in _chain(chosen, possible, free)
+        ]
+    )
+
+
+def _readings(prefix: str, group: Values) -> Iterator[Reading]:
+    """All that a layer with these weights can be."""
+    names, weight = set(group), group.get("weight")
+    if "weight_hh_l0" in names and "weight_ih_l0" in names:
+        kind, width, inputs = _recurrent_sizes(prefix, group)
+        yield Reading(kind, inputs, width * (2 if "weight_hh_l0_reverse" in names else 1))
+    elif weight is not None and weight.ndim == 2 and names <= {"weight", "bias"}:
+        outputs, inputs = weight.shape
+        yield Reading("Linear", inputs, outputs)
+        if "bias" not in names:
+            yield Reading("Embedding", 0, inputs)
+    elif weight is not None and weight.ndim == 1 and names <= {"weight", "bias"}:
+        yield Reading("LayerNorm", len(weight), len(weight))
+    else:
+        raise ConversionError(
+            f"{prefix or 'state dict'}: expected the weights of LSTM, GRU, RNN, Embedding, Linear "
+            f"or LayerNorm, got { ({name: value.shape for name, value in group.items()}) }"
+        )
+
+
+def _recurrent_sizes(prefix: str, group: Values) -> tuple[str, int, int]:
+    """Kind, width of h and input size of recurrent weights."""
+    w_ih, w_hh = group["weight_ih_l0"], group["weight_hh_l0"]
+    projection = group.get("weight_hr_l0")
+    H = w_hh.shape[-1] if projection is None or projection.ndim != 2 else projection.shape[1]
+    kind = {4: "LSTM", 3: "GRU", 1: "RNN"}.get(len(w_hh) // H if H and w_hh.ndim == 2 else 0)
+    if kind is None or w_ih.ndim != 2 or len(w_hh) % H:
+        shapes = f"weight_ih_l0 {w_ih.shape} and weight_hh_l0 {w_hh.shape}"
+        raise ConversionError(
+            f"{prefix or 'state dict'}: expected 4, 3 or 1 blocks of rows for each unit, got {shapes}"
+        )
+    return kind, w_hh.shape[1], w_ih.shape[1]
+
+
+def _chain(names: list[str], possible: Mapping[str, list[Reading]], free: bool) -> list[tuple[str, str]]:
+    """Names and kinds in the only order, of those given or of all if it is free, in which the sizes fit."""
+    found: list[list[tuple[str, str]]] = []
+    tries = 0
+
+    def extend(taken: list[tuple[str, str]], left: list[str], size: int | None) -> None:
+        nonlocal tries
+        tries += 1
+        if tries > SEARCHED or len(found) > 1:
+            return
+        if not left:
+            found.append(taken)
+            return
+        for name in left if free else left[:1]:
+            for kind, inputs, outputs in possible[name]:
+                if size is None or (kind != "Embedding" and inputs == size):
+                    left_after = [other for other in left if other != name]
+                    extend([*taken, (name, kind)], left_after, outputs)
+
+    extend([], names, None)
+    sizes = {name: [tuple(reading) for reading in possible[name]] for name in names}
+    if len(found) > 1 or tries > SEARCHED:
+        raise ConversionError(
+            "state dict: can be read in more than one way; give order=, or the module itself; kinds and "
+            f"sizes are {sizes}"
+        )
+    if not found:
+        raise ConversionError(
+            f"state dict: no order of its layers fits; give it as order=; kinds and sizes are {sizes}"
+        )
+    return found[0]
+
+
+def _part(
+    prefix: str, kind: str, group: Values, dtype: str, batch_first: bool, nonlinearity: str | None
+) -> Part:
+    name = f"{kind} {prefix}".strip()
+    with refusing(name):
+        layer: Layer
+        if kind in RECURRENT:
+            _, width, inputs = _recurrent_sizes(prefix, group)
+            layers = 1 + max(int(found[1]) for key in group if (found := re.search(r"_l(\d{1,4})", key)))
+            if layers > len(group):
+                raise ValueError(f"expected the weights of {layers} layers, got {list(group)}")
+            options: dict[str, Any] = {"bias": "bias_ih_l0" in group, "batch_first": batch_first}
+            options["bidirectional"] = "weight_hh_l0_reverse" in group
+            hidden = width
+            if "weight_hr_l0" in group:
+                options["proj_size"], hidden = width, group["weight_hr_l0"].shape[1]
+            if kind == "RNN" and nonlinearity is not None:
+                options["nonlinearity"] = nonlinearity
+            layer = RECURRENT[kind](inputs, hidden, layers, dtype=dtype, **options)
+        elif kind == "Embedding":
+            layer = Embedding(*group["weight"].shape, dtype=dtype)
+        elif kind == "Linear":
+            rows, columns = group["weight"].shape
+            layer = Linear(columns, rows, "bias" in group, dtype)
+        else:
+            layer = LayerNorm(len(group["weight"]), dtype=dtype)
+            group = {"bias": np.zeros(len(group["weight"])), **group}
+    return Part(name, layer, group)
+
+
+def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequence[str] | None = None) -> None:
+    """Write a model's weights to a safetensors file with PyTorch's names, atomically.
+
+    `safetensors.torch.load_file` reads it, for `load_state_dict` of a module with the same layers:
+    `torch.nn.Sequential` if there are no `names`.
+
+    Parameters
+    ----------
+    model : Layer
+    path : path
+    names : sequence of str, optional
+        Of the module's layers, for each layer of a `Sequential`; by default their positions.
+
+    Raises
+    ------
+    ConversionError
+        If a layer has an option that PyTorch has not, or is one that it has not.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import cylstm
+    >>> path = os.path.join(tempfile.mkdtemp(), "weights.safetensors")
+    >>> model = cylstm.Sequential(cylstm.GRU(3, 4), cylstm.Linear(4, 2))
+    >>> to_safetensors(model, path, names=["gru", "fc"])
+    >>> cylstm.from_torch(path).layers[1]
+    Linear(in_features=4, out_features=2, bias=True, dtype='float32')
+    """
+    import safetensors.numpy
+
+    _check_for_torch("model", model)
+    values = model.state_dict()
+    if names is not None:
+        if not isinstance(model, Sequential) or len(names) != len(model.layers):
+            raise ValueError(f"names: expected one for each layer of a Sequential, got {list(names)}")
+        renamed = {}
+        for name, value in values.items():
+            position, _, rest = name.partition(".")
+            renamed[f"{names[int(position)]}.{rest}"] = value
+        if len(renamed) != len(values):
+            raise ValueError(f"names: expected another one for each layer with weights, got {list(names)}")
+        values = renamed
+    write_atomically(path, safetensors.numpy.save(values, {"format": "pt"}))
+
+
+def _check_for_torch(name: str, layer: Any) -> None:
+    """Refuse what PyTorch would compute otherwise with the same weights."""
+    if isinstance(layer, Sequential):
+        for position, part in enumerate(layer.layers):
+            _check_for_torch(f"layer {position}", part)
+    elif isinstance(layer, RecurrentLayer):
+        plain = ("proj_size", "nonlinearity", "input_dropout", "recurrent_dropout")
+        for option, default in (COMMON_OPTIONS | CELL_OPTIONS).items():
+            if option not in plain and (value := getattr(layer, option)) != default:
+                raise ConversionError(
+                    f"{name}: {option}={value!r} of {type(layer).__name__} has no form in PyTorch"
+                )
+        if type(layer) not in RECURRENT.values():
+            raise ConversionError(f"{name}: {type(layer).__name__} has no form in PyTorch")
+    elif not isinstance(layer, (Linear, Embedding, LayerNorm, Dropout, Activation, Pooling)):
+        raise ConversionError(f"{name}: {type(layer).__name__} has no form in PyTorch")

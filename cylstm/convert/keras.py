@@ -1,0 +1,359 @@
+"""Models from Keras 3: `.keras` files, and `.weights.h5` files with a configuration; without Keras."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.convert._common import (
+    GATES,
+    RECURRENT,
+    Conversion,
+    ConversionError,
+    Part,
+    assembled,
+    needing,
+    reading,
+    real_dtype,
+    refusing,
+    reordered,
+)
+from cylstm.convert._onnx_chain import ACTIVATED
+from cylstm.files import ModelFileError
+from cylstm.layers.activation import Activation
+from cylstm.layers.dropout import Dropout
+from cylstm.layers.embedding import Embedding
+from cylstm.layers.layer_norm import LayerNorm
+from cylstm.layers.linear import Linear
+from cylstm.layers.pooling import Pooling
+from cylstm.layers.sequential import Sequential
+
+Array = NDArray[Any]
+Config = dict[str, Any]
+Vars = list[Array]
+KINDS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
+USUAL = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
+ACTIVATIONS = {  # Keras' names, and ours with alpha and beta
+    "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softmax": "softmax", "log_softmax": "log_softmax",
+    "elu": "elu(1.0)", "selu": "selu", "silu": "silu", "swish": "silu", "softplus": "softplus",
+    "softsign": "softsign", "hard_sigmoid": f"hard_sigmoid({1 / 6}, 0.5)", "leaky_relu": "leaky_relu(0.2)",
+    "linear": "affine(1.0, 0.0)", "gelu": "gelu",
+}  # fmt: skip
+SPARE = 2**20  # bytes by which a part of an archive may be larger than the archive
+CONFIG = 2**24  # bytes of a configuration
+
+
+def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequential:
+    """A model of cylstm with the layers and weights of one of Keras 3.
+
+    Parameters
+    ----------
+    path : path
+        A `.keras` file, or a `.weights.h5` file.
+    config : str or mapping, optional
+        For a `.weights.h5` file, which has weights only, the model's `to_json()`.
+
+    Returns
+    -------
+    Sequential
+        With `batch_first` layers, in the mode of `eval()`. The model has to be a chain of `Embedding`,
+        `LSTM`, `GRU`, `SimpleRNN`, `Bidirectional` around one (`merge_mode="concat"`), `Dense`,
+        `TimeDistributed` around one, `Dropout`, `LayerNormalization`, `Activation` and its like,
+        `GlobalAveragePooling1D`, `GlobalMaxPooling1D`. Without `return_sequences` a `Pooling` follows the
+        layer.
+
+    Raises
+    ------
+    ConversionError
+        If there is something that cylstm does not have; by name. Nothing of a file is ever run: `Lambda`
+        layers and classes of one's own are refused.
+    ModelFileError
+        If the file is damaged.
+    ImportError
+        If h5py is not installed.
+    """
+    return read(path, config=config).model
+
+
+def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
+    """As `from_keras`, with what each layer was called."""
+    with needing("keras"):
+        import h5py
+    with reading(path, "Keras model") as file:
+        if zipfile.is_zipfile(file):
+            if config is not None:
+                raise ValueError("config: expected None with a .keras file, which has its own")
+            text, weights = _parts_of_archive(file)
+            with h5py.File(io.BytesIO(weights), "r") as opened:
+                return _model(json.loads(text), opened, len(weights))
+        if config is None:
+            raise ConversionError(f"{path}: has weights only; give the model's to_json() as config=")
+        loaded = json.loads(config) if isinstance(config, str) else dict(config)
+        with h5py.File(file, "r") as opened:
+            return _model(loaded, opened, file.stat().st_size)
+
+
+def _parts_of_archive(path: Path) -> tuple[bytes, bytes]:
+    """config.json and model.weights.h5, which unpack to no more than the file can hold."""
+    limits = {"config.json": CONFIG, "model.weights.h5": path.stat().st_size + SPARE}
+    with zipfile.ZipFile(path) as archive:
+        for name, limit in limits.items():
+            if (size := archive.getinfo(name).file_size) > limit:
+                raise ModelFileError(f"{path}: {name}: expected at most {limit} bytes, got {size}")
+        return archive.read("config.json"), archive.read("model.weights.h5")
+
+
+def _model(config: Config, file: Any, size: int) -> Conversion:
+    if config.get("class_name") not in ("Sequential", "Functional"):
+        raise ConversionError(
+            f"{config.get('class_name')}: expected a Sequential or Functional model, whose layers are known"
+        )
+    layers = config["config"]["layers"]
+    if not isinstance(layers, list) or len(layers) > 1000:
+        raise ModelFileError("layers: expected a list")
+    _check_chain(layers)
+    groups, counts = _child(file, "layers"), dict[str, int]()
+    names = {_name(_child(groups, key), key): key for key in groups}
+    parts: list[Part] = []
+    for layer in layers:
+        kind, options = str(layer["class_name"]), layer["config"]
+        where = f"{kind} {options['name']}"
+        counts[kind] = counts.get(kind, -1) + 1
+        numbered = _snake(kind) + (f"_{counts[kind]}" if counts[kind] else "")
+        with refusing(where):
+            if kind not in LAYERS:
+                raise ConversionError(
+                    f"{where}: cylstm has no such layer; expected one of {', '.join(LAYERS)}"
+                )
+            key = names.get(options["name"], numbered)
+            group = _child(groups, key) if key in groups else {}
+            parts += LAYERS[kind](where, options, functools.partial(_variables, group, size))
+    return assembled(parts)
+
+
+def _check_chain(layers: list[Any]) -> None:
+    """Refuse a functional model in which a layer reads anything but the one before."""
+    before = None
+    for layer in layers:
+        nodes = layer.get("inbound_nodes")
+        if nodes is not None and before is not None:
+            read = re.findall(r'"keras_history": \["([^"]*)"', json.dumps(nodes))
+            if len(nodes) != 1 or read != [before]:
+                raise ConversionError(f"{layer.get('name')}: expected to read {before} only, got {read}")
+        before = layer.get("name")
+
+
+def _snake(name: str) -> str:
+    """As Keras names the groups of its files."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _child(group: Any, name: str) -> Any:
+    """What stands in a group itself, not in another file or place."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ModelFileError(f"{name}: expected a part of the file")
+    return group[name]
+
+
+def _name(group: Any, key: str) -> str:
+    """The layer's name, which newer files have."""
+    with contextlib.suppress(KeyError, ModelFileError, AttributeError):
+        return str(_child(group, "vars").attrs["name"])
+    return key
+
+
+def _variables(group: Any, size: int, path: str) -> Vars:
+    """The arrays of a layer, below a path in its group."""
+    import h5py
+
+    for part in filter(None, path.split("/")):
+        group = _child(group, part)
+    group = _child(group, "vars")
+    found = []
+    for number in range(len(group)):
+        data = _child(group, str(number))
+        plain = isinstance(data, h5py.Dataset) and data.chunks is None and not data.external
+        if not plain or data.is_virtual or data.dtype.kind != "f" or data.nbytes > size:
+            raise ModelFileError(f"{path} {number}: expected an array of numbers, stored as it is")
+        found.append(np.asarray(data[()]))
+    return found
+
+
+def _activation(name: Any) -> str:
+    if name not in ACTIVATIONS:
+        raise ConversionError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def _activated(where: str, name: Any, dtype: str) -> Iterator[Part]:
+    """The layer of an activation, if it is one."""
+    from cylstm.layers.activated import parsed
+
+    if name not in (None, "linear"):
+        kind, values = parsed(_activation(name))
+        yield Part(f"{where} activation", Activation(kind, *values, dtype=dtype), {})
+
+
+def _dense(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+    kernel, *bias = variables("")
+    dtype, (inputs, outputs) = real_dtype([kernel]), kernel.shape
+    values = {"weight": kernel.T} | ({"bias": bias[0]} if bias else {})
+    yield Part(where, Linear(inputs, outputs, bool(bias), dtype), values)
+    yield from _activated(where, a["activation"], dtype)
+
+
+def _embedding(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+    (weight,) = variables("")
+    if a.get("mask_zero"):
+        warnings.warn(f"{where}: mask_zero=True: give the lengths of sequences in calls", stacklevel=2)
+    yield Part(where, Embedding(*weight.shape, dtype=real_dtype([weight])), {"weight": weight})
+
+
+def _layer_norm(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+    axis = a["axis"] if isinstance(a["axis"], list) else [a["axis"]]
+    if axis not in ([-1], [2]) or a.get("rms_scaling"):
+        raise ConversionError(f"{where}: expected axis -1 without rms_scaling, got axis {axis}")
+    found = variables("")
+    if not found or len(found) != bool(a["scale"]) + bool(a["center"]):
+        raise ConversionError(f"{where}: expected a scale or a center")
+    one, zero = np.ones_like(found[0]), np.zeros_like(found[0])
+    values = {"weight": found[0] if a["scale"] else one, "bias": found[-1] if a["center"] else zero}
+    yield Part(where, LayerNorm(len(one), a["epsilon"], dtype=real_dtype(found)), values)
+
+
+def _recurrent(kind: str) -> Callable[..., Iterator[Part]]:
+    def parts(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+        if a.get("go_backwards"):
+            raise ConversionError(f"{where}: go_backwards=True has no form in cylstm but in Bidirectional")
+        yield from _unrolled(where, kind, a, [variables("cell")])
+
+    return parts
+
+
+def _bidirectional(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+    kind, options = a["layer"]["class_name"], a["layer"]["config"]
+    other = a.get("backward_layer") or a["layer"]
+    if kind not in KINDS or a["merge_mode"] != "concat" or options.get("go_backwards"):
+        raise ConversionError(
+            f"{where}: expected LSTM, GRU or SimpleRNN with merge_mode='concat', got {kind}"
+        )
+    if other["class_name"] != kind or _choices(other["config"]) != _choices(options):
+        raise ConversionError(f"{where}: expected the same layer in both directions")
+    found = [variables("forward_layer/cell"), variables("backward_layer/cell")]
+    yield from _unrolled(where, KINDS[kind], options, found)
+
+
+def _choices(a: Config) -> Config:
+    """What both directions have to agree in."""
+    names = ("units", "activation", "recurrent_activation", "use_bias", "reset_after", "return_sequences")
+    return {name: a.get(name) for name in (*names, "dropout", "recurrent_dropout")}
+
+
+def _unrolled(where: str, kind: str, a: Config, directions: list[Vars]) -> Iterator[Part]:
+    """A recurrent layer, and what takes its last step."""
+    if a.get("return_state"):
+        raise ConversionError(f"{where}: return_state=True: the layers are no chain then")
+    values: dict[str, Array] = {}
+    for found, end in zip(directions, ("_l0", "_l0_reverse"), strict=False):
+        values |= {name + end: value for name, value in _weights(kind, a, found).items()}
+    H, I = a["units"], values["weight_ih_l0"].shape[1]
+    options: Config = {
+        "bidirectional": len(directions) == 2,
+        "batch_first": True,
+        "bias": bool(a["use_bias"]),
+    }
+    if kind == "GRU":
+        options["reset_after"] = bool(a["reset_after"])
+    names = [_activation(a["activation"])] * (2 if kind == "LSTM" else 1)
+    if kind != "RNN":
+        names = [_activation(a["recurrent_activation"]), *names]
+    cls: Any = RECURRENT[kind]
+    if kind == "RNN" and names == ["relu"]:
+        options["nonlinearity"] = "relu"
+    elif names != USUAL[kind]:
+        cls, options["activations"] = ACTIVATED[kind], "; ".join(names * len(directions))
+    else:  # one mask for a sequence, as here
+        options |= {"input_dropout": a["dropout"], "recurrent_dropout": a["recurrent_dropout"]}
+    dtype = real_dtype(list(values.values()))
+    yield Part(where, cls(I, H, dtype=dtype, **options), values)
+    if not a["return_sequences"]:
+        how: Any = "ends" if len(directions) == 2 else "last"
+        yield Part(f"{where} last step", Pooling(how, dtype=dtype), {})
+
+
+def _weights(kind: str, a: Config, found: Vars) -> dict[str, Array]:
+    """Of one direction, from kernel (I, G H), recurrent kernel (H, G H) and bias."""
+    have, want = GATES["keras"][kind], GATES["torch"][kind]
+    kernel, recurrent, *bias = found
+    if kernel.ndim != 2 or recurrent.shape != (a["units"], a["units"] * len(have)):
+        raise ConversionError(f"expected kernels of {a['units']} units, got {kernel.shape} {recurrent.shape}")
+    values = {"weight_ih": reordered(kernel.T, have, want), "weight_hh": reordered(recurrent.T, have, want)}
+    if bias:
+        first, second = bias[0] if bias[0].ndim == 2 else (bias[0], np.zeros_like(bias[0]))
+        values |= {"bias_ih": reordered(first, have, want), "bias_hh": reordered(second, have, want)}
+    return values
+
+
+def _time_distributed(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+    if a["layer"]["class_name"] != "Dense":
+        raise ConversionError(f"{where}: expected a Dense layer, got {a['layer']['class_name']}")
+    return _dense(where, a["layer"]["config"], lambda path: variables("layer"))
+
+
+def _alone(kind: str, **names: str) -> Callable[..., Iterator[Part]]:
+    """A layer that is an activation, with its options that are alpha and beta."""
+
+    def parts(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+        if kind == "softmax" and a.get("axis", -1) not in (-1, 2):
+            raise ConversionError(f"{where}: axis: expected -1, got {a['axis']}")
+        if kind == "relu" and (
+            a.get("max_value") is not None or a.get("threshold") or a.get("negative_slope")
+        ):
+            raise ConversionError(f"{where}: expected no max_value, threshold or negative_slope")
+        yield Part(where, Activation(kind, **{ours: a[theirs] for ours, theirs in names.items()}), {})
+
+    return parts
+
+
+def _pooled(how: Any) -> Callable[..., Iterator[Part]]:
+    def parts(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
+        if a.get("keepdims") or a.get("data_format", "channels_last") != "channels_last":
+            raise ConversionError(f"{where}: expected channels_last without keepdims")
+        yield Part(where, Pooling(how), {})
+
+    return parts
+
+
+LAYERS: Mapping[str, Callable[[str, Config, Callable[[str], Vars]], Iterator[Part]]] = {
+    "InputLayer": lambda where, a, variables: iter(()),
+    "Embedding": _embedding,
+    "LSTM": _recurrent("LSTM"),
+    "GRU": _recurrent("GRU"),
+    "SimpleRNN": _recurrent("RNN"),
+    "Bidirectional": _bidirectional,
+    "Dense": _dense,
+    "TimeDistributed": _time_distributed,
+    "Dropout": lambda where, a, variables: iter([Part(where, Dropout(a["rate"]), {})]),
+    "LayerNormalization": _layer_norm,
+    "GlobalAveragePooling1D": _pooled("mean"),
+    "GlobalMaxPooling1D": _pooled("max"),
+    "Activation": lambda where, a, variables: _activated(where, a["activation"], "float32"),
+    "ReLU": _alone("relu"),
+    "LeakyReLU": _alone("leaky_relu", alpha="negative_slope"),
+    "ELU": _alone("elu", alpha="alpha"),
+    "Softmax": _alone("softmax"),
+}

@@ -1,0 +1,216 @@
+"""Models from PyTorch: modules, state dicts, safetensors files with its names; torch is not imported."""
+
+import itertools
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.convert import _state_dict
+from cylstm.convert._common import (
+    RECURRENT,
+    Conversion,
+    ConversionError,
+    Part,
+    assembled,
+    real_dtype,
+    refusing,
+)
+from cylstm.layer import Layer
+from cylstm.layers.activation import Activation
+from cylstm.layers.dropout import Dropout
+from cylstm.layers.embedding import Embedding
+from cylstm.layers.layer_norm import LayerNorm
+from cylstm.layers.linear import Linear
+from cylstm.layers.sequential import Sequential
+
+Array = NDArray[Any]
+
+
+def from_torch(
+    source: Any,
+    *,
+    order: Sequence[str] | None = None,
+    batch_first: bool = False,
+    nonlinearity: str | None = None,
+) -> Sequential:
+    """A model of cylstm with the layers and weights of one of PyTorch.
+
+    Parameters
+    ----------
+    source : torch.nn.Module, mapping or path
+        A module: `LSTM`, `GRU`, `RNN`, `Embedding`, `Linear`, `Dropout`, `LayerNorm`, `Identity`, an
+        activation, or modules around them. The layers of a `Sequential` stand in its order. The `forward` of
+        any other module cannot be read: its children are taken in the order in which they were registered,
+        which a warning says; what `forward` does besides (an activation, taking the last step) has to be put
+        between them by hand: `cylstm.Sequential(cylstm.from_torch(m.lstm), cylstm.Pooling("last"),
+        cylstm.from_torch(m.fc))`.
+        Or its `state_dict()`, or a safetensors file of it. These have names and shapes only: dropout and
+        activations are not in them.
+    order : sequence of str, optional
+        Names of the layers in a state dict, such as `["embedding", "lstm", "fc"]`, in the order in which x
+        goes through them. By default a state dict's own; a file's names are sorted by number, if they are
+        numbers, else put in the only order in which the sizes fit.
+    batch_first, nonlinearity
+        Those of the recurrent layers of a state dict. A module knows its own.
+
+    Returns
+    -------
+    Sequential
+        With layers of float64 where the weights are, else of float32; in the mode of `eval()`.
+
+    Raises
+    ------
+    ConversionError
+        If there is something that cylstm does not have, or a state dict can be read in two ways; by name.
+    ModelFileError
+        If a file is damaged. Pickles (`.pt`, `.pth`) are not read: they could run any code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> weights = {"lstm.weight_ih_l0": np.ones((20, 3)), "lstm.weight_hh_l0": np.ones((20, 5)),
+    ...            "lstm.bias_ih_l0": np.zeros(20), "lstm.bias_hh_l0": np.zeros(20),
+    ...            "fc.weight": np.ones((2, 5)), "fc.bias": np.zeros(2)}
+    >>> model = from_torch(weights, batch_first=True)
+    >>> [type(layer).__name__ for layer in model.layers]
+    ['LSTM', 'Linear']
+    >>> model(np.ones((4, 7, 3)))[0].shape  # (B, T, I)
+    (4, 7, 2)
+    """
+    return read(source, order=order, batch_first=batch_first, nonlinearity=nonlinearity).model
+
+
+def read(
+    source: Any,
+    *,
+    order: Sequence[str] | None = None,
+    batch_first: bool = False,
+    nonlinearity: str | None = None,
+) -> Conversion:
+    """As `from_torch`, with what each layer was called."""
+    options: dict[str, Any] = {"batch_first": batch_first, "nonlinearity": nonlinearity}
+    if isinstance(source, (str, os.PathLike)):
+        return _state_dict.read(_state_dict.of_file(source), order, sorted_by_sizes=True, **options)
+    if isinstance(source, Mapping):
+        values = {str(name): _array(str(name), value) for name, value in source.items()}
+        return _state_dict.read(values, order, sorted_by_sizes=False, **options)
+    if not callable(getattr(source, "named_children", None)):
+        kind = type(source).__name__
+        raise TypeError(f"source: expected a torch.nn.Module, a state dict or a path, got {kind}")
+    if order is not None or batch_first or nonlinearity is not None:
+        raise ValueError("order, batch_first, nonlinearity: expected none with a module, which has its own")
+    return assembled(list(_parts("", source, set())))
+
+
+def _array(name: str, value: Any) -> Array:
+    """The numbers of a tensor or an array."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        with refusing(name):
+            # NumPy has no bfloat16
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+            value = value.numpy()
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise ConversionError(f"{name}: expected floating-point numbers, got {array.dtype}")
+    return array
+
+
+def _parts(name: str, module: Any, seen: set[int]) -> Iterator[Part]:
+    """The layers of a module, one after the other."""
+    kind = type(module).__name__
+    where = f"{kind} {name}".strip()
+    if id(module) in seen:
+        raise ConversionError(f"{where}: is used twice, and cylstm's layers are not shared")
+    seen.add(id(module))
+    ours = type(module).__module__.startswith("torch.")
+    if ours and kind in LAYERS:
+        with refusing(where):
+            yield _part(where, module, kind)
+        return
+    children = [
+        (key, child) for key, child in module._modules.items() if child is not None
+    ]  # shared ones, too
+    if (ours and kind not in ("Sequential", "Identity")) or not (children or ours):
+        raise ConversionError(f"{where}: cylstm has no such layer; expected one of {', '.join(LAYERS)}")
+    own = [key for key, _ in itertools.chain(_own(module, "parameters"), _own(module, "buffers"))]
+    if own:
+        raise ConversionError(f"{where}: has weights of its own, {own}, and its forward cannot be read")
+    if not ours:
+        names = ", ".join(key for key, _ in children)
+        warnings.warn(
+            f"{where}: its forward cannot be read; its layers are taken in the order in which they were "
+            f"registered: {names}",
+            stacklevel=4,
+        )
+    for key, child in children:
+        yield from _parts(f"{name}.{key}".lstrip("."), child, seen)
+
+
+def _own(module: Any, what: str) -> Any:
+    return getattr(module, f"named_{what}")(recurse=False)
+
+
+def _part(where: str, module: Any, kind: str) -> Part:
+    values = {str(key): _array(f"{where} {key}", value) for key, value in module.state_dict().items()}
+    layer = LAYERS[kind](module, values, real_dtype(list(values.values())))
+    if isinstance(layer, LayerNorm):
+        ones = np.ones(layer.input_size)
+        values = {"weight": values.get("weight", ones), "bias": values.get("bias", 0 * ones)}
+    return Part(where, layer, values)
+
+
+def _recurrent(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
+    names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
+    kind = type(module).__name__
+    names += {"LSTM": ["proj_size"], "RNN": ["nonlinearity"], "GRU": []}[kind]
+    return RECURRENT[kind](**{name: getattr(module, name) for name in names}, dtype=dtype)
+
+
+def _embedding(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
+    if module.max_norm is not None:
+        raise ValueError(f"max_norm: expected None, got {module.max_norm}")
+    return Embedding(*values["weight"].shape, dtype=dtype)
+
+
+def _layer_norm(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
+    (features,) = tuple(module.normalized_shape)
+    return LayerNorm(features, module.eps, dtype=dtype)
+
+
+def _activation(kind: str, *names: str, **fixed: Any) -> Callable[..., Layer]:
+    """Maker of an activation with these attributes as alpha and beta, if others are as fixed."""
+
+    def make(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
+        for name, value in fixed.items():
+            if getattr(module, name) != value:
+                raise ValueError(f"{name}: expected {value!r}, got {getattr(module, name)!r}")
+        return Activation(kind, *(getattr(module, name) for name in names), dtype=dtype)
+
+    return make
+
+
+LAYERS: dict[str, Callable[[Any, Mapping[str, Array], str], Layer]] = {
+    **dict.fromkeys(RECURRENT, _recurrent),
+    "Embedding": _embedding,
+    "Linear": lambda m, v, dtype: Linear(m.in_features, m.out_features, "bias" in v, dtype),
+    "Dropout": lambda m, v, dtype: Dropout(m.p, dtype=dtype),
+    "LayerNorm": _layer_norm,
+    "ReLU": _activation("relu"),
+    "Tanh": _activation("tanh"),
+    "Sigmoid": _activation("sigmoid"),
+    "Softmax": _activation("softmax", dim=-1),
+    "LogSoftmax": _activation("log_softmax", dim=-1),
+    "LeakyReLU": _activation("leaky_relu", "negative_slope"),
+    "ELU": _activation("elu", "alpha"),
+    "SELU": _activation("selu"),
+    "GELU": _activation("gelu", approximate="none"),
+    "SiLU": _activation("silu"),
+    "Softplus": _activation("softplus", beta=1),
+    "Softsign": _activation("softsign"),
+    "Hardsigmoid": lambda m, v, dtype: Activation("hard_sigmoid", 1 / 6, 0.5, dtype=dtype),
+}

@@ -1,0 +1,194 @@
+"""Activation functions, and the layer that applies one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cylstm import _checks
+from cylstm._engine.planning import Shape
+from cylstm.layers.row_layer import RowLayer, RowWorkspace
+from cylstm.layers.stateless import Sizeless
+
+Array = NDArray[Any]
+
+
+class Function(NamedTuple):
+    """A function of numbers: y = value(x, alpha, beta), dx = back(x, y, dy, alpha, beta).
+
+    `alpha` and `beta` are their values where none are given, None for a function that has no such.
+    """
+
+    value: Callable[[Array, Any, Any], Array]
+    back: Callable[[Array, Array, Array, Any, Any], Array]
+    alpha: float | None = None
+    beta: float | None = None
+
+
+def _sigmoid(x: Array) -> Array:
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
+def _softmax(x: Array) -> Array:
+    powers = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    result: Array = powers / powers.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _log_softmax(x: Array) -> Array:
+    shifted = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _exp_below(x: Array) -> Array:
+    """exp(x) below 0, 1 above."""
+    result: Array = np.exp(np.minimum(x, 0))
+    return result
+
+
+def _normal(x: Array) -> Array:
+    """Share of the standard normal distribution below x, in float64 (SciPy loads when it is used)."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(x.astype(float)))
+
+
+def _bell(x: Array) -> Array:
+    return np.asarray(np.exp(-0.5 * x.astype(float) ** 2) / np.sqrt(2 * np.pi))
+
+
+SELU = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
+
+# By the names of PyTorch and Keras, and of ONNX for those that only it has; beta of no function is its slope.
+FUNCTIONS: dict[str, Function] = {
+    "relu": Function(lambda x, a, b: np.maximum(x, 0), lambda x, y, dy, a, b: dy * (x > 0)),
+    "tanh": Function(lambda x, a, b: np.tanh(x), lambda x, y, dy, a, b: dy * (1 - y * y)),
+    "sigmoid": Function(lambda x, a, b: _sigmoid(x), lambda x, y, dy, a, b: dy * y * (1 - y)),
+    "softmax": Function(
+        lambda x, a, b: _softmax(x),
+        lambda x, y, dy, a, b: y * (dy - (dy * y).sum(axis=-1, keepdims=True)),
+    ),
+    "log_softmax": Function(
+        lambda x, a, b: _log_softmax(x),
+        lambda x, y, dy, a, b: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True),
+    ),
+    "leaky_relu": Function(
+        lambda x, a, b: np.where(x < 0, a * x, x), lambda x, y, dy, a, b: dy * np.where(x < 0, a, 1), 0.01
+    ),
+    "elu": Function(
+        lambda x, a, b: np.where(x < 0, a * (_exp_below(x) - 1), x),
+        lambda x, y, dy, a, b: dy * np.where(x < 0, a * _exp_below(x), 1),
+        1.0,
+    ),
+    "selu": Function(  # alpha and gamma
+        lambda x, a, b: b * np.where(x < 0, a * (_exp_below(x) - 1), x),
+        lambda x, y, dy, a, b: dy * b * np.where(x < 0, a * _exp_below(x), 1),
+        *SELU,
+    ),
+    "gelu": Function(lambda x, a, b: x * _normal(x), lambda x, y, dy, a, b: dy * (_normal(x) + x * _bell(x))),
+    "silu": Function(
+        lambda x, a, b: x * _sigmoid(x),
+        lambda x, y, dy, a, b: dy * _sigmoid(x) * (1 + x * (1 - _sigmoid(x))),
+    ),
+    "softplus": Function(
+        lambda x, a, b: np.logaddexp(0, x).astype(x.dtype), lambda x, y, dy, a, b: dy * _sigmoid(x)
+    ),
+    "softsign": Function(lambda x, a, b: x / (1 + abs(x)), lambda x, y, dy, a, b: dy / np.square(1 + abs(x))),
+    "hard_sigmoid": Function(
+        lambda x, a, b: np.clip(a * x + b, 0, 1),
+        lambda x, y, dy, a, b: dy * a * ((y > 0) & (y < 1)),
+        0.2,
+        0.5,
+    ),
+    "affine": Function(lambda x, a, b: a * x + b, lambda x, y, dy, a, b: dy * a, 1.0, 0.0),
+    "scaled_tanh": Function(
+        lambda x, a, b: a * np.tanh(b * x), lambda x, y, dy, a, b: dy * b * (a - y * y / a), 1.0, 1.0
+    ),
+    "thresholded_relu": Function(
+        lambda x, a, b: np.where(x > a, x, 0), lambda x, y, dy, a, b: dy * (x > a), 1.0
+    ),
+}
+
+
+def checked(
+    kind: Any, alpha: Any, beta: Any, name: str = "kind"
+) -> tuple[Function, float | None, float | None]:
+    """The function of this name, with alpha and beta as given or as by default."""
+    if kind not in FUNCTIONS:
+        raise ValueError(f"{name}: expected one of {', '.join(FUNCTIONS)}, got {kind!r}")
+    function, values = FUNCTIONS[kind], []
+    for parameter, value, default in (("alpha", alpha, function.alpha), ("beta", beta, function.beta)):
+        if value is not None and default is None:
+            raise ValueError(f"{parameter}: expected None, for {kind} has no such parameter, got {value!r}")
+        finite = None if value is None else _checks.number(parameter, value, -1e38, 1e38)
+        values.append(default if finite is None else finite)
+    return function, values[0], values[1]
+
+
+class Activation(Sizeless, RowLayer):
+    """A function of every number, or softmax of every row.
+
+    Parameters
+    ----------
+    kind : str
+        relu, tanh, sigmoid, softmax, log_softmax, leaky_relu, elu, selu, gelu, silu, softplus, softsign,
+        hard_sigmoid, affine (αx + β), scaled_tanh (α tanh βx), thresholded_relu (x above α, else 0).
+    alpha, beta : float, optional
+        Of the functions that have them, as ONNX defines them; ONNX's defaults.
+    features : int, optional
+        Numbers in a row. In a `Sequential` it follows from the layer before.
+    dtype : {"float32", "float64"}
+        In a `Sequential` that of the other layers.
+
+    Notes
+    -----
+    Losses take what comes before a last sigmoid or softmax: train without it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Activation("relu", features=3)(np.array([-1.0, 0.5, 2.0])).tolist()
+    [0.0, 0.5, 2.0]
+    >>> Activation("leaky_relu", 0.25, features=2)(np.array([-1.0, 2.0])).tolist()
+    [-0.25, 2.0]
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        alpha: float | None = None,
+        beta: float | None = None,
+        *,
+        features: int | None = None,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        super().__init__()
+        self._function, self.alpha, self.beta = checked(kind, alpha, beta)
+        self.kind = kind
+        self._begin(features, dtype)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        chosen = {"alpha": self.alpha, "beta": self.beta}
+        return {
+            "kind": self.kind,
+            **{name: value for name, value in chosen.items() if value is not None},
+            **self._sizes(),
+        }
+
+    def _planes(self, N: int, training: bool) -> dict[str, Shape]:
+        return {"kept": (N, self.output_size)} if training else {}  # y, where dy takes its place
+
+    def _rows_forward(self, workspace: RowWorkspace) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):  # as IEEE says, without warnings
+            workspace.y[...] = self._function.value(workspace.x, self.alpha, self.beta)
+        if workspace.training:
+            workspace.planes["kept"][...] = workspace.y
+
+    def _rows_backward(self, workspace: RowWorkspace, need_dx: bool) -> Array:
+        x, y, dy = workspace.x, workspace.planes["kept"], workspace.y
+        workspace.x[...] = self._function.back(x, y, dy, self.alpha, self.beta)
+        return workspace.x

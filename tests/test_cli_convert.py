@@ -1,0 +1,70 @@
+"""The command `cylstm convert`: every kind in and out, errors in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+import cylstm
+from cylstm import cli, convert
+
+
+def model():
+    return cylstm.Sequential(cylstm.GRU(3, 4, bidirectional=True, seed=0), cylstm.Linear(8, 2, seed=1))
+
+
+def run(capsys, *arguments):
+    status = cli.main(["convert", *map(str, arguments)])
+    return status, capsys.readouterr()
+
+
+def test_to_onnx_and_back_and_to_torch_and_back(tmp_path, rng, capsys):
+    pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
+    x, ours = rng.standard_normal((5, 2, 3)), model()
+    cylstm.save(ours, tmp_path / "a.safetensors")
+    assert run(capsys, tmp_path / "a.safetensors", tmp_path / "b.onnx")[0] == 0
+    status, printed = run(capsys, tmp_path / "b.onnx", tmp_path / "c.safetensors", "--json")
+    assert status == 0
+    report = json.loads(printed.out)
+    assert report["kind"] == "cylstm"
+    assert [layer["to"].split("(")[0] for layer in report["layers"]] == ["GRU", "Linear"]
+    assert report["layers"][0]["from"].startswith("GRU ")
+    status, printed = run(capsys, tmp_path / "c.safetensors", tmp_path / "d.safetensors", "--to", "torch")
+    assert status == 0
+    assert printed.out.startswith("GRU 0\n  GRU(input_size=3, hidden_size=4")
+    assert printed.out.endswith("Saved " + str(tmp_path / "d.safetensors") + "\n")
+    assert not cylstm.files.is_model(tmp_path / "d.safetensors")
+    assert run(capsys, tmp_path / "d.safetensors", tmp_path / "e.safetensors")[0] == 0
+    np.testing.assert_array_equal(cylstm.load(tmp_path / "e.safetensors")(x)[0], ours(x)[0])
+
+
+def test_options_of_weights_alone(tmp_path, rng, capsys):
+    layers = cylstm.Linear(3, 3, seed=0), cylstm.LSTM(3, 3, batch_first=True, seed=1)
+    ours = cylstm.Sequential(*layers)
+    convert.to_safetensors(ours, tmp_path / "w.safetensors", names=["x", "a"])
+    status, printed = run(capsys, tmp_path / "w.safetensors", tmp_path / "m.safetensors")
+    assert status == 1
+    assert printed.err.startswith("cylstm: state dict: can be read in more than one way; give order=")
+    options = ["--batch-first", "--order", "x", "a"]
+    assert run(capsys, tmp_path / "w.safetensors", tmp_path / "m.safetensors", *options)[0] == 0
+    x = rng.standard_normal((2, 5, 3))
+    np.testing.assert_array_equal(cylstm.load(tmp_path / "m.safetensors")(x)[0], ours(x)[0])
+
+
+def test_faults_are_one_line(tmp_path, capsys):
+    cylstm.save(cylstm.LSTM(3, 4, proj_size=2), tmp_path / "p.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
+    (tmp_path / "x.pt").write_bytes(b"PK")
+    for source, target, message in [
+        ("p.safetensors", "p.onnx", "layer 0: proj_size=2 of LSTM has no form in ONNX"),
+        ("bad.safetensors", "m.safetensors", "not a readable safetensors file"),
+        ("x.pt", "m.safetensors", "expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors"),
+        ("p.safetensors", "m.keras", "expected a name that ends in .onnx or .safetensors"),
+        ("missing.safetensors", "m.safetensors", "No such file or directory"),
+        ("p.safetensors", "p.safetensors", "would be overwritten"),
+    ]:
+        status, printed = run(capsys, tmp_path / source, tmp_path / target)
+        assert (status, printed.out) == (1, "")
+        assert message in printed.err
+        assert printed.err.count("\n") == 1
+        assert target == source or not (tmp_path / target).exists()

@@ -1,0 +1,184 @@
+"""Models of Keras 3, on its PyTorch backend as the oracle, give the same values; the rest is refused."""
+
+import json
+import os
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import tolerances
+
+import cylstm
+from cylstm import convert
+
+h5py = pytest.importorskip("h5py", reason="h5py is not installed; Keras' files are read with it")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
+T, B, I, H, V = 7, 4, 3, 5, 11
+
+
+@pytest.fixture
+def keras(torch):
+    if "KERAS_BACKEND" not in os.environ:
+        os.environ["KERAS_BACKEND"] = "torch"
+    return pytest.importorskip("keras", reason="Keras is not installed; it is the oracle here")
+
+
+def models(keras):
+    """Layers of models by name."""
+    L = keras.layers
+    return {
+        "lstm": [L.LSTM(H, return_sequences=True), L.LSTM(4, name="own", dropout=0.2), L.Dense(2, "softmax")],
+        "gru": [L.GRU(H, return_sequences=True), L.GRU(4, reset_after=False, use_bias=False)],
+        "gru before": [L.GRU(H, reset_after=False, return_sequences=True), L.Dense(3, use_bias=False)],
+        "rnn": [L.SimpleRNN(H, return_sequences=True), L.SimpleRNN(4, activation="relu"), L.ReLU()],
+        "both": [L.Bidirectional(L.LSTM(H, return_sequences=True)), L.Bidirectional(L.GRU(4)), L.Dense(2)],
+        "others": [
+            L.LSTM(H, recurrent_activation="hard_sigmoid", activation="softsign", return_sequences=True),
+            L.Bidirectional(L.GRU(4, activation="linear", return_sequences=True)),
+            L.SimpleRNN(3, activation="elu"),
+        ],
+        "around": [
+            L.Dropout(0.3), L.LayerNormalization(), L.TimeDistributed(L.Dense(H)),
+            L.LayerNormalization(center=False),
+            L.Activation("silu"), L.LeakyReLU(0.1), L.GRU(4, return_sequences=True), L.GlobalMaxPooling1D(),
+            L.Dense(3, "hard_sigmoid"), L.Softmax(),
+        ],
+        "mean": [L.Dense(H, "tanh"), L.GRU(4, return_sequences=True), L.GlobalAveragePooling1D()],
+    }  # fmt: skip
+
+
+NAMES = ["lstm", "gru", "gru before", "rnn", "both", "others", "around", "mean"]
+
+
+def saved(keras, layers, folder, functional=False, inputs=None):
+    """A model with random weights, in files."""
+    x = keras.Input((None, I)) if inputs is None else inputs
+    if functional:
+        y = x
+        for layer in layers:
+            y = layer(y)
+        model = keras.Model(x, y)
+    else:
+        model = keras.Sequential([x, *layers])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(-0.7, 0.7, w.shape).astype("float32") for w in model.get_weights()])
+    model.save(folder / "m.keras")
+    model.save_weights(folder / "m.weights.h5")
+    return model
+
+
+@pytest.mark.parametrize("functional", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_values_are_those_of_keras(rng, keras, name, functional, tmp_path):
+    theirs = saved(keras, models(keras)[name], tmp_path, functional)
+    x = rng.standard_normal((B, T, I)).astype("float32")
+    expected = keras.ops.convert_to_numpy(theirs(x))
+    model = cylstm.from_keras(tmp_path / "m.keras")
+    limits = tolerances.float32(I + 2 * H, T, max(1.0, np.abs(expected).max()))
+    y = model(x)[0]
+    np.testing.assert_allclose(y, expected, **limits)
+    again = cylstm.from_keras(tmp_path / "m.weights.h5", config=theirs.to_json())
+    np.testing.assert_array_equal(again(x)[0], y)
+
+
+def test_words(rng, keras, tmp_path):
+    L = keras.layers
+    layers = [L.Embedding(V, I), L.LSTM(H)]
+    theirs = saved(keras, layers, tmp_path, inputs=keras.Input((None,), dtype="int32"))
+    x = rng.integers(0, V, (B, T))
+    expected = keras.ops.convert_to_numpy(theirs(x))
+    np.testing.assert_allclose(cylstm.from_keras(tmp_path / "m.keras")(x)[0], expected, rtol=0, atol=2e-6)
+    saved(keras, [L.Embedding(V, I, mask_zero=True), L.GRU(H)], tmp_path, inputs=keras.Input((None,)))
+    with pytest.warns(UserWarning, match="mask_zero=True: give the lengths of sequences in calls"):
+        cylstm.from_keras(tmp_path / "m.keras")
+
+
+def test_what_cylstm_lacks_is_refused(keras, tmp_path):
+    L = keras.layers
+    for layers, message in [
+        ([L.Conv1D(3, 2)], "Conv1D .*: cylstm has no such layer"),
+        ([L.Lambda(lambda x: x + 1)], "Lambda .*: cylstm has no such layer"),
+        ([L.LSTM(3, go_backwards=True)], "go_backwards=True has no form in cylstm"),
+        ([L.Bidirectional(L.LSTM(3), merge_mode="sum")], "Bidirectional .*merge_mode='concat'"),
+        ([L.Dense(3, "mish")], "Dense .*: activation: expected one of relu, .*, got 'mish'"),
+        ([L.ReLU(max_value=6.0)], "ReLU .*: expected no max_value"),
+    ]:
+        saved(keras, layers, tmp_path)
+        with pytest.raises(convert.ConversionError, match=message):
+            cylstm.from_keras(tmp_path / "m.keras")
+    x = keras.Input((None, I))
+    branched = keras.Model(x, L.Add()([L.Dense(I, name="a")(x), x]))
+    branched.save(tmp_path / "m.keras")
+    with pytest.raises(convert.ConversionError, match=r"add.*: expected to read a only, got"):
+        cylstm.from_keras(tmp_path / "m.keras")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of the exporter that Keras uses
+@pytest.mark.parametrize("name", ["lstm", "gru", "gru before", "rnn", "mean"])
+def test_exports_of_keras_to_onnx(rng, keras, name, tmp_path):
+    """Keras unrolls layers into their steps; which layers these are is found and checked by their values."""
+    pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are read with it")
+    theirs = saved(keras, models(keras)[name], tmp_path, inputs=keras.Input((T, I)))
+    x = rng.standard_normal((B, T, I)).astype("float32")
+    expected = keras.ops.convert_to_numpy(theirs(x))
+    theirs.export(tmp_path / "m.onnx", format="onnx", verbose=False)
+    model = cylstm.from_onnx(tmp_path / "m.onnx")
+    np.testing.assert_allclose(model(x)[0], expected, **tolerances.float32(I + 2 * H, T, 1.0))
+    recurrent = [type(layer).__name__ for layer in model.layers if hasattr(layer, "hidden_size")]
+    assert recurrent == {"lstm": ["LSTM"] * 2, "rnn": ["RNN"] * 2}.get(name, ["GRU"] * len(recurrent)) != []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exports_of_keras_that_are_refused(keras, tmp_path):
+    L = keras.layers
+    for layer, message in [
+        (L.LSTM(H, recurrent_activation="hard_sigmoid"), "has no place among the steps of an unrolled layer"),
+        (L.Bidirectional(L.LSTM(H)), "expected the last step, or rows of states"),
+        (L.LSTM(H, activation="relu"), "their values are others"),
+    ]:
+        theirs = saved(keras, [layer], tmp_path, inputs=keras.Input((T, I)))
+        theirs(np.zeros((B, T, I), "float32"))
+        theirs.export(tmp_path / "m.onnx", format="onnx", verbose=False)
+        with pytest.raises(convert.ConversionError, match=message):
+            cylstm.from_onnx(tmp_path / "m.onnx")
+
+
+def a_file(folder, weights=None, config=None):
+    """A `.keras` file of a dense layer, made by hand; returns its path."""
+    with h5py.File(folder / "w.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        for number, value in enumerate(weights or [np.ones((I, 2), "float32"), np.zeros(2, "float32")]):
+            group[str(number)] = value
+    dense = {"class_name": "Dense", "config": {"name": "dense", "activation": "tanh"}}
+    with zipfile.ZipFile(folder / "m.keras", "w") as archive:
+        found = {"class_name": "Sequential", "config": {"layers": [dense]}} if config is None else config
+        archive.writestr("config.json", json.dumps(found))
+        archive.write(folder / "w.h5", "model.weights.h5")
+    return folder / "m.keras"
+
+
+def test_files_made_by_hand(tmp_path):
+    y = cylstm.from_keras(a_file(tmp_path))(np.ones((B, T, I)))[0]
+    np.testing.assert_allclose(y, np.tanh(I) * np.ones((B, T, 2)), rtol=1e-6)
+    with pytest.raises(convert.ConversionError, match=r"has weights only; give the model's to_json\(\)"):
+        cylstm.from_keras(tmp_path / "w.h5")
+    with pytest.raises(convert.ConversionError, match="Model: expected a Sequential or Functional model"):
+        cylstm.from_keras(a_file(tmp_path, config={"class_name": "Model"}))
+    with pytest.raises(cylstm.ModelFileError, match="not a readable Keras model"):
+        cylstm.from_keras(a_file(tmp_path, config=[]))
+    with pytest.raises(cylstm.ModelFileError, match="0: expected a part of the file"):
+        cylstm.from_keras(a_file(tmp_path, weights=[h5py.SoftLink("/layers")]))
+    with pytest.raises(cylstm.ModelFileError, match=r"config: expected None with a \.keras"):
+        cylstm.from_keras(a_file(tmp_path), config={})
+
+
+def test_archives_that_unpack_to_too_much_are_refused(tmp_path):
+    path = a_file(tmp_path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", bytes(2**24))
+    with pytest.raises(cylstm.ModelFileError, match=r"model\.weights\.h5: expected at most"):
+        cylstm.from_keras(path)
+    with warnings.catch_warnings(), pytest.raises(FileNotFoundError):
+        cylstm.from_keras(tmp_path / "missing.keras")

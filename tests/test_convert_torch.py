@@ -1,0 +1,256 @@
+"""Models from PyTorch and back: the same values and gradients in float64, refusals by name."""
+
+import warnings
+
+import numpy as np
+import pytest
+import tolerances
+
+import cylstm
+from cylstm import convert
+from cylstm.convert import _state_dict
+from cylstm.convert._common import GATES, reordered
+
+T, B, I, H, V = 7, 4, 3, 5, 11
+
+
+def modules(torch):
+    nn = torch.nn
+    return {
+        "lstm": nn.LSTM(I, H, 2, bidirectional=True, dropout=0.1),
+        "projected": nn.Sequential(nn.LSTM(I, H, 2, proj_size=2, batch_first=True)),
+        "gru": nn.GRU(I, H, batch_first=True),
+        "rnn": nn.RNN(I, H, bias=False),
+        "relu": nn.RNN(I, H, 2, nonlinearity="relu"),
+        "words": nn.Sequential(
+            nn.Embedding(V, I, padding_idx=0), nn.Dropout(0.3), nn.LayerNorm(I), nn.LSTM(I, H)
+        ),
+        "dense": nn.Sequential(
+            nn.Linear(I, H, bias=False), nn.LayerNorm(H, 1e-3, bias=False), nn.Tanh(), nn.Identity(),
+            nn.Sequential(nn.Linear(H, 2), nn.LogSoftmax(dim=-1)),
+        ),
+    }  # fmt: skip
+
+
+ACTIVATIONS = {
+    "ReLU": {}, "Tanh": {}, "Sigmoid": {}, "Softmax": {"dim": -1}, "LogSoftmax": {"dim": -1}, "SiLU": {},
+    "LeakyReLU": {"negative_slope": 0.3}, "ELU": {"alpha": 0.6}, "SELU": {}, "GELU": {}, "Softplus": {},
+    "Softsign": {}, "Hardsigmoid": {},
+}  # fmt: skip
+
+
+def random_weights(module, torch):
+    """float64, and none left at the 0 or 1 at which some begin."""
+    generator = torch.Generator().manual_seed(0)
+    module = module.double()
+    with torch.no_grad():
+        for value in module.parameters():
+            value.add_(torch.randn(value.shape, generator=generator, dtype=torch.float64) * 0.3)
+    return module.train(False)
+
+
+def by_torch(module, x, torch):
+    """y of a module, whose recurrent layers give a tuple."""
+    for layer in module if isinstance(module, torch.nn.Sequential) else [module]:
+        x = by_torch(layer, x, torch) if isinstance(layer, torch.nn.Sequential) else layer(x)
+        x = x[0] if isinstance(x, tuple) else x
+    return x
+
+
+@pytest.mark.parametrize("name", ["lstm", "projected", "gru", "rnn", "relu", "words", "dense"])
+def test_values_and_gradients_are_those_of_torch(rng, torch, name):
+    module = random_weights(modules(torch)[name], torch)
+    model = cylstm.from_torch(module).train()
+    for layer in model.layers:
+        layer.dropout = 0.0
+        if isinstance(layer, cylstm.Dropout):
+            layer.p = 0.0
+    x = rng.integers(0, V, (T, B)) if model.reads_indices else rng.standard_normal((T, B, I))
+    x_torch = torch.tensor(x, requires_grad=not model.reads_indices)
+    expected = by_torch(module, x_torch, torch)
+    y, _ = model(x)
+    assert model.dtype == np.float64
+    np.testing.assert_allclose(y, expected.detach().numpy(), **tolerances.TORCH)
+    dy = rng.standard_normal(y.shape)
+    dx, _ = model.backward(dy)
+    expected.backward(torch.tensor(dy))
+    if dx is not None:
+        np.testing.assert_allclose(dx, x_torch.grad.numpy(), **tolerances.TORCH)
+    theirs = [value.grad.numpy() for value in module.parameters()]
+    if name == "words":
+        theirs[0][0] = model.gradients["0.weight"][0]  # PyTorch leaves the padding's vector as it is
+    ours = [value for key, value in model.gradients.items() if not (name == "dense" and key == "1.bias")]
+    assert len(ours) == len(theirs) > 0
+    for value, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(value, other, **tolerances.TORCH)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_are_those_of_torch(rng, torch, kind):
+    module = torch.nn.Sequential(torch.nn.Linear(I, H), getattr(torch.nn, kind)(**ACTIVATIONS[kind])).double()
+    x = rng.standard_normal((T, I)) * 4
+    expected = module(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(cylstm.from_torch(module)(x)[0], expected, **tolerances.TORCH)
+
+
+def tagger(torch):
+    class Tagger(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = torch.nn.Embedding(V, I)
+            self.lstm = torch.nn.LSTM(I, H, bidirectional=True, batch_first=True)
+            self.fc = torch.nn.Linear(2 * H, 2)
+
+        def forward(self, x):
+            return self.fc(self.lstm(self.words(x))[0])
+
+    return Tagger()
+
+
+def test_a_module_of_ones_own_is_a_chain_in_order_of_registration(rng, torch):
+    module, x = tagger(torch), rng.integers(0, V, (B, T))
+    with pytest.warns(
+        UserWarning, match="Tagger: its forward cannot be read; .* registered: words, lstm, fc"
+    ):
+        model = cylstm.from_torch(module)
+    expected = module(torch.tensor(x)).detach().numpy()
+    limits = tolerances.float32(I + 2 * H, T, 1.0)
+    assert model.dtype == np.float32
+    np.testing.assert_allclose(model(x)[0], expected, **limits)
+    again = cylstm.from_torch(module.state_dict(), batch_first=True)
+    np.testing.assert_array_equal(again(x)[0], model(x)[0])
+
+
+def test_files_of_torch_are_read_and_written(tmp_path, rng, torch):
+    from safetensors.torch import load_file, save_file
+
+    module, x = tagger(torch), rng.integers(0, V, (B, T))
+    save_file(module.state_dict(), tmp_path / "tagger.safetensors")  # in another order
+    model = cylstm.from_torch(tmp_path / "tagger.safetensors", batch_first=True)
+    convert.to_safetensors(model, tmp_path / "back.safetensors", names=["words", "lstm", "fc"])
+    other = tagger(torch)
+    other.load_state_dict(load_file(tmp_path / "back.safetensors"))
+    np.testing.assert_array_equal(other(torch.tensor(x)).detach(), module(torch.tensor(x)).detach())
+    numbered = torch.nn.Sequential(torch.nn.Linear(H, H), torch.nn.Tanh(), torch.nn.Linear(H, H)).half()
+    save_file(numbered.state_dict(), tmp_path / "numbered.safetensors")
+    read = cylstm.from_torch(tmp_path / "numbered.safetensors")
+    np.testing.assert_array_equal(read.parameters["1.weight"], numbered[2].weight.detach().numpy())
+
+
+def test_orders_of_gates():
+    blocks = {name: np.arange(6).reshape(2, 3) + 10 * ord(name) for name in "ifgo"}
+    onnx = np.concatenate([blocks[gate] for gate in GATES["onnx"]["LSTM"]])
+    ours = reordered(onnx, GATES["onnx"]["LSTM"], GATES["torch"]["LSTM"])
+    np.testing.assert_array_equal(ours, np.concatenate([blocks[gate] for gate in "ifgo"]))
+    for kind in ("LSTM", "GRU", "RNN"):
+        assert len({"".join(sorted(GATES[library][kind])) for library in GATES}) == 1
+
+
+def weights(**shapes):
+    return {name.replace("__", "."): np.ones(shape) for name, shape in shapes.items()}
+
+
+LSTM_WEIGHTS = {"lstm__weight_ih_l0": (20, 3), "lstm__weight_hh_l0": (20, 5)}
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        ({}, "expected 1 to 200 layers, got 0"),
+        (weights(fc__weight=(3, 3)), "can be read in more than one way; give order="),
+        (weights(bn__running_mean=(3,)), "bn: expected the weights of LSTM, GRU"),
+        (weights(fc__weight=(2, 3), fc__bias=(2,), gc__weight=(2, 3), gc__bias=(2,)), "no order of its"),
+        (weights(lstm__weight_ih_l0=(20, 3), lstm__weight_hh_l0=(9, 5)), "lstm: expected 4, 3 or 1 blocks"),
+        (weights(lstm__weight_ih_l0=(20, 3), lstm__weight_hh_l0=(0, 0)), "lstm: expected 4, 3 or 1 blocks"),
+        (weights(**LSTM_WEIGHTS, lstm__weight_hh_l7=(20, 5)), "LSTM lstm: expected the weights of 8 layers"),
+        (weights(**LSTM_WEIGHTS, lstm__bias_ih_l0=(20,)), r"LSTM lstm: state: missing \['bias_hh_l0'\]"),
+        ({"fc.weight": np.ones((2, 3), int)}, "fc.weight: expected floating-point numbers, got int64"),
+    ],
+)  # fmt: skip
+def test_state_dicts_that_are_refused(state, message):
+    with pytest.raises(convert.ConversionError, match=message):
+        cylstm.from_torch(state)
+
+
+def test_a_square_matrix_needs_an_order_or_a_neighbour():
+    state = weights(words__weight=(V, 3), **LSTM_WEIGHTS)
+    assert type(cylstm.from_torch(state).layers[0]) is cylstm.Embedding
+    with pytest.raises(ValueError, match="order: expected each of"):
+        cylstm.from_torch(state, order=["lstm"])
+    swapped = dict(reversed(state.items()))
+    with pytest.raises(convert.ConversionError, match="no order of its layers fits"):
+        cylstm.from_torch(swapped)
+    assert type(cylstm.from_torch(swapped, order=["words", "lstm"]).layers[0]) is cylstm.Embedding
+
+
+def test_modules_that_are_refused(torch):
+    nn = torch.nn
+    shared = nn.Linear(3, 3)
+    own = tagger(torch)
+    own.scale = nn.Parameter(torch.ones(3))
+    for module, message in [
+        (nn.Sequential(nn.Conv1d(3, 3, 1)), "Conv1d 0: cylstm has no such layer"),
+        (nn.Sequential(shared, shared), "Linear 1: is used twice"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(dim=1)), "Softmax 1: dim: expected -1, got 1"),
+        (nn.Sequential(nn.Linear(3, 3), nn.GELU(approximate="tanh")), "GELU 1: approximate: expected 'none'"),
+        (nn.Embedding(3, 3, max_norm=1.0), "Embedding: max_norm: expected None, got 1.0"),
+        (nn.ModuleList([nn.Linear(3, 3)]), "ModuleList: cylstm has no such layer"),
+        (nn.LSTMCell(3, 3), "LSTMCell: cylstm has no such layer"),
+        (own, r"Tagger: has weights of its own, \['scale'\]"),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 4)),
+            "layer 1: expected to read the 4 outputs .*1 Linear 1",
+        ),
+    ]:
+        with pytest.raises(convert.ConversionError, match=message):
+            cylstm.from_torch(module)
+    with pytest.raises(
+        TypeError, match=r"source: expected a torch\.nn\.Module, a state dict or a path, got int"
+    ):
+        cylstm.from_torch(3)
+    with pytest.raises(ValueError, match="expected none with a module"):
+        cylstm.from_torch(nn.LSTM(3, 4), batch_first=True)
+
+
+def test_files_that_are_refused(tmp_path, torch):
+    torch.save({"weight": torch.ones(3)}, tmp_path / "m.pt")
+    with pytest.raises(cylstm.ModelFileError, match="a pickle of PyTorch, which could run any code"):
+        cylstm.from_torch(tmp_path / "m.pt")
+    (tmp_path / "m.safetensors").write_bytes(b"nonsense, but enough of it")
+    with pytest.raises(cylstm.ModelFileError, match="not a readable safetensors file"):
+        cylstm.from_torch(tmp_path / "m.safetensors")
+    cylstm.save(cylstm.LSTM(3, 4), tmp_path / "ours.safetensors")
+    with pytest.raises(cylstm.ModelFileError, match=r"a model of cylstm, which cylstm\.load reads"):
+        cylstm.from_torch(tmp_path / "ours.safetensors")
+    with pytest.raises(FileNotFoundError):
+        cylstm.from_torch(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        (cylstm.LSTM(3, 4, peephole=True), "model: peephole=True of LSTM has no form in PyTorch"),
+        (cylstm.Sequential(cylstm.GRU(3, 4, reset_after=False)), "layer 0: reset_after=False of GRU"),
+        (cylstm.RNN(3, 4, clip=1.0), "model: clip=1.0 of RNN"),
+        (cylstm.AdditiveAttention(3, 4), "model: AdditiveAttention has no form"),
+    ],
+)
+def test_what_torch_lacks_is_refused(layer, message, tmp_path):
+    with pytest.raises(convert.ConversionError, match=message):
+        convert.to_safetensors(layer, tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_names_of_layers_are_checked(tmp_path):
+    model = cylstm.Sequential(cylstm.Linear(3, 3), cylstm.Linear(3, 3))
+    with pytest.raises(ValueError, match="names: expected one for each layer of a Sequential"):
+        convert.to_safetensors(model, tmp_path / "m.safetensors", names=["a"])
+    with pytest.raises(ValueError, match="names: expected another one for each layer"):
+        convert.to_safetensors(model, tmp_path / "m.safetensors", names=["a", "a"])
+
+
+def test_an_order_is_searched_in_bounded_time():
+    state = {f"layer{i}x.weight": np.ones(4) for i in range(60)}
+    possible = {name: [_state_dict.Reading("LayerNorm", 4, 4)] for name in state}
+    with warnings.catch_warnings(), pytest.raises(convert.ConversionError, match="more than one way"):
+        _state_dict._chain(list(state), possible, free=True)

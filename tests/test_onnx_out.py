@@ -1,0 +1,164 @@
+"""Models to ONNX: the checker accepts them, and onnxruntime computes the same values."""
+
+import numpy as np
+import pytest
+import tolerances
+from problems import DIRECTIONS, GRID, make, options_of
+
+import cylstm
+from cylstm import convert
+from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
+ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; it is the oracle here")
+
+I, H, V = 3, 8, 11
+BATCHES = [(6, 4, None), (6, 4, [6, 3, 1, 4]), (1, 2, None), (5, 1, [5])]
+
+
+def session(path):
+    onnx.checker.check_model(str(path), full_check=True)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def flat(state):
+    """All arrays of a state."""
+    if state is None:
+        return []
+    return [state] if isinstance(state, np.ndarray) else [array for part in state for array in flat(part)]
+
+
+def check(model, rng, tmp_path, batches=BATCHES, stateful=True):
+    """What onnxruntime makes of the model's file is what the model gives, states too."""
+    sessions = {}
+    for T, B, lengths in batches:
+        ragged = lengths is not None
+        if ragged not in sessions:
+            convert.to_onnx(model, tmp_path / "m.onnx", lengths=ragged, states=stateful)
+            sessions[ragged] = session(tmp_path / "m.onnx")
+        outer = (B, T) if model.batch_first else (T, B)
+        if model.reads_indices:
+            x = rng.integers(0, V, outer)
+        else:
+            x = rng.standard_normal((*outer, model.input_size)).astype(np.float32)
+        _, state = model(x)
+        arrays = flat(state) if stateful else []
+        feeds = {"x": x} | ({"lengths": np.array(lengths, np.int32)} if ragged else {})
+        names = [value.name for value in sessions[ragged].get_inputs() if value.name not in feeds]
+        assert len(names) == len(arrays)
+        initial = [rng.standard_normal(array.shape).astype(np.float32) for array in arrays]
+        theirs = sessions[ragged].run(None, feeds | dict(zip(names, initial, strict=True)))
+        replaced = iter(initial)
+
+        def rebuilt(part, replaced=replaced):
+            if isinstance(part, tuple):
+                return tuple(map(rebuilt, part))
+            return None if part is None else next(replaced)
+
+        y, final = model(x, rebuilt(state) if stateful else None, lengths=lengths)
+        limits = tolerances.float32(model.input_size + H, T, max(1.0, np.abs(y).max()))
+        assert len(theirs) == 1 + len(arrays)
+        for ours, other in zip([y, *(flat(final) if stateful else [])], theirs, strict=True):
+            np.testing.assert_allclose(other, ours, **limits)
+
+
+CASES = [case for case in GRID if case[0] != "lstm_norm" and case[1] in ("none", "clip", "learn_state")]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("cell, option", CASES)
+def test_recurrent_layers(rng, cell, option, direction, tmp_path):
+    layer = make(cell, I, H, 2, seed=0, **options_of(option), **DIRECTIONS[direction])
+    check(layer, rng, tmp_path, BATCHES[:2])
+    if option == "learn_state":
+        check(layer, rng, tmp_path, BATCHES[:2], stateful=False)
+
+
+def test_batch_first_without_biases_or_dropout(rng, tmp_path):
+    layer = cylstm.LSTM(
+        I, H, 2, bias=False, batch_first=True, dropout=0.5, input_dropout=0.2, recurrent_dropout=0.1, seed=0
+    )
+    check(layer, rng, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ActivatedLSTM(
+            I, H, "hard_sigmoid(0.3, 0.4); softsign; scaled_tanh(0.7, 0.9)", clip=0.8, peephole=True
+        ),
+        ActivatedLSTM(I, H, "sigmoid;tanh;relu;hard_sigmoid;leaky_relu(0.2);elu(0.5)", bidirectional=True),
+        ActivatedGRU(I, H, "hard_sigmoid; affine(0.5, 0.1)", reset_after=False, reverse=True),
+        ActivatedRNN(I, H, "thresholded_relu(0.1); softplus", bidirectional=True),
+    ],
+    ids=lambda layer: layer.activations,
+)
+def test_layers_of_other_activations(rng, layer, tmp_path):
+    check(layer, rng, tmp_path, BATCHES[:2])
+
+
+@pytest.mark.parametrize("kind", sorted(set(cylstm.layers.activation.FUNCTIONS)))
+def test_activations(rng, kind, tmp_path):
+    check(cylstm.Sequential(cylstm.Linear(I, H, seed=0), cylstm.Activation(kind)), rng, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["last", "mean", "max", "ends"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_pooling(rng, how, batch_first, tmp_path):
+    model = cylstm.Sequential(
+        cylstm.Embedding(V, I, seed=0),
+        cylstm.GRU(I, H // 2, bidirectional=True, batch_first=batch_first, seed=1),
+        cylstm.Linear(H, H, seed=2),
+        cylstm.Pooling(how),
+        cylstm.Linear(H, 2, seed=3),
+    )
+    check(model, rng, tmp_path)
+    # onnxruntime's last states of a sequence without steps are zeros, ours the initial ones
+    check(model, rng, tmp_path, [(4, 3, [4, 0, 2])], stateful=False)
+
+
+@pytest.mark.parametrize("query", ["steps", "last"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind, size", [("Multiplicative", ()), ("Additive", (5,)), ("MultiHead", (2,))])
+def test_attention(rng, kind, size, query, causal, tmp_path):
+    attention = getattr(cylstm, f"{kind}Attention")(H, *size, query=query, causal=causal, seed=2)
+    model = cylstm.Sequential(cylstm.RNN(I, H, seed=0), cylstm.Linear(H, H, seed=1), attention)
+    check(model, rng, tmp_path)
+    check(model, rng, tmp_path, [(4, 3, [4, 0, 2])], stateful=False)
+
+
+def test_a_model_of_everything(rng, tmp_path):
+    model = cylstm.Sequential(
+        cylstm.Embedding(V, H, seed=0),
+        cylstm.Dropout(0.2),
+        cylstm.Residual(cylstm.LayerNorm(H, 1e-3), cylstm.LSTM(H, H, 2, batch_first=True, seed=1)),
+        cylstm.Sequential(
+            cylstm.GRU(H, 5, batch_first=True, seed=2), cylstm.Linear(5, H, bias=False, seed=3)
+        ),
+        cylstm.Activation("relu"),
+        cylstm.Linear(H, 4, seed=4),
+        cylstm.Activation("log_softmax"),
+    )
+    check(model, rng, tmp_path)
+    names = [value.name for value in session(tmp_path / "m.onnx").get_inputs()]
+    assert names == ["x", "lengths", "2.1.h_0", "2.1.c_0", "3.0.h_0"]
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        (cylstm.LSTM(I, H, proj_size=2), "model: proj_size=2 of LSTM has no form in ONNX"),
+        (
+            cylstm.Sequential(cylstm.GRU(I, H, zoneout=0.1)),
+            r"layer 0: zoneout=0\.1 of GRU has no form in ONNX",
+        ),
+        (cylstm.LSTM(I, H, layer_norm=True), "model: layer_norm=True of LSTM has no form in ONNX"),
+        (ActivatedRNN(I, H, "gelu"), "activations: gelu is none of a recurrent node of ONNX"),
+    ],
+)
+def test_what_onnx_lacks_is_refused(layer, message, tmp_path):
+    with pytest.raises(convert.ConversionError, match=message):
+        convert.to_onnx(layer, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
