@@ -149,10 +149,13 @@ def _taken(reader: "Reader", where: str, x: Value | None, axis: int, indices: Se
     if isinstance(value, Rows) and group == (ROW,) and chosen:
         rows = tuple(value.rows[k] for k in chosen)
         return _moved(reader, Rows(rows, value.groups), value.groups)
-    if isinstance(value, Steps) and len(chosen) == 1 and (step := begin(reader, value, axis)):
-        return [step]
-    if isinstance(value, Steps) and group == reader.time and chosen == [n - 1]:
-        return _pooling(reader, where, value, axis, "last", True)
+    # The last step, unless others were taken before it: an unrolled layer begins with the first.
+    if isinstance(value, Steps) and len(chosen) == 1:
+        alone = reader.region is None or reader.region.version != value.version
+        if group == reader.time and chosen == [n - 1] and alone:
+            return _pooling(reader, where, value, axis, "last", True)
+        if step := begin(reader, value, axis):
+            return [step]
     if isinstance(value, Steps) and len(chosen) == 1 and group in reader.outer:
         raise ConversionError(
             f"takes step {chosen[0]} by itself, as a recurrent layer does that an exporter has unrolled; "
