@@ -11,6 +11,8 @@ import cylstm
 from cylstm.data import Minibatch
 from cylstm.training import gradients
 
+SPARSE = 1000  # rows of an embedding, above which most are not read in a minibatch
+
 
 class Clock:
     """Time since it was made: on the wall, and of the CPU, which other processes lengthen little."""
@@ -44,9 +46,7 @@ def with_torch(recipe: Recipe, seed: int) -> tuple[Outputs, dict[str, Any]]:
 
     torch.manual_seed(seed)
     model = twin(recipe.model)
-    parameters = list(model.parameters())
-    kind = torch.optim.AdamW if recipe.decoupled else torch.optim.Adam
-    optimizer = kind(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+    optimizers = optimizers_of(model, recipe)
     schedule = cylstm.optim.CosineDecay(warmup=recipe.warmup)
     schedule.begin(recipe.epochs * len(recipe.train))
     rng, loss_of = np.random.default_rng(seed), torch_loss(recipe.loss)
@@ -58,11 +58,12 @@ def with_torch(recipe: Recipe, seed: int) -> tuple[Outputs, dict[str, Any]]:
         for batch in recipe.train.epoch(rng):
             y, state = model(torch.from_numpy(batch.x), state if batch.continues else None, batch.lengths)
             loss, _ = loss_of(y, batch)
-            optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-            optimizer.param_groups[0]["lr"] = recipe.lr * schedule.factor(update)
-            optimizer.step()
+            clip(list(model.parameters()), recipe.clip_norm)
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = recipe.lr * schedule.factor(update)
+                optimizer.step()
             update += 1
         if recipe.validation is None:
             continue
@@ -82,6 +83,34 @@ def with_torch(recipe: Recipe, seed: int) -> tuple[Outputs, dict[str, Any]]:
         return y.numpy(), state
 
     return outputs, facts
+
+
+def optimizers_of(model: Any, recipe: Recipe) -> list[Any]:
+    """One for the dense parameters, and for large embeddings the one that touches the rows read only."""
+    import torch
+
+    sparse = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding) and m.sparse]
+    dense = [p for p in model.parameters() if not any(p is other for other in sparse)]
+    kind = torch.optim.AdamW if recipe.decoupled else torch.optim.Adam
+    own = [torch.optim.SparseAdam(sparse, recipe.lr)] if sparse else []
+    return [kind(dense, recipe.lr, weight_decay=recipe.weight_decay), *own]
+
+
+def clip(parameters: list[Any], largest: float) -> None:
+    """The global norm; `torch.nn.utils.clip_grad_norm_` takes no sparse gradients."""
+    import torch
+
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            gradients.append(parameter.grad._values())
+        else:
+            gradients.append(parameter.grad)
+    norm = torch.sqrt(sum((gradient**2).sum() for gradient in gradients))
+    if norm > largest:
+        for gradient in gradients:
+            gradient.mul_(largest / norm)
 
 
 def validation_loss(model: Any, recipe: Recipe, loss_of: Any) -> float:
@@ -127,7 +156,8 @@ def twin(model: cylstm.Sequential) -> Any:
 
     def made(layer: Any) -> Any:
         if isinstance(layer, cylstm.Embedding):
-            return torch.nn.Embedding(layer.num_embeddings, layer.embedding_dim)
+            sparse = layer.num_embeddings > SPARSE
+            return torch.nn.Embedding(layer.num_embeddings, layer.embedding_dim, sparse=sparse)
         if isinstance(layer, cylstm.Linear):
             return torch.nn.Linear(layer.input_size, layer.output_size)
         if isinstance(layer, cylstm.Dropout):
