@@ -76,7 +76,7 @@ class MicroBatch:
     ) -> None:
         self._session = session
         self._max_batch = _checks.positive("max_batch", max_batch)
-        self._max_delay = _checks.number("max_delay", max_delay, 0)
+        self._max_delay = _checks.number("max_delay", max_delay, 0, threading.TIMEOUT_MAX)
         self._max_queue = _checks.positive("max_queue", max_queue)
         first = session._model
         while isinstance(first, Sequential):

@@ -11,6 +11,7 @@ from cylstm import _checks, states
 from cylstm._engine import _steps, isa
 from cylstm.cpus import Cpus
 from cylstm.layer import Layer
+from cylstm.layers.embedding import Embedding
 from cylstm.layers.sequential import Sequential
 from cylstm.packing import Batch, Packing
 from cylstm.recurrent import RecurrentLayer
@@ -196,11 +197,16 @@ class Stream:
                 f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {came}"
             )
         y = np.empty(shape, model.dtype) if out is None else _checks.output("out", out, shape, model.dtype)
+        first = _layers(model)[0]
+        if isinstance(first, Embedding):
+            first.check_range(steps)  # before any stream has moved
         # Contiguous, and x in the model's dtype, as the short way of a step asks for.
         straight = y if y.flags.c_contiguous else np.empty_like(y, order="C")
         dtype = steps.dtype if model.reads_indices else model.dtype
         each = np.ascontiguousarray(steps, dtype).reshape(n, model.input_size)
         each = each[:, 0] if model.reads_single_indices else each
+        if np.may_share_memory(each, straight):  # of which the first chunk may write what the next one reads
+            each = each.copy()
         places, results, begin = chosen.reshape(n), straight.reshape(n, model.output_size), 0
         while begin < n:
             end = begin + (1 << ((n - begin).bit_length() - 1))

@@ -341,3 +341,22 @@ def test_a_step_of_rows_allocates_nothing_that_grows_with_the_model(rng):
         rows = rng.permutation(n)[:k]
         step = lambda rows=rows, k=k: stream.step(x[:k], rows=rows, out=out[:k])  # noqa: E731
         assert peak_of(step) < 12_000 < H * n * 4 / 10
+
+
+def test_a_step_of_some_rows_moves_all_of_them_or_none():
+    model = cylstm.Sequential(cylstm.Embedding(9, 3, seed=0), cylstm.LSTM(3, 4, seed=1))
+    stream = cylstm.Stream(model, 5)
+    before = stream.state
+    with pytest.raises(ValueError, match="x: expected indices from 0 to 8, got 1 to 99"):
+        stream.step(np.array([1, 2, 99]), rows=[0, 1, 2])
+    for array, kept in zip(stream.state[1], before[1], strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+def test_results_of_some_rows_may_overlap_what_is_read(rng):
+    layer, x = cylstm.LSTM(3, 3, seed=0), rng.standard_normal((3, 3)).astype(np.float32)
+    expected = cylstm.Stream(layer, 4).step(x, rows=[0, 1, 2])
+    buffer = np.zeros((4, 3), np.float32)
+    buffer[:3] = x
+    y = cylstm.Stream(layer, 4).step(buffer[:3], rows=[0, 1, 2], out=buffer[1:])
+    np.testing.assert_array_equal(y, expected)
