@@ -62,6 +62,13 @@ typedef enum { CYL_SCALAR = 0, CYL_AVX2 = 1, CYL_AVX512 = 2, CYL_ISA_COUNT = 3 }
 #define CYL_ISA_ROW(name, type) {name##_##type##_scalar, name##_##type##_scalar, name##_##type##_scalar}
 #endif
 
+/* The same for functions of the backward pass, which who only runs models leaves out by CYL_FORWARD_ONLY. */
+#ifdef CYL_FORWARD_ONLY
+#define CYL_BACKWARD_ROW(name, type) {0}
+#else
+#define CYL_BACKWARD_ROW(name, type) CYL_ISA_ROW(name, type)
+#endif
+
 /* Let subnormals be 0 in this thread, for they are a hundred times slower; and back to the caller's mode. */
 #if defined(__x86_64__)
 static inline unsigned cyl_flush_subnormals(void) {
