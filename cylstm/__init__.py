@@ -8,6 +8,7 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
 
 from cylstm import data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
+from cylstm.embedding import get_include
 from cylstm.files import ModelFileError, load, save
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
 from cylstm.layers.dropout import Dropout
@@ -45,6 +46,7 @@ __all__ = [
     "data",
     "datasets",
     "diagnostics",
+    "get_include",
     "get_num_threads",
     "init",
     "load",

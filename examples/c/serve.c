@@ -33,23 +33,25 @@ static unsigned char *read_all(FILE *file, size_t *size) {
     return bytes && !ferror(file) ? bytes : NULL;
 }
 
-static int plan(cyl_runner *runner, const cyl_model *model, size_t T) {
+/* A runner for one sequence of at most T steps; its memory, to be freed, in *buffer. */
+static int plan(cyl_runner *runner, const cyl_model *model, size_t T, void **buffer) {
     const size_t needed = cyl_model_memory(model, (ptrdiff_t)T, 1);
-    void *buffer = needed ? malloc(needed) : NULL;
-    return buffer ? cyl_runner_plan(runner, model, buffer, needed, (ptrdiff_t)T, 1) : CYL_TOO_LITTLE_MEMORY;
+    *buffer = needed ? malloc(needed) : NULL;
+    return cyl_runner_plan(runner, model, *buffer, needed, (ptrdiff_t)T, 1);
 }
 
 /* One step after the other, with the state between them. */
 static int serve_steps(const cyl_model *model, size_t size_in, size_t size_out) {
     cyl_runner runner;
-    int error = plan(&runner, model, 1);
-    void *x = malloc(size_in), *y = malloc(size_out);
-    if (!x || !y) return fail("out of memory");
-    while (!error && fread(x, size_in, 1, stdin) == 1) {
+    void *buffer, *x = malloc(size_in), *y = malloc(size_out);
+    int error = plan(&runner, model, 1, &buffer), written = x && y;
+    while (!error && written && fread(x, size_in, 1, stdin) == 1) {
         error = cyl_steps(&runner, y, x, 1);
-        if (!error && (fwrite(y, size_out, 1, stdout) != 1 || fflush(stdout))) return fail("cannot write");
+        written = error || (fwrite(y, size_out, 1, stdout) == 1 && !fflush(stdout));
     }
-    return error ? fail(cyl_error_text(error)) : 0;
+    free(x), free(y), free(buffer);
+    if (error) return fail(cyl_error_text(error));
+    return written ? 0 : fail("out of memory, or cannot write");
 }
 
 /* The whole sequence at once. */
@@ -58,24 +60,29 @@ static int serve_sequence(const cyl_model *model, size_t size_in, size_t size_ou
     size_t size;
     unsigned char *x = read_all(stdin, &size);
     const size_t T = size / size_in, steps = model->pools ? 1 : T;
-    void *y = malloc(steps * size_out + 1);
-    int error = plan(&runner, model, T);
-    if (!x || !y) return fail("out of memory");
-    if (!error) error = cyl_run(&runner, y, x, (ptrdiff_t)T);
+    void *buffer, *y = malloc(steps * size_out + 1);
+    int error = plan(&runner, model, T, &buffer), written = x && y;
+    if (!error && written) error = cyl_run(&runner, y, x, (ptrdiff_t)T);
+    written = written && !error && fwrite(y, size_out, steps, stdout) == steps;
+    free(x), free(y), free(buffer);
     if (error) return fail(cyl_error_text(error));
-    return fwrite(y, size_out, steps, stdout) == steps ? 0 : fail("cannot write");
+    return written ? 0 : fail("out of memory, or cannot write");
 }
 
 int main(int argc, char **argv) {
     static cyl_model model;
-    size_t size, size_in;
+    size_t size, size_in, size_out;
     FILE *file = argc > 1 ? fopen(argv[1], "rb") : NULL;
     unsigned char *bytes = file ? read_all(file, &size) : NULL;
     int error;
+    if (file) fclose(file);
     if (!bytes) return fail("usage: serve MODEL [whole] <x >y; MODEL could not be read");
     error = cyl_model_open(&model, bytes, size);
-    if (error) return fail(cyl_error_text(error));
     size_in = (size_t)model.I * (model.reads_indices ? sizeof(int64_t) : model.real);
-    if (model.causal && argc == 2) return serve_steps(&model, size_in, (size_t)model.O * model.real);
-    return serve_sequence(&model, size_in, (size_t)model.O * model.real);
+    size_out = (size_t)model.O * model.real;
+    if (error) error = fail(cyl_error_text(error));
+    else if (model.causal && argc == 2) error = serve_steps(&model, size_in, size_out);
+    else error = serve_sequence(&model, size_in, size_out);
+    free(bytes);
+    return error;
 }

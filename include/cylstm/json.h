@@ -159,9 +159,10 @@ static inline void cyl_json_scalar(cyl_json *j, cyl_json_value *value) {
     }
     value->text[n] = 0;
     if (j->bad || cyl_json_number(value->text, value)) return;
-    value->kind = strcmp(value->text, "null") ? CYL_JSON_BOOL : CYL_JSON_NULL;
-    value->number = !strcmp(value->text, "true");
-    if (value->kind == CYL_JSON_BOOL && !value->number && strcmp(value->text, "false")) cyl_json_fail(j);
+    const int yes = !strcmp(value->text, "true"), no = !strcmp(value->text, "false");
+    value->kind = yes || no ? CYL_JSON_BOOL : CYL_JSON_NULL;
+    value->number = yes;
+    if (!yes && !no && strcmp(value->text, "null")) cyl_json_fail(j);
 }
 
 /* Whether an object or an array has a next entry, where the reader then is; *first is 1 at its beginning. */

@@ -4,7 +4,7 @@
  *                   that kernel's instruction set.
  * CYL_IVDEP         before a loop whose iterations are independent.
  * CYL_X86_DISPATCH  1 where one translation unit can hold kernels for several
- *                   x86 instruction sets (GCC and clang).
+ *                   x86 instruction sets (GCC and clang); not with CYL_BASELINE_ONLY, for small programs.
  * CYL_PACKED        1 where the packed path is built: vector extensions (GCC and clang).
  * cyl_isa           the instruction sets; a larger value needs a newer CPU.
  */
@@ -35,7 +35,7 @@
 #define CYL_IVDEP
 #endif
 
-#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__) && !defined(CYL_BASELINE_ONLY)
 #define CYL_X86_DISPATCH 1
 #else
 #define CYL_X86_DISPATCH 0
