@@ -22,11 +22,10 @@ DIRECTIVES = {
 }
 
 
-
-class BuildWithHeaders(build_py):  # type: ignore[misc]
+class BuildWithHeaders(build_py):
     """Puts the C headers into the package, where `cylstm.get_include` finds them once it is installed."""
 
-    def run(self) -> None:
+    def run(self):
         """Copy them beside the modules; an installation in place uses those of the source tree."""
         super().run()
         if not self.editable_mode:

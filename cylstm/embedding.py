@@ -27,4 +27,6 @@ def get_include() -> str:
     for folder in (package / "include", package.parent / "include"):
         if (folder / "cylstm" / "cylstm.h").exists():
             return str(folder)
-    raise FileNotFoundError(f"no C headers in {package}: install cylstm anew, from its wheel or source distribution")
+    raise FileNotFoundError(
+        f"no C headers in {package}: install cylstm anew, from its wheel or source distribution"
+    )

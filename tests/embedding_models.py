@@ -1,6 +1,7 @@
-"""Models, inputs and outputs for programs that embed the engine: `python embedding_models.py FOLDER` writes them.
+"""Models, inputs and outputs for programs that embed the engine.
 
-A process of its own, so that the instruction set can be chosen (CYLSTM_ISA).
+`python embedding_models.py FOLDER` writes them: a process of its own, so that
+the instruction set can be chosen (CYLSTM_ISA).
 """
 
 import sys
@@ -53,7 +54,9 @@ def write(folder):
     for name, model in models().items():
         rng = np.random.default_rng(1)
         model.load_state_dict({k: rng.standard_normal(v.shape) / 2 for k, v in model.parameters.items()})
-        cylstm.save(model, folder / f"{name}.safetensors", extra={"µ": 'a "quoted" \\ text', "list": [1, [2.5, None]]})
+        cylstm.save(
+            model, folder / f"{name}.safetensors", extra={"µ": 'a "quoted" \\ text', "list": [1, [2.5, None]]}
+        )
         if model.reads_indices:
             x = rng.integers(0, V, (T, model.input_size))
             steps = x[:, 0] if model.input_size == 1 else x
@@ -61,7 +64,9 @@ def write(folder):
             x = steps = rng.standard_normal((T, I)).astype(model.dtype)
         y = model(steps)
         (folder / f"{name}.x").write_bytes(x.tobytes())
-        (folder / f"{name}.y").write_bytes(np.ascontiguousarray(y[0] if isinstance(y, tuple) else y).tobytes())
+        (folder / f"{name}.y").write_bytes(
+            np.ascontiguousarray(y[0] if isinstance(y, tuple) else y).tobytes()
+        )
 
 
 if __name__ == "__main__":

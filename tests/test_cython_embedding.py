@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def run(*command, cwd, **environment):
-    """A Python that finds this cylstm; from its folder, for Cython does not ask the finders of editable installations."""
+    """What a Python prints that finds this cylstm on its path, for Cython asks no finders of other kinds."""
     path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
         [sys.executable, *map(str, command)],
@@ -68,7 +68,7 @@ def test_the_example_is_built_and_gives_the_bits_of_python(folder):
     source, installed = folder / "example", folder / "installed"
     shutil.copytree(EXAMPLE, source)
     pip = ["-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
-    # Only the kernels of the baseline, which are compiled in a third of the time, beside a Python that uses those.
+    # Only the kernels of the baseline, a third of the work for the compiler; Python is told to use them too.
     run(*pip, "--target", installed, source, cwd=folder, CFLAGS="-DCYL_BASELINE_ONLY")
     (installed / "use.py").write_text(USE, encoding="utf-8")
     said = run("use.py", cwd=installed, CYLSTM_ISA="scalar").splitlines()

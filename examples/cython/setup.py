@@ -1,8 +1,9 @@
-"""Builds the extension: `python -m pip install --no-build-isolation .` where cylstm and Cython are installed."""
+"""Builds the extension, where cylstm and Cython are: `python -m pip install --no-build-isolation .`."""
 
-import cylstm
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+import cylstm
 
 # The flags with which results are the bits of cylstm in Python.
 FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]

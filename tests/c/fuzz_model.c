@@ -2,7 +2,7 @@
  *
  *     fuzz_model COUNT SEED FILE...     COUNT damaged copies of the files; prints how many of them still opened
  *     fuzz_model read FILE...           every file as it is; prints each one's error code
- *     fuzz_model overrun FILE           a length beyond the end of the bytes, for the sanitizer to see
+ *     fuzz_model overrun FILE           told to be 64 bytes longer than it is, for the sanitizer to see
  *
  * Bytes stand in memory of just their size. Every copy that opens is planned and run, unless it has become large.
  */
@@ -57,7 +57,7 @@ static unsigned char *damaged(const unsigned char *bytes, size_t *size) {
     unsigned char *copy = (unsigned char *)malloc(n + extra + 1);
     if (!copy) exit(2);
     memcpy(copy, bytes, n);
-    for (size_t changes = 1 + draw(4); changes && n; changes--) {
+    for (size_t changes = 1 + draw(2) * draw(4); changes && n; changes--) {
         const size_t at = draw(8) ? draw(header < n ? header : n) : draw(n), from = draw(n), k = 1 + draw(12);
         switch (draw(7)) {
         case 0: copy[at] = (unsigned char)draw(256); break;
@@ -103,8 +103,9 @@ int main(int argc, char **argv) {
     if (reads || overruns) {
         for (int k = 2; k < argc; k++) {
             unsigned char *bytes = read_file(argv[k], &size);
-            if (overruns) bytes[0] = bytes[1] = 255;
-            try_model(bytes, overruns ? size + 70000 : size, &error);
+            if (overruns) bytes = (unsigned char *)realloc(bytes, size - 64);
+            if (!bytes) exit(2);
+            try_model(bytes, size, &error);
             printf("%d\n", error);
             free(bytes);
         }
