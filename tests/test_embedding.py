@@ -125,15 +125,15 @@ def error_codes():
     return ["CYL_OK", *re.findall(r"CYL_\w+", names[1])]
 
 
-def with_model(path, change):
-    """The bytes of a file whose architecture was changed."""
+def with_model(path, change, rewritten=lambda text: text, indent=None):
+    """The bytes of a file whose architecture was changed, then the text of its header."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     description = json.loads(header["__metadata__"]["cylstm"])
     change(description, header)
-    header["__metadata__"]["cylstm"] = json.dumps(description)
-    text = json.dumps(header).encode()
+    header["__metadata__"]["cylstm"] = json.dumps(description, indent=indent)
+    text = rewritten(json.dumps(header, indent=indent)).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
@@ -176,12 +176,13 @@ def test_a_file_written_otherwise_is_read(fuzz, models, tmp_path):
         metadata = header.pop("__metadata__")
         header["__metadata__"] = metadata  # behind the tensors
 
-    content = with_model(models / "embedding.safetensors", change)
-    (length,) = struct.unpack("<Q", content[:8])
-    text = content[8 : 8 + length].decode().replace(": ", " :\n\t").replace("Embedding", "\\u0045mbedding")
-    text += " " * (-len(text) % 8)
-    (tmp_path / "other").write_bytes(struct.pack("<Q", len(text)) + text.encode() + content[8 + length :])
+    def rewritten(text):  # escaped in the header's string, and in the string in that string
+        return text.replace("Embedding", r"\u0045mbedding").replace("LSTM", r"L\\u0053TM")
+
+    content = with_model(models / "embedding.safetensors", change, rewritten, indent=3)
+    (tmp_path / "other").write_bytes(content)
     assert run(fuzz, "read", tmp_path / "other").stdout == "0\n"
+    assert cylstm.load(tmp_path / "other").output_size == embedding_models.V
 
 
 def test_the_program_in_the_documentation(models, tmp_path):
