@@ -3,8 +3,8 @@
  *     cc -std=c99 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -I INCLUDE serve.c -o serve -lm
  *     ./serve model.safetensors <x >y
  *
- * INCLUDE is what `python -c "import cylstm; print(cylstm.get_include())"` prints. A step of x is model.I numbers of the
- * model's dtype, or int64 where it reads indices; one of y is model.O numbers. A model that reads forward only
+ * INCLUDE is what `python -c "import cylstm; print(cylstm.get_include())"` prints. A step of x is model.I numbers of
+ * the model's dtype, or int64 where it reads indices; one of y is model.O numbers. A model that reads forward only
  * answers every step as it comes, the others, and `./serve model.safetensors whole`, when the input has ended.
  */
 #include <stdio.h>

@@ -3,7 +3,7 @@
  *     cyl_model model;                                  // of a file of cylstm.save, read into memory or mapped
  *     int error = cyl_model_open(&model, bytes, size);  // 0, or a code for cyl_error_text
  *
- *     size_t needed = cyl_model_memory(&model, T, B);   // for at most T steps of B sequences; 0: more than there can be
+ *     size_t needed = cyl_model_memory(&model, T, B);   // for at most T steps of B sequences
  *     cyl_runner runner;
  *     error = cyl_runner_plan(&runner, &model, buffer, size, T, B);
  *
@@ -12,17 +12,18 @@
  *     cyl_reset(&runner);                               // the next steps are the first ones
  *     void *state = cyl_state(&runner, &size);          // where it is: to be copied, or written to
  *
- * Arrays are row-major and, like the model, float or double (model.real is 4 or 8): x (T, B, model.I), y (T, B, model.O),
- * time first whatever `batch_first` says; y (B, model.O) if model.pools. If model.reads_indices, x is int64_t. x and y
- * do not overlap. Bytes, model and buffer have to stay while a runner is used; bytes start at a multiple of 8, as memory of
- * malloc or mmap does. Runners share a model and its bytes, each has a buffer of its own: so one for each thread.
+ * Arrays are row-major and, like the model, float or double (model.real is 4 or 8): x (T, B, model.I), y
+ * (T, B, model.O), time first whatever `batch_first` says; y (B, model.O) if model.pools. If model.reads_indices, x is
+ * int64_t. x and y do not overlap. Bytes, model and buffer have to stay while a runner is used; bytes start at a
+ * multiple of 8, as memory of malloc or mmap does. Runners share a model and its bytes, each has a buffer of its own:
+ * so one for each thread.
  *
  * Supported: Sequential and Residual of LSTM, GRU, RNN with all their options, Linear, Embedding, LayerNorm, Dropout,
  * Pooling. Attention is refused. Scalers are for the caller, as in Python.
  *
- * Compiled by the same compiler with -O2 or -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math (with -std=c99 GCC
- * would not fuse multiplications and additions otherwise), results are the bits of Python's packed path on the same
- * CPU; whatever the flags, they agree to rounding. GCC and clang, little-endian machines.
+ * Compiled by the same compiler with -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math (with -std=c99 GCC would
+ * not fuse multiplications and additions otherwise), results are the bits of Python's packed path on the same CPU;
+ * whatever the flags, they agree to rounding. GCC and clang, little-endian machines.
  */
 #ifndef CYLSTM_CYLSTM_H
 #define CYLSTM_CYLSTM_H
@@ -43,7 +44,7 @@
 #define CYL_ALIGNMENT 128
 #define CYL_GAP 32 /* numbers between rows of gates, as in planning.py */
 
-/* Of a layer, in each direction: weights as pass.h and dense.h read them, and the states carried on, (B, P) and (B, H). */
+/* Of a layer, in each direction: weights as pass.h and dense.h read them, and the states, (B, P) and (B, H). */
 typedef struct {
     void *w_ih[2], *w_hh[2], *w_hr[2], *b_ih[2], *b_hh[2], *own[2], *h[2], *c[2];
 } cyl_ready;
@@ -119,7 +120,7 @@ static inline void cyl_widen_for(cyl_widths *w, const cyl_model *m, const cyl_la
     if (cell->states == 2) cyl_widen(&w->c, Hp);
 }
 
-/* Cut a runner for T steps of B sequences from a buffer that starts at base, or count: bytes, 0 if there are too many. */
+/* Cut a runner for T steps of B sequences from a buffer at base, or count: bytes, 0 if there are too many. */
 static inline size_t cyl_lay_out(cyl_runner *r, const cyl_model *m, char *base, ptrdiff_t T, ptrdiff_t B) {
     cyl_cutter c = {NULL, 0, 0};
     cyl_widths w;
@@ -161,7 +162,7 @@ static inline size_t cyl_lay_out(cyl_runner *r, const cyl_model *m, char *base, 
     return c.too_much ? 0 : c.used + CYL_ALIGNMENT;
 }
 
-/* Bytes that a runner for at most T steps of B sequences needs; 0 if T or B is below 1 or that is more than there can be. */
+/* Bytes that a runner for at most T steps of B sequences needs; 0: T or B below 1, or more than there can be. */
 static inline size_t cyl_model_memory(const cyl_model *m, ptrdiff_t T, ptrdiff_t B) {
     cyl_runner counted;
     return T < 1 || B < 1 ? 0 : cyl_lay_out(&counted, m, NULL, T, B);
@@ -185,7 +186,7 @@ static inline void cyl_reset(cyl_runner *r) {
             }
 }
 
-/* Make a runner for at most T steps of B sequences in the caller's buffer: memory is cut and weights are packed, once. */
+/* Make a runner for at most T steps of B sequences in the caller's buffer: cut memory and pack weights, once. */
 static inline int cyl_runner_plan(
     cyl_runner *r, const cyl_model *m, void *buffer, size_t size, ptrdiff_t T, ptrdiff_t B) {
     const size_t needed = cyl_model_memory(m, T, B);
@@ -223,7 +224,7 @@ static inline int cyl_run(cyl_runner *r, void *y, const void *x, ptrdiff_t T) {
     return cyl_go_on(r, y, x, T);
 }
 
-/* The state of all sequences, *size bytes: to be kept, or to be taken up again. */
+/* The state of all sequences, *size bytes: to be kept, or to be taken up again by a runner of the same model and B. */
 static inline void *cyl_state(const cyl_runner *r, size_t *size) {
     *size = r->state_size;
     return r->state;

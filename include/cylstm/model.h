@@ -1,4 +1,4 @@
-/* A model as a file of `cylstm.save` describes it: its layers in the order of their work, and where their parameters stand.
+/* A model as a file of `cylstm.save` describes it: its layers in order, and where their parameters stand.
  *
  *     cyl_model_open(model, bytes, size)     reads the whole file, in memory; 0 or an error code
  *     cyl_error_text(error)
@@ -83,7 +83,9 @@ typedef struct {
 } cyl_layer;
 
 /* What a parameter is for; those of a cell's own follow one another from CYL_OWN on. */
-typedef enum { CYL_W_IH, CYL_W_HH, CYL_B_IH, CYL_B_HH, CYL_W_HR, CYL_H_0, CYL_C_0, CYL_WEIGHT, CYL_BIAS, CYL_OWN } cyl_role;
+typedef enum {
+    CYL_W_IH, CYL_W_HH, CYL_B_IH, CYL_B_HH, CYL_W_HR, CYL_H_0, CYL_C_0, CYL_WEIGHT, CYL_BIAS, CYL_OWN
+} cyl_role;
 
 typedef struct {
     char name[CYL_NAME];
@@ -113,7 +115,8 @@ static inline const void *cyl_parameter(const cyl_model *m, const cyl_layer *lay
 #include "model_layers.h"
 
 /* The entry of a tensor in the header: its data, whose dtype and shape have to be those expected. */
-static inline int cyl_read_tensor(cyl_json *j, const cyl_model *m, cyl_tensor *t, const unsigned char *data, size_t size) {
+static inline int cyl_read_tensor(
+    cyl_json *j, const cyl_model *m, cyl_tensor *t, const unsigned char *data, size_t size) {
     char key[CYL_JSON_TEXT];
     cyl_json_value value;
     double shape[2] = {0, 0}, offsets[2] = {0, 0};

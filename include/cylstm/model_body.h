@@ -9,7 +9,8 @@ static inline void CYL_TYPED(cyl_pack_blocks)(
 }
 
 /* planes (count, H), NULL for zeros, padded to Hp. */
-static inline void CYL_TYPED(cyl_pad_planes)(void *out, const void *planes, ptrdiff_t count, ptrdiff_t H, ptrdiff_t Hp) {
+static inline void CYL_TYPED(cyl_pad_planes)(
+    void *out, const void *planes, ptrdiff_t count, ptrdiff_t H, ptrdiff_t Hp) {
     memset(out, 0, (size_t)(count * Hp) * sizeof(CYL_REAL));
     for (ptrdiff_t k = 0; k < count && planes; k++)
         memcpy((CYL_REAL *)out + k * Hp, (const CYL_REAL *)planes + k * H, (size_t)H * sizeof(CYL_REAL));
@@ -47,7 +48,8 @@ static inline void CYL_TYPED(cyl_pack_model)(const cyl_runner *r) {
 }
 
 /* Rows of a state with zeros in their padding, (B, width) to (B, ld), and back. */
-static inline void CYL_TYPED(cyl_put_state)(CYL_REAL *out, ptrdiff_t ld, const void *state, ptrdiff_t B, ptrdiff_t width) {
+static inline void CYL_TYPED(cyl_put_state)(
+    CYL_REAL *out, ptrdiff_t ld, const void *state, ptrdiff_t B, ptrdiff_t width) {
     for (ptrdiff_t b = 0; b < B; b++) {
         memcpy(out + b * ld, (const CYL_REAL *)state + b * width, (size_t)width * sizeof(CYL_REAL));
         memset(out + b * ld + width, 0, (size_t)(ld - width) * sizeof(CYL_REAL));
@@ -95,7 +97,8 @@ static inline void CYL_TYPED(cyl_run_direction)(
     if (back) {
         p.x = r->reversed;
         for (ptrdiff_t t = 0; t < T; t++)
-            memcpy((CYL_REAL *)r->reversed + t * B * p.I, x + (T - 1 - t) * B * p.I, (size_t)(B * p.I) * sizeof(CYL_REAL));
+            memcpy((CYL_REAL *)r->reversed + t * B * p.I, x + (T - 1 - t) * B * p.I,
+                   (size_t)(B * p.I) * sizeof(CYL_REAL));
     }
     CYL_TYPED(cyl_put_state)((CYL_REAL *)p.h, p.Pp, ready->h[d], B, p.P);
     if (p.c) CYL_TYPED(cyl_put_state)((CYL_REAL *)p.c, p.Hp, ready->c[d], B, p.H);
@@ -130,7 +133,8 @@ static inline CYL_REAL CYL_TYPED(cyl_pairwise_sum)(const CYL_REAL *a, ptrdiff_t 
 
 /* y (rows, F) = gain (x - mean) / sqrt(variance + eps) + bias; loop by loop, as NumPy does, for its bits. */
 static inline void CYL_TYPED(cyl_normalise)(
-    CYL_REAL *y, const CYL_REAL *x, const CYL_REAL *gain, const CYL_REAL *bias, ptrdiff_t rows, ptrdiff_t F, double eps) {
+    CYL_REAL *y, const CYL_REAL *x, const CYL_REAL *gain, const CYL_REAL *bias, ptrdiff_t rows, ptrdiff_t F,
+    double eps) {
     for (ptrdiff_t n = 0; n < rows; n++, y += F, x += F) {
         const CYL_REAL mean = CYL_TYPED(cyl_pairwise_sum)(x, F) / (CYL_REAL)F;
         for (ptrdiff_t j = 0; j < F; j++) y[j] = (x[j] - mean) * (x[j] - mean);

@@ -164,7 +164,7 @@ static inline int cyl_extend_by_number(char name[CYL_NAME], int number) {
     return cyl_extend(name, digits + n);
 }
 
-/* Expect a tensor of the layer that was added last; its name is the prefix, `kind` and of which layer of a stack, if any. */
+/* Expect a tensor of the layer that was added last; its name is prefix and kind, and which layer l of a stack. */
 static inline int cyl_expect(
     cyl_model *m, const char *prefix, const char *kind, int l, int d, int role, ptrdiff_t rows, ptrdiff_t columns) {
     if (m->tensors == CYL_MOST_TENSORS) return CYL_TOO_MANY_LAYERS;
@@ -245,7 +245,8 @@ static inline int cyl_read_stack(cyl_model *m, const cyl_config *config, const c
     const ptrdiff_t P = projected ? projected : H;
     if (layers < 1 || H < 1 || projected >= H || (both && reverse)) return CYL_BAD_OPTION;
     if (cyl_chosen(config, CYL_KEY_LAYER_NORM) &&
-        (cyl_chosen(config, CYL_KEY_PEEPHOLE) || cyl_chosen(config, CYL_KEY_COUPLED) || !cyl_chosen(config, CYL_KEY_BIAS)))
+        (cyl_chosen(config, CYL_KEY_PEEPHOLE) || cyl_chosen(config, CYL_KEY_COUPLED) ||
+         !cyl_chosen(config, CYL_KEY_BIAS)))
         return CYL_BAD_OPTION;
     if (both || reverse) m->causal = 0;
     for (int l = 0; l < layers; l++) {
