@@ -1,11 +1,13 @@
 """Builds the extension modules; everything else stands in pyproject.toml."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 ENGINE = Path("cylstm/_engine")
 HEADERS = [str(path) for folder in ("include/cylstm", "cylstm/_engine") for path in Path(folder).glob("*.h")]
@@ -19,6 +21,17 @@ DIRECTIVES = {
     "initializedcheck": False,
 }
 
+
+class BuildWithHeaders(build_py):
+    """Puts the C headers into the package, where `cylstm.get_include` finds them once it is installed."""
+
+    def run(self):
+        """Copy them beside the modules; an installation in place uses those of the source tree."""
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree("include", Path(self.build_lib, "cylstm", "include"), dirs_exist_ok=True)
+
+
 extensions = [
     Extension(
         f"cylstm._engine.{source.stem}",
@@ -31,5 +44,6 @@ extensions = [
 ]
 setup(
     ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES),
+    cmdclass={"build_py": BuildWithHeaders},
     options={"build_ext": {"parallel": os.cpu_count()}},
 )

@@ -9,6 +9,7 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
 from cylstm import convert, data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
 from cylstm.convert import from_keras, from_onnx, from_torch
+from cylstm.embedding import get_include
 from cylstm.files import ModelFileError, load, save
 from cylstm.layers.activation import Activation
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
@@ -56,6 +57,7 @@ __all__ = [
     "from_keras",
     "from_onnx",
     "from_torch",
+    "get_include",
     "get_num_threads",
     "init",
     "load",

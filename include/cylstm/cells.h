@@ -73,13 +73,13 @@ CYL_UNUSED static const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT] = {
 #define CYL_ONE_STAGE(cell, type)                                   \
     {                                                               \
         {CYL_ISA_ROW(cyl_##cell##_fwd, type), {0}}, {               \
-            CYL_ISA_ROW(cyl_##cell##_bwd, type), { 0 }              \
+            CYL_BACKWARD_ROW(cyl_##cell##_bwd, type), { 0 }         \
         }                                                           \
     }
 #define CYL_TWO_STAGES(first, second, type)                                          \
     {                                                                                \
         {CYL_ISA_ROW(cyl_##first##_fwd, type), CYL_ISA_ROW(cyl_##second##_fwd, type)}, { \
-            CYL_ISA_ROW(cyl_##first##_bwd, type), CYL_ISA_ROW(cyl_##second##_bwd, type)  \
+            CYL_BACKWARD_ROW(cyl_##first##_bwd, type), CYL_BACKWARD_ROW(cyl_##second##_bwd, type) \
         }                                                                            \
     }
 #define CYL_CELLS(type)                                                                          \

@@ -187,9 +187,9 @@ static inline ptrdiff_t cyl_strips(int cell, ptrdiff_t tile, ptrdiff_t H, ptrdif
 #include "instantiate.h"
 
 CYL_UNUSED static const cyl_pass_functions cyl_passes_f32 = {
-    CYL_ISA_ROW(cyl_pass_fwd, f32), CYL_ISA_ROW(cyl_pass_bwd, f32)};
+    CYL_ISA_ROW(cyl_pass_fwd, f32), CYL_BACKWARD_ROW(cyl_pass_bwd, f32)};
 CYL_UNUSED static const cyl_pass_functions cyl_passes_f64 = {
-    CYL_ISA_ROW(cyl_pass_fwd, f64), CYL_ISA_ROW(cyl_pass_bwd, f64)};
+    CYL_ISA_ROW(cyl_pass_fwd, f64), CYL_BACKWARD_ROW(cyl_pass_bwd, f64)};
 #else /* the packed path is never taken */
 CYL_UNUSED static const cyl_pass_functions cyl_passes_f32 = {{0}, {0}}, cyl_passes_f64 = {{0}, {0}};
 #endif

@@ -4,7 +4,7 @@
  *                   that kernel's instruction set.
  * CYL_IVDEP         before a loop whose iterations are independent.
  * CYL_X86_DISPATCH  1 where one translation unit can hold kernels for several
- *                   x86 instruction sets (GCC and clang).
+ *                   x86 instruction sets (GCC and clang); not with CYL_BASELINE_ONLY, for small programs.
  * CYL_PACKED        1 where the packed path is built: vector extensions (GCC and clang).
  * cyl_isa           the instruction sets; a larger value needs a newer CPU.
  */
@@ -35,7 +35,7 @@
 #define CYL_IVDEP
 #endif
 
-#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__) && !defined(CYL_BASELINE_ONLY)
 #define CYL_X86_DISPATCH 1
 #else
 #define CYL_X86_DISPATCH 0
@@ -60,6 +60,13 @@ typedef enum { CYL_SCALAR = 0, CYL_AVX2 = 1, CYL_AVX512 = 2, CYL_ISA_COUNT = 3 }
 #define CYL_ISA_ROW(name, type) {name##_##type##_scalar, name##_##type##_avx2, name##_##type##_avx512}
 #else
 #define CYL_ISA_ROW(name, type) {name##_##type##_scalar, name##_##type##_scalar, name##_##type##_scalar}
+#endif
+
+/* The same for functions of the backward pass, which who only runs models leaves out by CYL_FORWARD_ONLY. */
+#ifdef CYL_FORWARD_ONLY
+#define CYL_BACKWARD_ROW(name, type) {0}
+#else
+#define CYL_BACKWARD_ROW(name, type) CYL_ISA_ROW(name, type)
 #endif
 
 /* Let subnormals be 0 in this thread, for they are a hundred times slower; and back to the caller's mode. */
