@@ -208,6 +208,8 @@ def test_modules_that_are_refused(torch):
         TypeError, match=r"source: expected a torch\.nn\.Module, a state dict or a path, got int"
     ):
         cylstm.from_torch(3)
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, .* got the class LSTM$"):
+        cylstm.from_torch(nn.LSTM)
     with pytest.raises(ValueError, match="expected none with a module"):
         cylstm.from_torch(nn.LSTM(3, 4), batch_first=True)
 
@@ -224,6 +226,16 @@ def test_files_that_are_refused(tmp_path, torch):
         cylstm.from_torch(tmp_path / "ours.safetensors")
     with pytest.raises(FileNotFoundError):
         cylstm.from_torch(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"PK"])
+def test_a_header_whose_size_looks_like_a_pickle_is_read(start, tmp_path):
+    header = b'{"weight":{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}'
+    size, values = int.from_bytes(start, "little"), np.arange(6, dtype=np.float32)
+    content = size.to_bytes(8, "little") + header.ljust(size) + values.tobytes()
+    (tmp_path / "m.safetensors").write_bytes(content)
+    model = cylstm.from_torch(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(model.parameters["0.weight"], values)
 
 
 @pytest.mark.parametrize(

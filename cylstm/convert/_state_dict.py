@@ -54,14 +54,18 @@ def of_file(path: str | os.PathLike[str]) -> Values:
     import safetensors
 
     with reading(path, "safetensors file") as file_path:
-        with file_path.open("rb") as file:
-            start = file.read(2)
-        if start in (b"PK", b"\x80\x02"):
+        try:
+            opening = safetensors.safe_open(file_path, framework="numpy")
+        except safetensors.SafetensorError:
+            with file_path.open("rb") as file:
+                start = file.read(2)
+            if start not in (b"PK", b"\x80\x02"):  # which may be the size of a safetensors header, too
+                raise
             raise ModelFileError(
                 f"{path}: a pickle of PyTorch, which could run any code; save the weights with "
                 "safetensors.torch.save_file(model.state_dict(), path)"
-            )
-        with safetensors.safe_open(file_path, framework="numpy") as opened:
+            ) from None
+        with opening as opened:
             if "cylstm" in (opened.metadata() or {}):
                 raise ModelFileError(f"{path}: a model of cylstm, which cylstm.load reads")
             names = list(opened.keys())
