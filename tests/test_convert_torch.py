@@ -241,16 +241,39 @@ def test_a_header_whose_size_looks_like_a_pickle_is_read(start, tmp_path):
 @pytest.mark.parametrize(
     "layer, message",
     [
-        (cylstm.LSTM(3, 4, peephole=True), "model: peephole=True of LSTM has no form in PyTorch"),
+        (cylstm.LSTM(3, 4, peephole=True), "model: peephole=True of LSTM has no form in a state dict of PyT"),
         (cylstm.Sequential(cylstm.GRU(3, 4, reset_after=False)), "layer 0: reset_after=False of GRU"),
         (cylstm.RNN(3, 4, clip=1.0), "model: clip=1.0 of RNN"),
         (cylstm.AdditiveAttention(3, 4), "model: AdditiveAttention has no form"),
+        (cylstm.RNN(3, 4, nonlinearity="relu"), "model: nonlinearity='relu' of RNN has no form"),
+        (cylstm.GRU(3, 4, zoneout=0.1), "model: zoneout=0.1 of GRU has no form"),
+        (cylstm.LayerNorm(3, 1e-3), "model: eps=0.001 of LayerNorm has no form"),
+        (cylstm.Embedding(5, 2, fields=3), "model: fields=3 of Embedding has no form"),
+        (
+            cylstm.Sequential(cylstm.Sequential(cylstm.Residual(cylstm.GRU(3, 3)))),
+            r"layer 0\.0: Residual has no form in a state dict of PyTorch",
+        ),
+        (cylstm.Sequential(cylstm.GRU(3, 4), cylstm.Pooling("last")), "layer 1: Pooling has no form"),
+        (cylstm.Sequential(cylstm.Linear(3, 4), cylstm.Activation("relu")), "layer 1: Activation has no"),
     ],
 )
 def test_what_torch_lacks_is_refused(layer, message, tmp_path):
     with pytest.raises(convert.ConversionError, match=message):
         convert.to_safetensors(layer, tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_what_a_state_dict_holds_comes_back(tmp_path, rng):
+    model = cylstm.Sequential(
+        cylstm.Embedding(V, I, seed=0),
+        cylstm.Dropout(0.3),
+        cylstm.LSTM(I, H, 2, proj_size=2, dropout=0.2, recurrent_dropout=0.1, bidirectional=True, seed=1),
+        cylstm.LayerNorm(4),
+        cylstm.Sequential(cylstm.RNN(4, 6, bias=False, seed=2), cylstm.Linear(6, 2, seed=3)),
+    )
+    convert.to_safetensors(model, tmp_path / "m.safetensors")
+    x = rng.integers(0, V, (T, B))
+    np.testing.assert_array_equal(cylstm.from_torch(tmp_path / "m.safetensors")(x)[0], model(x)[0])
 
 
 def test_names_of_layers_are_checked(tmp_path):
