@@ -7,6 +7,7 @@ import pytest
 
 import cylstm
 from cylstm import cli, convert
+from cylstm.data import StandardScaler
 
 
 def model():
@@ -49,6 +50,56 @@ def test_options_of_weights_alone(tmp_path, rng, capsys):
     assert run(capsys, tmp_path / "w.safetensors", tmp_path / "m.safetensors", *options)[0] == 0
     x = rng.standard_normal((2, 5, 3))
     np.testing.assert_array_equal(cylstm.load(tmp_path / "m.safetensors")(x)[0], ours(x)[0])
+
+
+def trained(path, **extra):
+    """As `cylstm train` saves a network; scaled and with an extra."""
+    ours = model()
+    ours.scalers["x"] = StandardScaler().fit(np.arange(12.0).reshape(4, 3))
+    ours.scalers["y"] = StandardScaler().fit(np.eye(2))
+    cylstm.save(ours, path, extra=extra)
+    return ours
+
+
+CLASSES = "the names of the classes and of the columns"
+
+
+def test_what_is_not_written_is_said(tmp_path, rng, capsys):
+    pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
+    path = tmp_path / "a.safetensors"
+    ours = trained(path, classifier={"classes": ["a", "b"], "columns": []}, note=1)
+    y = "the scaling of y (StandardScaler, 2 features)"
+    status, printed = run(capsys, path, tmp_path / "a.onnx")
+    assert status == 0
+    assert printed.out.splitlines()[-2] == f"Not in the file: {y}; {CLASSES}; the extra 'note'"
+    x = rng.standard_normal((5, 2, 3)).astype(np.float32)
+    expected = ours(ours.scalers["x"].transform(x))[0]
+    np.testing.assert_allclose(cylstm.from_onnx(tmp_path / "a.onnx")(x)[0], expected, rtol=1e-4, atol=1e-5)
+    status, printed = run(capsys, path, tmp_path / "w.safetensors", "--to", "torch", "--json")
+    x_too = "the scaling of x (StandardScaler, 3 features)"
+    assert (status, json.loads(printed.out)["not_in_the_file"]) == (
+        0,
+        [x_too, y, CLASSES, "the extra 'note'"],
+    )
+    status, printed = run(capsys, tmp_path / "w.safetensors", tmp_path / "b.safetensors")
+    assert (status, "Not in the file" in printed.out) == (0, False)
+
+
+def test_a_layer_by_itself_keeps_its_scaler(tmp_path, capsys):
+    layer = cylstm.RNN(1, 2)
+    layer.scalers["x"] = StandardScaler().fit([1.0, 2.0])
+    cylstm.save(layer, tmp_path / "a.safetensors")
+    status, printed = run(capsys, tmp_path / "a.safetensors", tmp_path / "w.safetensors", "--to", "torch")
+    assert status == 0
+    assert "Not in the file: the scaling of x (StandardScaler, 1 features)\n" in printed.out
+
+
+def test_a_model_of_cylstm_is_not_written_again(tmp_path, capsys):
+    trained(tmp_path / "a.safetensors", classifier={})
+    status, printed = run(capsys, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert status == 1
+    assert printed.err.endswith("a.safetensors: already a model file of cylstm; copy it\n")
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_faults_are_one_line(tmp_path, capsys):

@@ -208,6 +208,8 @@ def test_modules_that_are_refused(torch):
         TypeError, match=r"source: expected a torch\.nn\.Module, a state dict or a path, got int"
     ):
         cylstm.from_torch(3)
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, .* got the class LSTM$"):
+        cylstm.from_torch(nn.LSTM)
     with pytest.raises(ValueError, match="expected none with a module"):
         cylstm.from_torch(nn.LSTM(3, 4), batch_first=True)
 
@@ -226,19 +228,52 @@ def test_files_that_are_refused(tmp_path, torch):
         cylstm.from_torch(tmp_path / "missing.safetensors")
 
 
+@pytest.mark.parametrize("start", [b"\x80\x02", b"PK"])
+def test_a_header_whose_size_looks_like_a_pickle_is_read(start, tmp_path):
+    header = b'{"weight":{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}'
+    size, values = int.from_bytes(start, "little"), np.arange(6, dtype=np.float32)
+    content = size.to_bytes(8, "little") + header.ljust(size) + values.tobytes()
+    (tmp_path / "m.safetensors").write_bytes(content)
+    model = cylstm.from_torch(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(model.parameters["0.weight"], values)
+
+
 @pytest.mark.parametrize(
     "layer, message",
     [
-        (cylstm.LSTM(3, 4, peephole=True), "model: peephole=True of LSTM has no form in PyTorch"),
+        (cylstm.LSTM(3, 4, peephole=True), "model: peephole=True of LSTM has no form in a state dict of PyT"),
         (cylstm.Sequential(cylstm.GRU(3, 4, reset_after=False)), "layer 0: reset_after=False of GRU"),
         (cylstm.RNN(3, 4, clip=1.0), "model: clip=1.0 of RNN"),
         (cylstm.AdditiveAttention(3, 4), "model: AdditiveAttention has no form"),
+        (cylstm.RNN(3, 4, nonlinearity="relu"), "model: nonlinearity='relu' of RNN has no form"),
+        (cylstm.GRU(3, 4, zoneout=0.1), "model: zoneout=0.1 of GRU has no form"),
+        (cylstm.LayerNorm(3, 1e-3), "model: eps=0.001 of LayerNorm has no form"),
+        (cylstm.Embedding(5, 2, fields=3), "model: fields=3 of Embedding has no form"),
+        (
+            cylstm.Sequential(cylstm.Sequential(cylstm.Residual(cylstm.GRU(3, 3)))),
+            r"layer 0\.0: Residual has no form in a state dict of PyTorch",
+        ),
+        (cylstm.Sequential(cylstm.GRU(3, 4), cylstm.Pooling("last")), "layer 1: Pooling has no form"),
+        (cylstm.Sequential(cylstm.Linear(3, 4), cylstm.Activation("relu")), "layer 1: Activation has no"),
     ],
 )
 def test_what_torch_lacks_is_refused(layer, message, tmp_path):
     with pytest.raises(convert.ConversionError, match=message):
         convert.to_safetensors(layer, tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_what_a_state_dict_holds_comes_back(tmp_path, rng):
+    model = cylstm.Sequential(
+        cylstm.Embedding(V, I, seed=0),
+        cylstm.Dropout(0.3),
+        cylstm.LSTM(I, H, 2, proj_size=2, dropout=0.2, recurrent_dropout=0.1, bidirectional=True, seed=1),
+        cylstm.LayerNorm(4),
+        cylstm.Sequential(cylstm.RNN(4, 6, bias=False, seed=2), cylstm.Linear(6, 2, seed=3)),
+    )
+    convert.to_safetensors(model, tmp_path / "m.safetensors")
+    x = rng.integers(0, V, (T, B))
+    np.testing.assert_array_equal(cylstm.from_torch(tmp_path / "m.safetensors")(x)[0], model(x)[0])
 
 
 def test_names_of_layers_are_checked(tmp_path):

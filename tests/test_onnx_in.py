@@ -173,3 +173,43 @@ def test_random_nodes_against_onnxruntime(rng, kind, direction, layout, tmp_path
         finals = final if isinstance(final, tuple) else (final,)
         for value, other in zip(finals, expected[1:], strict=True):
             np.testing.assert_allclose(value, other, **limits, err_msg=where)
+
+
+def arithmetic(tmp_path, constants, *nodes):
+    """A file of x (T, B, 3) through nodes of a value and a constant, which may be the left one."""
+    made, value = [], "x"
+    for i, (kind, left, name) in enumerate(nodes):
+        inputs = [name, value] if left else [value, name]
+        made.append(helper.make_node(kind, inputs, [value := f"v{i}"]))
+    made.append(helper.make_node("Identity", [value], ["y"]))
+    shape = [helper.make_tensor_value_info(n, 1, ["T", "B", 3]) for n in "xy"]
+    arrays = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(made, "g", shape[:1], shape[1:], arrays)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Sub", False, "a"), ("Div", False, "b")],
+        [("Sub", True, "a"), ("Mul", True, "b"), ("Add", False, "c")],
+        [("MatMul", False, "w"), ("Sub", False, "a"), ("Mul", False, "b"), ("MatMul", False, "w")],
+        [("Mul", False, "one"), ("Add", False, "a"), ("Div", False, "one")],
+    ],
+)
+def test_numbers_for_each_feature(rng, nodes, tmp_path):
+    a, b, c = (rng.uniform(0.5, 2, shape).astype(np.float32) for shape in [3, (1, 3), (1, 1, 3)])
+    w, one = rng.standard_normal((3, 3)).astype(np.float32), np.array(1.7, np.float32)
+    path = arithmetic(tmp_path, {"a": a, "b": b, "c": c, "w": w, "one": one}, *nodes)
+    x = rng.standard_normal((5, 2, 3)).astype(np.float32)
+    (expected,) = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    np.testing.assert_allclose(cylstm.from_onnx(path)(x)[0], expected, **tolerances.float32(6, 3, 10.0))
+
+
+@pytest.mark.parametrize("array", [np.ones((3, 1)), np.ones((2, 3)), np.ones(4), np.array([1.0, 0.0, 1.0])])
+def test_other_arrays_are_refused(array, tmp_path):
+    path = arithmetic(tmp_path, {"a": array.astype(np.float32)}, ("Div", False, "a"))
+    with pytest.raises(cylstm.convert.ConversionError, match=r"expected .*(number|features|divisor)"):
+        cylstm.from_onnx(path)

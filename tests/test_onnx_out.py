@@ -7,6 +7,7 @@ from problems import DIRECTIONS, GRID, make, options_of
 
 import cylstm
 from cylstm import convert
+from cylstm.data import StandardScaler
 from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
@@ -40,7 +41,8 @@ def check(model, rng, tmp_path, batches=BATCHES, stateful=True):
             sessions[ragged] = session(tmp_path / "m.onnx")
         outer = (B, T) if model.batch_first else (T, B)
         if model.reads_indices:
-            x = rng.integers(0, V, outer)
+            fields = model.input_size
+            x = rng.integers(0, V, outer if fields == 1 else (*outer, fields))
         else:
             x = rng.standard_normal((*outer, model.input_size)).astype(np.float32)
         _, state = model(x)
@@ -144,6 +146,50 @@ def test_a_model_of_everything(rng, tmp_path):
     check(model, rng, tmp_path)
     names = [value.name for value in session(tmp_path / "m.onnx").get_inputs()]
     assert names == ["x", "lengths", "2.1.h_0", "2.1.c_0", "3.0.h_0"]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_indices_of_several_fields(rng, batch_first, tmp_path):
+    embedding = cylstm.Embedding(V, 2, fields=4, seed=0)
+    check(cylstm.Sequential(embedding, cylstm.GRU(8, H, batch_first=batch_first, seed=1)), rng, tmp_path)
+    with pytest.raises(convert.ConversionError, match=r"x: expected \(T, B, features\), got 3 axes"):
+        cylstm.from_onnx(tmp_path / "m.onnx")
+
+
+def scaled_model(features, dtype="float32"):
+    model = cylstm.Sequential(
+        cylstm.LSTM(features, H, batch_first=True, dtype=dtype, seed=0),
+        cylstm.Linear(H, 2, dtype=dtype, seed=1),
+    )
+    spread = np.arange(1, 1 + features) * 3.0
+    model.scalers["x"] = StandardScaler().fit(np.stack([spread - 1, 2 * spread]))
+    return model
+
+
+@pytest.mark.parametrize("features, dtype", [(1, "float32"), (I, "float32"), (I, "float64")])
+def test_the_scaler_of_x_is_part_of_the_graph(rng, features, dtype, tmp_path):
+    model, x = scaled_model(features, dtype), rng.standard_normal((4, 6, features)).astype(dtype) * 5
+    z, lengths = model.scalers["x"].transform(x), [6, 2, 1, 5]
+    limits = tolerances.float32(features + H, 6, 10.0)
+    if dtype == "float32":  # onnxruntime has no LSTM of float64
+        convert.to_onnx(model, tmp_path / "m.onnx", lengths=True)
+        (y,) = session(tmp_path / "m.onnx").run(None, {"x": x, "lengths": np.array(lengths, np.int32)})
+        np.testing.assert_allclose(y, model(z, lengths=lengths)[0], **limits)
+    convert.to_onnx(model, tmp_path / "m.onnx")
+    read = cylstm.from_onnx(tmp_path / "m.onnx")
+    assert read.dtype == dtype
+    np.testing.assert_allclose(read(x)[0], model(z)[0], **limits)
+
+
+def test_a_scaler_of_something_else_is_refused(tmp_path):
+    model = scaled_model(I)
+    model.scalers["x"].fit(np.eye(I + 1))
+    with pytest.raises(convert.ConversionError, match=r'scalers\["x"\]: .*, 3 features, got 4 features'):
+        convert.to_onnx(model, tmp_path / "m.onnx")
+    words = cylstm.Sequential(cylstm.Embedding(V, I))
+    words.scalers["x"] = StandardScaler().fit([1.0, 2.0])
+    with pytest.raises(convert.ConversionError, match=r'scalers\["x"\]: .*, indices, got 1 features'):
+        convert.to_onnx(words, tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(

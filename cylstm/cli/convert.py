@@ -12,6 +12,11 @@ from cylstm.convert import keras, onnx_reader, torch
 from cylstm.convert._common import Conversion
 
 KINDS = ("cylstm", "onnx", "torch")
+LEFT_OUT = {  # of what `cylstm train` keeps with a network, by its name in the file
+    "forecaster": "the seasons and the scaling of the series, and the names of its columns",
+    "classifier": "the names of the classes and of the columns",
+    "text": "the vocabulary, the characters that the indices stand for",
+}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -20,7 +25,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "convert", parents=[common], help="models from PyTorch, Keras and ONNX, and to ONNX and PyTorch",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Read a model of cylstm, PyTorch, Keras or ONNX, and write it as one of cylstm, ONNX or "
-        "PyTorch.\nWhat has no form there is refused by name.",
+        "PyTorch.\nWhat has no form there is refused by name; what a model file keeps besides layers\n"
+        "(scaling, names of classes, a vocabulary) and the output does not is said.",
         epilog="examples:\n  cylstm convert speech.onnx speech.safetensors\n"
         "  cylstm convert speech.safetensors speech.onnx\n"
         "  cylstm convert weights.safetensors model.safetensors --batch-first --order lstm fc\n"
@@ -46,8 +52,13 @@ def _convert(options: argparse.Namespace) -> None:
     to = options.to or ("onnx" if options.output.lower().endswith(".onnx") else "cylstm")
     if to != "onnx" and not options.output.lower().endswith(".safetensors"):
         raise ValueError(f"{options.output}: expected a name that ends in .onnx or .safetensors")
+    left_out: list[str] = []
     try:
-        model, sources = _read(options)
+        (model, sources), extra = _read(options)
+        if extra is not None:
+            if to == "cylstm":
+                raise ValueError(f"{options.input}: already a model file of cylstm; copy it")
+            left_out = _left_out(model, extra, to)
         if to == "onnx":
             convert.to_onnx(model, options.output, lengths=options.lengths, states=options.states)
         elif to == "torch":
@@ -60,26 +71,43 @@ def _convert(options: argparse.Namespace) -> None:
         {"from": source, "to": repr(layer)} for source, layer in zip(sources, model.layers, strict=True)
     ]
     if options.json:
-        print(json.dumps({"layers": layers, "kind": to, "model": options.output}))
+        report = {"layers": layers, "kind": to, "not_in_the_file": left_out, "model": options.output}
+        print(json.dumps(report))
         return
     for layer in layers:
         print(f"{layer['from']}\n  {layer['to']}")
+    if left_out:
+        print(f"Not in the file: {'; '.join(left_out)}")
     print(f"Saved {options.output}")
 
 
-def _read(options: argparse.Namespace) -> Conversion:
-    """The input, by its name's end; of .safetensors files by what is in it."""
+def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[str]:
+    """What a file of cylstm holds besides layers and weights, and the output does not."""
+    written = ("x",) if to == "onnx" else ()
+    scalers = [
+        f"the scaling of {name} ({type(scaler).__name__}, {len(scaler.config['offset'])} features)"
+        for name, scaler in model.scalers.items()
+        if name not in written
+    ]
+    return scalers + [LEFT_OUT.get(name, f"the extra {name!r}") for name in extra]
+
+
+def _read(options: argparse.Namespace) -> tuple[Conversion, dict[str, Any] | None]:
+    """The input, by its name's end, of .safetensors files by content; and the extra of cylstm's own."""
     path, name = options.input, options.input.lower()
     if name.endswith(".onnx"):
-        return onnx_reader.read(path)
+        return onnx_reader.read(path), None
     if name.endswith((".keras", ".h5")):
         text = None if options.config is None else Path(options.config).read_text(encoding="utf-8")
-        return keras.read(path, config=text)
+        return keras.read(path, config=text), None
     if not name.endswith(".safetensors"):
         raise ValueError(f"{path}: expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors")
     if not files.is_model(path):
-        return torch.read(path, order=options.order, batch_first=options.batch_first)
-    model = cylstm.load(path)
-    if not isinstance(model, cylstm.Sequential):
-        model = cylstm.Sequential(model)
-    return Conversion(model, [f"{type(layer).__name__} {i}" for i, layer in enumerate(model.layers)])
+        return torch.read(path, order=options.order, batch_first=options.batch_first), None
+    loaded, extra = files.load_with_extra(path)
+    model = loaded
+    if type(loaded) is not cylstm.Sequential:
+        model = cylstm.Sequential(loaded)
+        model.scalers, loaded.scalers = loaded.scalers, {}  # which belong to the whole
+    sources = [f"{type(layer).__name__} {i}" for i, layer in enumerate(model.layers)]
+    return Conversion(model, sources), extra

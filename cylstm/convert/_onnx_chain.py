@@ -88,6 +88,15 @@ class Chain:
         a["alpha"], a["beta"] = scale * a["alpha"], scale * a["beta"] + shift
         self.edited()
 
+    def by_feature(self, name: str, scale: Array, shift: Array) -> None:
+        """y = scale x + shift, with a number for each feature: a dense layer, or part of the one below."""
+        if self.last("Linear") is None:
+            self.append(name, "Linear", {"weight": np.eye(len(scale), dtype=scale.dtype)})
+        values = self.edited().values
+        dtype = np.result_type(values["weight"], np.float32)
+        values["weight"] = (values["weight"] * scale[:, None]).astype(dtype)
+        values["bias"] = (values.get("bias", 0.0) * scale + shift).astype(dtype)
+
     def residual(self, name: str, version: int) -> None:
         """The sum of the chain's end and what it was at an earlier version."""
         layers = self.since(version)

@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Attributes = dict[str, Any]
 Results = list[Any]
 MOST = 4096  # rows of states
+WIDEST = 1024  # features with a factor each, which become a matrix
 INTS = (2, 3, 4, 5, 6, 7, 12, 13)  # of onnx.TensorProto.DataType
 
 
@@ -256,7 +257,7 @@ def _add(reader: "Reader", where: str, a: Attributes, x: Value, y: Value) -> Res
         last.values["bias"] = np.broadcast_to(array.reshape(-1), width)
         reader.chain.edited()
         return [Steps(steps.groups, reader.chain.version)]
-    return _affine(reader, where, steps, 1.0, _scalar(array))
+    return _affine(reader, where, steps, 1.0, _numbers(array))
 
 
 def _two(reader: "Reader", where: str, x: Value, y: Value, join: Callable[[str, int], None]) -> Results:
@@ -273,15 +274,30 @@ def _two(reader: "Reader", where: str, x: Value, y: Value, join: Callable[[str, 
     return [Steps(y.groups, reader.chain.version)]
 
 
-def _scalar(array: Array) -> float:
-    if array.size != 1 or array.dtype.kind not in "fiu":
-        raise ConversionError(f"expected a single number, for cylstm has no such layer, got {array.shape}")
-    return float(array.reshape(-1)[0])
+def _numbers(array: Array) -> float | Array:
+    """A single number, or one for each feature, (features,)."""
+    if array.size == 1 and array.dtype.kind in "fiu":
+        return float(array.reshape(-1)[0])
+    if array.dtype.kind != "f" or not 1 < array.size <= WIDEST or array.shape[-1] != array.size:
+        raise ConversionError(
+            f"expected a single number or one for each feature, at most {WIDEST}, for cylstm has no other "
+            f"such layer, got {array.dtype} {array.shape}"
+        )
+    return array.reshape(-1)
 
 
-def _affine(reader: "Reader", where: str, x: Value, scale: float, shift: float) -> Results:
-    steps = reader.ready(x)
-    reader.chain.affine(where, scale, shift)
+def _affine(
+    reader: "Reader", where: str, x: Value, scale: float | Array, shift: float | Array = 0.0
+) -> Results:
+    """scale x + shift, by single numbers or one for each feature."""
+    size = max(np.size(scale), np.size(shift))
+    if size == 1:
+        steps = reader.ready(x)
+        reader.chain.affine(where, float(scale), float(shift))
+    else:
+        steps = reader.ready(x, size=size)
+        dtype = np.result_type(scale, shift)  # the array's: plain floats have no say
+        reader.chain.by_feature(where, *(np.full(size, value, dtype) for value in (scale, shift)))
     return [Steps(steps.groups, reader.chain.version)]
 
 
@@ -289,21 +305,21 @@ def _mul(reader: "Reader", where: str, a: Attributes, x: Value, y: Value) -> Res
     if isinstance(x, Constant):
         x, y = y, x
     if isinstance(y, Constant):
-        return _affine(reader, where, x, _scalar(_constant(y)), 0.0)
+        return _affine(reader, where, x, _numbers(_constant(y)))
     return _two(reader, where, x, y, reader.chain.gated)
 
 
 def _sub(reader: "Reader", where: str, a: Attributes, x: Value, y: Value) -> Results:
     if isinstance(x, Constant):
-        return _affine(reader, where, y, -1.0, _scalar(_constant(x)))
-    return _affine(reader, where, x, 1.0, -_scalar(_constant(y)))
+        return _affine(reader, where, y, -1.0, _numbers(_constant(x)))
+    return _affine(reader, where, x, 1.0, -_numbers(_constant(y)))
 
 
 def _div(reader: "Reader", where: str, a: Attributes, x: Value, y: Value) -> Results:
-    divisor = _scalar(_constant(y))
-    if divisor == 0:
+    divisor = _numbers(_constant(y))
+    if not np.all(divisor):
         raise ConversionError("expected a divisor that is not 0")
-    return _affine(reader, where, x, 1 / divisor, 0.0)
+    return _affine(reader, where, x, 1 / divisor)
 
 
 def _activation(kind: str, **names: str) -> Callable[..., Results]:

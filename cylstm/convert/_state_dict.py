@@ -20,14 +20,12 @@ from cylstm.convert._common import (
 )
 from cylstm.files import ModelFileError, write_atomically
 from cylstm.layer import Layer
-from cylstm.layers.activation import Activation
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
-from cylstm.layers.pooling import Pooling
 from cylstm.layers.sequential import Sequential
-from cylstm.recurrent import CELL_OPTIONS, COMMON_OPTIONS, RecurrentLayer
+from cylstm.recurrent import CELL_OPTIONS, COMMON_OPTIONS
 
 Array = NDArray[Any]
 Values = dict[str, Array]
@@ -54,14 +52,18 @@ def of_file(path: str | os.PathLike[str]) -> Values:
     import safetensors
 
     with reading(path, "safetensors file") as file_path:
-        with file_path.open("rb") as file:
-            start = file.read(2)
-        if start in (b"PK", b"\x80\x02"):
+        try:
+            opening = safetensors.safe_open(file_path, framework="numpy")
+        except safetensors.SafetensorError:
+            with file_path.open("rb") as file:
+                start = file.read(2)
+            if start not in (b"PK", b"\x80\x02"):  # which may be the size of a safetensors header, too
+                raise
             raise ModelFileError(
                 f"{path}: a pickle of PyTorch, which could run any code; save the weights with "
                 "safetensors.torch.save_file(model.state_dict(), path)"
-            )
-        with safetensors.safe_open(file_path, framework="numpy") as opened:
+            ) from None
+        with opening as opened:
             if "cylstm" in (opened.metadata() or {}):
                 raise ModelFileError(f"{path}: a model of cylstm, which cylstm.load reads")
             names = list(opened.keys())
@@ -220,7 +222,9 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
     Raises
     ------
     ConversionError
-        If a layer has an option that PyTorch has not, or is one that it has not.
+        If a layer or an option of it has no weights there, so that a reader would compute something else:
+        pooling, activations and residual connections; `nonlinearity="relu"`, `clip`, another `eps`; by name.
+        Dropout is left out.
 
     Examples
     --------
@@ -250,18 +254,25 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
 
 
 def _check_for_torch(name: str, layer: Any) -> None:
-    """Refuse what PyTorch would compute otherwise with the same weights."""
-    if isinstance(layer, Sequential):
+    """Refuse what is not in a state dict, and would be computed otherwise by who reads it."""
+    kind = type(layer).__name__
+    lost: dict[str, tuple[Any, Any]] = {}  # options that have no name there, and what they would be read as
+    if type(layer) is Sequential:
         for position, part in enumerate(layer.layers):
-            _check_for_torch(f"layer {position}", part)
-    elif isinstance(layer, RecurrentLayer):
-        plain = ("proj_size", "nonlinearity", "input_dropout", "recurrent_dropout")
-        for option, default in (COMMON_OPTIONS | CELL_OPTIONS).items():
-            if option not in plain and (value := getattr(layer, option)) != default:
-                raise ConversionError(
-                    f"{name}: {option}={value!r} of {type(layer).__name__} has no form in PyTorch"
-                )
-        if type(layer) not in RECURRENT.values():
-            raise ConversionError(f"{name}: {type(layer).__name__} has no form in PyTorch")
-    elif not isinstance(layer, (Linear, Embedding, LayerNorm, Dropout, Activation, Pooling)):
-        raise ConversionError(f"{name}: {type(layer).__name__} has no form in PyTorch")
+            _check_for_torch(f"layer {position}" if name == "model" else f"{name}.{position}", part)
+    elif type(layer) in RECURRENT.values():
+        options = (COMMON_OPTIONS | CELL_OPTIONS).items()
+        lost = {option: (getattr(layer, option), default) for option, default in options}
+        for option in ("proj_size", "input_dropout", "recurrent_dropout"):  # in the shapes; in training only
+            del lost[option]
+    elif isinstance(layer, Embedding):
+        lost = {"fields": (layer.input_size, 1)}
+    elif isinstance(layer, LayerNorm):
+        lost = {"eps": (layer.eps, LayerNorm(1).eps)}
+    elif not isinstance(layer, (Linear, Dropout)):
+        raise ConversionError(f"{name}: {kind} has no form in a state dict of PyTorch")
+    for option, (value, default) in lost.items():
+        if value != default:
+            raise ConversionError(
+                f"{name}: {option}={value!r} of {kind} has no form in a state dict of PyTorch"
+            )

@@ -52,10 +52,14 @@ def to_onnx(
     numbers are of the model's dtype, lengths int32 and indices int64. ONNX does not say what the last states
     of a sequence of no steps are: ours are the initial ones, onnxruntime's are zeros.
 
+    A scaler `model.scalers["x"]` is written too, in the model's dtype: the file's model reads x as it was
+    before scaling. Other scalers, such as that of targets, are not in the file.
+
     Raises
     ------
     ConversionError
-        If a layer has no form in ONNX (projection, zoneout, layer normalisation inside an LSTM); by name.
+        If a layer has no form in ONNX (projection, zoneout, layer normalisation inside an LSTM), by name; or
+        the scaler of x is for another number of features.
     ImportError
         If onnx is not installed.
 
@@ -81,14 +85,13 @@ def onnx_model(model: Layer, *, lengths: bool = False, states: bool = False) -> 
         raise ConversionError(f"model: expected at most {LARGEST} bytes of weights in ONNX, got {size}")
     graph = Graph(model.dtype, _recurrent_layers(model) if states else 0)
     outer = ("B", "T") if model.batch_first else ("T", "B")
-    x = y = (
-        graph.input("x", np.dtype(np.int64), outer)
-        if model.reads_indices
-        else graph.input("x", model.dtype, (*outer, model.input_size))
-    )
+    alone = model.reads_indices and model.input_size == 1  # an index of a step has no axis of its own
+    dtype = np.dtype(np.int64) if model.reads_indices else model.dtype
+    x = y = graph.input("x", dtype, outer if alone else (*outer, model.input_size))
     if model.batch_first:
-        y = graph.op("Transpose", x, perm=[1, 0] if model.reads_indices else [1, 0, 2])
+        y = graph.op("Transpose", x, perm=[1, 0] if alone else [1, 0, 2])
     graph.begin(y, lengths)
+    y = _scaled(graph, model, y)
     y = write(graph, model, y, "model")
     if not graph.pooled:
         if graph.lengths:
@@ -115,6 +118,21 @@ def write(graph: Graph, layer: Layer, x: str, where: str) -> str:
     raise ConversionError(f"{where}: {type(layer).__name__} has no form in ONNX")
 
 
+def _scaled(graph: Graph, model: Layer, x: str) -> str:
+    """x as the model's scaler makes it, if there is one."""
+    scaler = model._checked_scalers().get("x")
+    if scaler is None:
+        return x
+    offset, scale = (np.array(scaler.config[name], model.dtype) for name in ("offset", "scale"))
+    if model.reads_indices or len(offset) != model.input_size:
+        reads = "indices" if model.reads_indices else f"{model.input_size} features"
+        raise ConversionError(
+            f'model.scalers["x"]: expected to scale what the model reads, {reads}, got {len(offset)} features'
+        )
+    x = graph.op("Sub", x, graph.constant("offset", offset))
+    return graph.op("Div", x, graph.constant("scale", scale))
+
+
 def _recurrent_layers(layer: Layer) -> int:
     if isinstance(layer, Sequential):
         return sum(map(_recurrent_layers, layer.layers))
@@ -122,7 +140,8 @@ def _recurrent_layers(layer: Layer) -> int:
 
 
 def _embedding(graph: Graph, layer: Embedding, x: str, where: str) -> str:
-    return graph.op("Gather", graph.constant("weight", layer.parameters["weight"]), x, axis=0)
+    y = graph.op("Gather", graph.constant("weight", layer.parameters["weight"]), x, axis=0)
+    return y if layer.input_size == 1 else graph.op("Reshape", y, graph.integers(0, 0, layer.output_size))
 
 
 def _linear(graph: Graph, layer: Linear, x: str, where: str) -> str:

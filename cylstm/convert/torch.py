@@ -98,8 +98,8 @@ def read(
     if isinstance(source, Mapping):
         values = {str(name): _array(str(name), value) for name, value in source.items()}
         return _state_dict.read(values, order, sorted_by_sizes=False, **options)
-    if not callable(getattr(source, "named_children", None)):
-        kind = type(source).__name__
+    if isinstance(source, type) or not callable(getattr(source, "named_children", None)):
+        kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
         raise TypeError(f"source: expected a torch.nn.Module, a state dict or a path, got {kind}")
     if order is not None or batch_first or nonlinearity is not None:
         raise ValueError("order, batch_first, nonlinearity: expected none with a module, which has its own")
