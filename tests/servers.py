@@ -32,8 +32,12 @@ def server(path, *options):
         process.port = int(json.loads(line)["url"].rsplit(":", 1)[1])
         yield process
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()  # not kill: its workers would stay
+        try:
+            process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
 
 
 def stopped(process, number=signal.SIGTERM, timeout=20):

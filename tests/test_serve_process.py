@@ -6,8 +6,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,7 +141,9 @@ def test_connections_that_bring_nothing_are_ended(path):
         half.sendall(head(12)[:30])
         slow.sendall(head(12) + b"1234")
         again.sendall(head(12) + bytes(12))
-        assert again.recv(1000).startswith(b"HTTP/1.1 200")
+        answer = http.client.HTTPResponse(again)
+        answer.begin()
+        assert (answer.status, len(answer.read())) == (200, 8)
         again.sendall(head(12)[:30])  # half of a second request
         assert slow.recv(1000).startswith(b"HTTP/1.1 408")
         for link in (silent, half, again):
@@ -150,18 +155,19 @@ def test_connections_that_bring_nothing_are_ended(path):
         assert stopped(process) == ""
 
 
-def test_a_client_that_reads_nothing_is_ended(path):
-    """The answer is larger than what the buffers of both sides take."""
-    with server(path, "--timeout", 1, "--max-steps", 10**6, "--max-body", 2**24) as process:
-        link = socket.socket()
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        link.connect(("127.0.0.1", process.port))
-        x = bytes(12 * 10**6)
-        link.sendall(head(len(x)) + x)
-        until(lambda: metric(process, 'cylstm_requests_total{path="/predict",status="200"}') == 1)
-        files = metric(process, "process_open_fds")
-        until(lambda: metric(process, "process_open_fds") < files)
-        link.close()
+def test_a_client_that_reads_nothing_is_ended(tmp_path):
+    """The answer, 25 MB, is larger than what the buffers of both sides take."""
+    cylstm.save(cylstm.Linear(3, 64), tmp_path / "wide.safetensors")
+    x = bytes(12 * 10**5)
+    with server(tmp_path / "wide.safetensors", "--timeout", 2, "--max-steps", 10**5) as process:
+        with socket.socket() as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            link.connect(("127.0.0.1", process.port))
+            link.sendall(head(len(x)) + x)
+            until(lambda: metric(process, 'cylstm_requests_total{path="/predict",status="200"}') == 1)
+            files = metric(process, "process_open_fds")
+            until(lambda: metric(process, "process_open_fds") < files)
+        assert "Traceback" not in stopped(process)
 
 
 def test_clients_that_go_away_cost_nothing(path):
@@ -227,9 +233,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_numbers_kept(path):
         children = f"/proc/{process.pid}/task/{process.pid}/children"
 
         def workers():
-            with open(children) as file:
-                pids = [int(pid) for pid in file.read().split()]
-            return [pid for pid in pids if b"spawn_main" in open(f"/proc/{pid}/cmdline", "rb").read()]
+            pids = map(int, Path(children).read_text().split())
+            return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
         def answered():
             try:
@@ -258,7 +263,7 @@ def test_faults_of_the_command_are_one_line(path, tmp_path, capsys):
         ([path, "--timeout", "-1"], "--timeout: expected a number in"),
         ([path, "--workers", "0"], "workers: expected a positive int, got 0"),
         ([path, "--port", taken.getsockname()[1]], "cannot listen at 127.0.0.1, port"),
-        ([path, "--port", "70000"], "port"),
+        ([path, "--port", "70000"], "port: expected 0 to 65535, got 70000"),
         ([path, "--host", "256.1.1.1"], "256.1.1.1"),
     ]:
         assert cli.main(["serve", *map(str, arguments)]) == 1, arguments
@@ -266,3 +271,34 @@ def test_faults_of_the_command_are_one_line(path, tmp_path, capsys):
         assert words in printed.err
         assert printed.err.count("\n") == 1
     taken.close()
+
+
+def test_gunicorn_with_preload(path, tmp_path):
+    """Four workers that were forked from a process with the model in it."""
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed; it is another server for this test")
+    (tmp_path / "made.py").write_text(
+        f"from cylstm.serve import application\napp = application({str(path)!r}, threads=1)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "4", "-b", f"127.0.0.1:{port}"]
+    command += ["-k", "uvicorn.workers.UvicornWorker", "--pythonpath", str(tmp_path), "made:app"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        process.port = port
+        x = np.arange(12, dtype="<f4").reshape(4, 3)
+
+        def answered():
+            try:
+                status, content = post(process, x.tobytes())
+            except ConnectionError:
+                return False
+            np.testing.assert_array_equal(np.frombuffer(content, "<f4").reshape(4, 2), small()(x)[0])
+            return status == 200
+
+        try:
+            until(answered, 30)
+            assert all(answered() for _ in range(40))
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+        assert process.returncode == 0

@@ -54,7 +54,7 @@ def run(
     OSError
         If it cannot listen there.
     ValueError
-        If the file holds no model.
+        If the file holds no model, or another argument is not as above.
     """
     workers = _checks.positive("workers", workers)
     build = functools.partial(application, path, threads=threads, **dataclasses.asdict(limits))
@@ -121,6 +121,8 @@ class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 2**16:
+        raise ValueError(f"port: expected 0 to 65535, got {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
