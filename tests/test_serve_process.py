@@ -227,6 +227,32 @@ def test_a_stop_does_not_wait_for_ever(path):
         assert closed.value.rcvd.code == 1012
 
 
+def test_a_request_on_its_way_when_the_server_stops_is_answered(path):
+    with server(path) as process:
+        link, silent = http.client.HTTPConnection("127.0.0.1", process.port, timeout=20), connection(process)
+        for late in (False, True):
+            if late:
+                process.send_signal(signal.SIGTERM)
+                until(lambda: refused(process))
+            link.request("POST", "/predict", bytes(12), {"Content-Type": "application/octet-stream"})
+            response = link.getresponse()
+            assert (response.status, len(response.read())) == (200, 8)
+            assert response.getheader("connection") == ("close" if late else None)
+        silent.sendall(head(12) + bytes(12))  # its first one
+        assert silent.recv(15) == b"HTTP/1.1 200 OK"
+        silent.close()
+        link.close()
+        assert process.communicate(timeout=5)[1] == b""
+
+
+def refused(process):
+    try:
+        connection(process).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc, to find the workers")
 def test_a_worker_that_is_killed_is_replaced_and_its_numbers_kept(path):
     with server(path, "--workers", 2) as process:

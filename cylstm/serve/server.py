@@ -20,6 +20,7 @@ from cylstm.serve.metrics import SEVERAL
 from cylstm.threads import usable_cpus
 
 KEEP_ALIVE = 75  # seconds that an idle connection is kept: longer than proxies keep theirs
+LINGER = 1  # seconds that it is kept when the server stops: a request may be on its way
 IDLE_CONNECTIONS = 1000  # beside those of requests and streams
 
 
@@ -68,7 +69,7 @@ def run(
             build.keywords["threads"] = max(1, usable_cpus() // workers)
         with tempfile.TemporaryDirectory(prefix="cylstm-") as folder:
             os.environ[SEVERAL] = folder
-            Multiprocess(_config(build, limits, factory=True, workers=workers), [listener]).run()
+            _Supervisor(_config(build, limits, factory=True, workers=workers), [listener]).run()
 
 
 def _config(app: Any, limits: Limits, **options: Any) -> uvicorn.Config:
@@ -86,16 +87,25 @@ def _config(app: Any, limits: Limits, **options: Any) -> uvicorn.Config:
     )
 
 
+class _Supervisor(Multiprocess):  # type: ignore[misc]
+    def terminate_all(self) -> None:
+        """Stop listening here too, or clients would wait for an answer in a queue that nobody reads."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
 class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's, without the connections that would stay for ever: nothing comes, or nothing is read.
 
     A connection that neither answers a request, for which the application has its time-outs, nor waits for
-    one, for which uvicorn has, is ended if after `patience` seconds it is still the same.
+    one, for which uvicorn has, is ended if after `patience` seconds it is still the same. When the server
+    stops, an idle connection stays for a moment, and its next request is answered: it may be on its way.
     """
 
     def __init__(self, *arguments: Any, patience: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._patience = patience
+        self._patience, self._stopping = patience, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Watch it."""
@@ -107,11 +117,32 @@ class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._watch.cancel()
         super().connection_lost(error)
 
+    def shutdown(self) -> None:
+        """Answer what is there or on its way, as the last request of the connection."""
+        if self._answers():
+            self._answer_as_last()
+        else:
+            self._stopping = True
+            self.loop.call_later(LINGER, super().shutdown)
+
+    def data_received(self, data: bytes) -> None:
+        """As it is, but of a connection that lingers."""
+        super().data_received(data)
+        if self._stopping and self._answers():
+            self._answer_as_last()
+
+    def _answer_as_last(self) -> None:
+        self.cycle.keep_alive = False
+        self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
+
+    def _answers(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _look(self, stuck_at: Any) -> None:
         if self.transport.get_protocol() is not self:  # it has become a WebSocket
             return
         closing = self.transport.is_closing()
-        answers = self.cycle is not None and not self.cycle.response_complete and not closing
+        answers = self._answers() and not closing
         waits = self.timeout_keep_alive_task is not None and not closing
         at = None if answers or waits else (self.cycle, closing)
         if at is not None and at == stuck_at:
