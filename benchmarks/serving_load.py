@@ -66,9 +66,8 @@ class Link:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         try:
-            writer.write(head.encode())
+            writer.write(head(kind, len(body)))
             for part in parts(body, 5) if slowly else [body]:
                 writer.write(part)
                 await writer.drain()
@@ -91,9 +90,15 @@ class Link:
         return int(lines[0].split()[1]), content
 
     def close(self) -> None:
+        """End it; the next question opens another one."""
         if self._streams is not None:
             self._streams[1].close()
         self._streams = None
+
+
+def head(kind: str, length: int) -> bytes:
+    lines = "POST /predict HTTP/1.1", "Host: x", f"Content-Type: {kind}", f"Content-Length: {length}"
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def parts(body: bytes, n: int) -> list[bytes]:
@@ -141,12 +146,11 @@ class Load:
         raw, text, y = rng.choice(self.cases)
         kept = Link(self.port) if kind == "slow" else link
         as_json = kind == "json"
-        for attempt in range(3):
+        question = (text, JSON) if as_json else (raw, RAW)
+        for _attempt in range(3):
             begin = time.perf_counter()
             try:
-                status, content = await kept.ask(
-                    text if as_json else raw, JSON if as_json else RAW, kind == "slow"
-                )
+                status, content = await kept.ask(*question, slowly=kind == "slow")
             except Unanswered:
                 self.counts["unanswered"] += 1
                 continue
@@ -166,9 +170,9 @@ class Load:
     def _is(self, y: np.ndarray, content: bytes, as_json: bool) -> bool:
         got = np.array(json.loads(content)["y"], np.float32) if as_json else np.frombuffer(content, "<f4")
         got = got.reshape(-1, O)
-        return (
-            np.array_equal(got, y) if self.exact else got.shape == y.shape and np.allclose(got, y, atol=1e-5)
-        )
+        if self.exact:
+            return np.array_equal(got, y)
+        return got.shape == y.shape and np.allclose(got, y, atol=1e-5)
 
     def _note(self, what: str, right: bool) -> None:
         self.counts[what if right else f"not {what}"] += 1
@@ -176,10 +180,7 @@ class Load:
     async def _killed(self, rng: random.Random) -> None:
         """Goes away at any point, with a reset."""
         body = rng.choice(self.cases)[0]
-        head = (
-            f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {RAW}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        message = head.encode() + body
+        message = head(RAW, len(body)) + body
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(message[: rng.randrange(len(message) + 1)])
         linger = struct.pack("ii", 1, 0)
@@ -267,8 +268,8 @@ async def everything(model: Any, path: str, options: argparse.Namespace) -> None
         seconds = time.perf_counter() - begin
         requests = sum(load.counts[kind] for kind in KINDS)
         tell({
-            "part": "everything", "workers": options.workers, "clients": options.clients, "requests": requests,
-            "requests_a_second": round(requests / seconds), **latencies(load.seconds),
+            "part": "everything", "workers": options.workers, "clients": options.clients,
+            "requests": requests, "requests_a_second": round(requests / seconds), **latencies(load.seconds),
             "memory_mb": memory, **load.counts,
         })  # fmt: skip
         load.counts.clear()
@@ -296,7 +297,8 @@ async def good(engine: str, model: Any, path: str, onnx: str, options: argparse.
         await asyncio.gather(*[load.client(k, each) for k in range(options.clients)])
         rate = sum(load.counts[kind] for kind in kinds) / (time.perf_counter() - begin)
         tell({
-            "part": "good requests", "engine": engine, "clients": options.clients, "requests_a_second": round(rate),
+            "part": "good requests", "engine": engine, "clients": options.clients,
+            "requests_a_second": round(rate),
             **latencies(load.seconds), "memory_mb": resident([process.pid]), **load.counts,
         })  # fmt: skip
 
@@ -314,12 +316,14 @@ class OnnxRequests:
         self._pool = ThreadPoolExecutor(1)
 
     def submit(self, x: np.ndarray, state: Any) -> "Future[tuple[np.ndarray, Any]]":
+        """As that of a micro-batch."""
         return self._pool.submit(self._run, x)
 
     def _run(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         return self._session.run(None, {self._name: x[:, None]})[0][:, 0], None
 
     def close(self) -> None:
+        """End the thread."""
         self._pool.shutdown()
 
 
