@@ -40,7 +40,7 @@ def server(path, *options):
             raise
 
 
-def stopped(process, number=signal.SIGTERM, timeout=20):
+def stopped(process, number=signal.SIGTERM, timeout=60):
     """Its standard error after a signal that ends it."""
     process.send_signal(number)
     return process.communicate(timeout=timeout)[1].decode()
@@ -48,7 +48,7 @@ def stopped(process, number=signal.SIGTERM, timeout=20):
 
 def connection(process):
     """A connection that has nothing of HTTP yet."""
-    return socket.create_connection(("127.0.0.1", process.port), timeout=20)
+    return socket.create_connection(("127.0.0.1", process.port), timeout=60)
 
 
 def head(length, kind="application/octet-stream"):
@@ -57,7 +57,7 @@ def head(length, kind="application/octet-stream"):
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def until(true, seconds=10):
+def until(true, seconds=60):
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while not true():

@@ -38,7 +38,7 @@ def path(tmp_path):
     return tmp_path / "m.safetensors"
 
 
-def post(process, body, kind="application/octet-stream", path="/predict", timeout=20):
+def post(process, body, kind="application/octet-stream", path="/predict", timeout=60):
     """Status and content of one request on a connection of its own."""
     link = http.client.HTTPConnection("127.0.0.1", process.port, timeout=timeout)
     try:
@@ -50,7 +50,7 @@ def post(process, body, kind="application/octet-stream", path="/predict", timeou
 
 
 def get(process, path):
-    link = http.client.HTTPConnection("127.0.0.1", process.port, timeout=20)
+    link = http.client.HTTPConnection("127.0.0.1", process.port, timeout=60)
     try:
         link.request("GET", path)
         return link.getresponse().read().decode()
@@ -110,7 +110,7 @@ def test_a_bad_message_leaves_a_stream_as_it_was(path, rng):
 
 
 def test_streams_are_limited_freed_and_closed_when_idle(path):
-    with server(path, "--max-streams", 2, "--idle-timeout", 2) as process:
+    with server(path, "--max-streams", 2, "--idle-timeout", 5) as process:
         with streams(process) as idle:
             killed = streams(process)
             until(lambda: metric(process, "cylstm_streams") == 2)
@@ -136,7 +136,7 @@ def test_a_model_that_reads_backward_has_no_streams(tmp_path):
 
 
 def test_connections_that_bring_nothing_are_ended(path):
-    with server(path, "--timeout", 1) as process:
+    with server(path, "--timeout", 3) as process:
         silent, half, slow, again = (connection(process) for _ in range(4))
         half.sendall(head(12)[:30])
         slow.sendall(head(12) + b"1234")
@@ -159,7 +159,7 @@ def test_a_client_that_reads_nothing_is_ended(tmp_path):
     """The answer, 25 MB, is larger than what the buffers of both sides take."""
     cylstm.save(cylstm.Linear(3, 64), tmp_path / "wide.safetensors")
     x = bytes(12 * 10**5)
-    with server(tmp_path / "wide.safetensors", "--timeout", 2, "--max-steps", 10**5) as process:
+    with server(tmp_path / "wide.safetensors", "--timeout", 4, "--max-steps", 10**5) as process:
         with socket.socket() as link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             link.connect(("127.0.0.1", process.port))
@@ -221,7 +221,7 @@ def test_a_stop_does_not_wait_for_ever(path):
     with server(path, "--timeout", 1) as process, connection(process) as slow, streams(process) as stream:
         slow.sendall(head(100) + b"12")
         until(lambda: metric(process, "cylstm_requests_in_progress") == 1)
-        stopped(process, timeout=6)
+        stopped(process, timeout=30)
         with pytest.raises(ConnectionClosed) as closed:
             stream.recv()
         assert closed.value.rcvd.code == 1012
@@ -229,7 +229,7 @@ def test_a_stop_does_not_wait_for_ever(path):
 
 def test_a_request_on_its_way_when_the_server_stops_is_answered(path):
     with server(path) as process:
-        link, silent = http.client.HTTPConnection("127.0.0.1", process.port, timeout=20), connection(process)
+        link, silent = http.client.HTTPConnection("127.0.0.1", process.port, timeout=60), connection(process)
         for late in (False, True):
             if late:
                 process.send_signal(signal.SIGTERM)
@@ -242,7 +242,7 @@ def test_a_request_on_its_way_when_the_server_stops_is_answered(path):
         assert silent.recv(15) == b"HTTP/1.1 200 OK"
         silent.close()
         link.close()
-        assert process.communicate(timeout=5)[1] == b""
+        assert process.communicate(timeout=30)[1] == b""
 
 
 def refused(process):
@@ -273,7 +273,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_numbers_kept(path):
         until(lambda: len(workers()) == 2)
         before = workers()
         os.kill(before[0], signal.SIGKILL)
-        until(lambda: len(workers()) == 2 and before[0] not in workers(), 20)
+        until(lambda: len(workers()) == 2 and before[0] not in workers())
         assert sum(answered() for _ in range(20)) >= 19
         assert metric(process, "cylstm_requests_total") >= 29
         assert metric(process, "cylstm_requests_in_progress") == 0
@@ -322,9 +322,9 @@ def test_gunicorn_with_preload(path, tmp_path):
             return status == 200
 
         try:
-            until(answered, 30)
+            until(answered)
             assert all(answered() for _ in range(40))
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
         assert process.returncode == 0
