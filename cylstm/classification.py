@@ -154,9 +154,7 @@ class Classifier:
             As in `fit`.
         """
         logits = sequence_network.outputs(self._fitted(), self._scaled(sequences))
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: Array = p / p.sum(axis=1, keepdims=True)
-        return probabilities
+        return softmax(logits)
 
     def predict(self, sequences: Any) -> list[str]:
         """The likeliest class of each sequence."""
@@ -233,6 +231,13 @@ class Classifier:
         loaded = cls(recurrent["hidden_size"], recurrent["num_layers"], recurrent["dropout"])
         loaded.model, loaded.classes, loaded.columns = model, classes, columns
         return loaded
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities of the classes (..., V)."""
+    p = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: Array = p / p.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def _checked(sequences: Any) -> Sequences:

@@ -1,4 +1,4 @@
-"""The command `cylstm`: demo, train, predict, evaluate, sample, convert, info. Arguments and output only."""
+"""The command `cylstm`: demo, train, predict, sample, serve and others. Arguments and output only."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cylstm import threads, versions
 from cylstm._version import __version__
-from cylstm.cli import convert, forecast, models, text
+from cylstm.cli import convert, forecast, models, serve, text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_commands(commands, common)
     text.add_commands(commands, common)
     convert.add_commands(commands, common)
+    serve.add_commands(commands, common)
     info = commands.add_parser("info", parents=[common], help="versions, CPU, compute path, BLAS, threads")
     info.set_defaults(run=_info)
     return parser

@@ -1,0 +1,59 @@
+"""Models behind HTTP and WebSocket: serve."""
+
+import argparse
+import json
+from typing import Any
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """The command, with what all commands have in common."""
+    command = commands.add_parser(
+        "serve", parents=[common], help="answer requests for a model's results over HTTP and WebSocket",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Serve a model file: POST /predict (JSON, or raw float32), WebSocket /stream,\n"
+        "GET /healthz, GET /metrics for Prometheus; with a classifier POST /classify. SIGTERM or Ctrl-C\n"
+        "stops it when what has come is answered. It knows neither passwords nor TLS: put it behind a\n"
+        "proxy that does.",
+        epilog="examples:\n"
+        "  cylstm serve model.safetensors --port 8000\n"
+        "  curl localhost:8000/predict -H 'Content-Type: application/json' -d '{\"x\": [[0.1, 0.2]]}'\n"
+        "  cylstm serve model.safetensors --host 0.0.0.0 --workers 4 --threads 1 --max-steps 500",
+    )  # fmt: skip
+    command.add_argument("model", metavar="MODEL", help="file of any model")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    command.add_argument("--port", type=int, default=8000, help="0: one that is free (default: %(default)s)")
+    command.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    for name, kind, words in [
+        ("--max-body", int, "bytes of a request (default: 4 MiB)"),
+        ("--max-steps", int, "time steps of a sequence (default: 10000)"),
+        ("--max-queue", int, "requests at a time, for each process; others get status 503 (default: 256)"),
+        ("--max-streams", int, "open streams of each process (default: 1000)"),
+        ("--timeout", float, "seconds for a request to come, and to be answered (default: 30)"),
+        ("--idle-timeout", float, "seconds after which a silent stream is closed (default: 300)"),
+    ]:
+        command.add_argument(name, type=kind, metavar="N", help=words)
+    command.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    try:
+        from cylstm.serve import Limits, server
+    except ModuleNotFoundError as error:
+        raise ValueError(f'{error.name} is not installed; pip install "cylstm[serve]" brings it') from None
+    names = ("max_body", "max_steps", "max_queue", "max_streams", "timeout", "idle_timeout")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    try:
+        limits = Limits(**given)
+    except ValueError as error:
+        raise ValueError("--" + str(error).replace("_", "-", 1)) from None
+
+    def started(url: str) -> None:
+        if options.json:
+            print(json.dumps({"model": options.model, "url": url}), flush=True)
+        else:
+            print(f"Serving {options.model} at {url}; Ctrl-C stops", flush=True)
+
+    server.run(
+        options.model, options.host, options.port, limits,
+        workers=options.workers, threads=options.threads, started=started,
+    )  # fmt: skip

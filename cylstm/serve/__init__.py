@@ -1,0 +1,20 @@
+"""A model behind HTTP and WebSocket: `cylstm serve`, or `application` in any ASGI server.
+
+Needs starlette, uvicorn, websockets and prometheus-client (`pip install "cylstm[serve]"`); `import cylstm`
+alone does not load them. What clients send and get is in `help(cylstm.serve.application)`.
+"""
+
+try:
+    import prometheus_client  # noqa: F401
+    import starlette  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name not in ("prometheus_client", "starlette"):
+        raise
+    raise ModuleNotFoundError(
+        f'cylstm.serve: expected {error.name} to be installed; pip install "cylstm[serve]"', name=error.name
+    ) from None
+
+from cylstm.serve.app import application
+from cylstm.serve.limits import Limits
+
+__all__ = ["Limits", "application"]

@@ -1,0 +1,72 @@
+"""What a server counts, for Prometheus."""
+
+import os
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+    multiprocess,
+)
+
+SEVERAL = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which the processes of a server keep their numbers
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """The numbers of one application.
+
+    Where `PROMETHEUS_MULTIPROC_DIR` names a folder, as prometheus_client has it, they are the sums over all
+    processes of the server.
+
+    Attributes
+    ----------
+    requests : Counter
+        Answers to requests for results, by `path` and `status`; status 0: the client went away.
+    seconds : Histogram
+        From the head of such a request to its answer.
+    steps : Counter
+        Time steps that were computed, of requests and streams.
+    in_progress, streams : Gauge
+        Requests that are read, wait or are computed; open streams.
+    """
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        self.requests = Counter("cylstm_requests", "Requests answered", ["path", "status"], registry=own)
+        self.seconds = Histogram(
+            "cylstm_request_seconds", "Seconds from head to answer", registry=own, buckets=SECONDS
+        )
+        self.steps = Counter("cylstm_steps", "Time steps computed", registry=own)
+        self.in_progress = Gauge(
+            "cylstm_requests_in_progress", "Requests in progress", registry=own, multiprocess_mode="livesum"
+        )
+        self.streams = Gauge("cylstm_streams", "Open streams", registry=own, multiprocess_mode="livesum")
+        self._registry = own
+        if SEVERAL in os.environ:
+            self._registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+        else:
+            ProcessCollector(registry=own)  # memory, CPU time, open files
+
+    def text(self) -> bytes:
+        """In Prometheus's text format."""
+        if SEVERAL in os.environ:
+            _forget_the_dead(Path(os.environ[SEVERAL]))
+        return bytes(generate_latest(self._registry))
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop the gauges of processes that were killed; what they have counted stays."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rsplit("_", 1)[1])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
+        except PermissionError:
+            pass

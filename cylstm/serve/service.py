@@ -1,0 +1,137 @@
+"""The model behind a server: its session, the queue that all requests and streams go through, its limits."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from numpy.typing import NDArray
+
+from cylstm import sequence_network
+from cylstm.classification import Classifier
+from cylstm.files import load_with_extra
+from cylstm.layers.sequential import Sequential
+from cylstm.micro_batch import QueueFull
+from cylstm.sequence_layer import SequenceLayer
+from cylstm.serve.bodies import Codec, Refusal, json_of, object_of_json
+from cylstm.serve.limits import Limits
+from cylstm.serve.metrics import Metrics
+from cylstm.session import Session
+
+Array = NDArray[Any]
+MAX_BATCH = 32  # beyond it batches gain little, and requests wait for each other
+LARGE = 2**15  # bytes or numbers whose conversion would hold up all other clients
+
+
+class Service:
+    """What handlers of requests and of streams share.
+
+    Parameters
+    ----------
+    model : path, SequenceLayer or Session
+    limits : Limits
+    threads : int, optional
+        As for `Session`.
+
+    Attributes
+    ----------
+    requests : MicroBatch
+        Where results come from.
+    classifier : Classifier or None
+        If the model is the file of one.
+    streams : int
+        That are open.
+    stopping : bool
+        Nothing new is begun.
+    """
+
+    def __init__(self, model: Any, limits: Limits, threads: int | None = None) -> None:
+        self.limits, self.metrics = limits, Metrics()
+        self.streams, self.stopping = 0, False
+        self.classifier: Classifier | None = None
+        if isinstance(model, (str, os.PathLike)):
+            path = model
+            model, extra = load_with_extra(path)
+            self.classifier = Classifier.load(path) if "classifier" in extra else None
+            model = model if isinstance(model, SequenceLayer) else Sequential(model)
+        self.session = model if isinstance(model, Session) else Session(model, threads=threads)
+        self.codec = Codec(self.session._model, limits.max_steps)
+        # No delay: what comes while a batch is computed makes the next one.
+        self.requests = self.session.micro_batch(max_batch=MAX_BATCH, max_delay=0, max_queue=limits.max_queue)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model can go on from a state, step by step."""
+        return self.session._model.causal
+
+    async def run(self, x: Array, state: Any = None) -> tuple[Array, Any]:
+        """The result for one sequence, within the time that there is for it.
+
+        Raises
+        ------
+        Refusal
+            If the arguments are not the model's (422), the queue is full or the server stops (503), or
+            it takes too long (504).
+        """
+        if self.stopping:
+            raise Refusal(503, "server: is stopping")
+        try:
+            future = self.requests.submit(x, state)
+        except QueueFull as error:
+            raise Refusal(503, f"server: {error}") from None
+        except (ValueError, TypeError, IndexError) as error:
+            raise Refusal(422, str(error)) from None
+        try:
+            with anyio.fail_after(self.limits.timeout):
+                y, last = await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise Refusal(504, f"server: no result within {self.limits.timeout:g} s") from None
+        self.metrics.steps.inc(len(x))
+        return y, last
+
+    async def answer_json(self, text: str | bytes, state: Any = None) -> tuple[bytes, Any]:
+        """The answer to `{"x": ..., "state": ...}`, from the state unless that names one; the last state."""
+        codec, size = self.codec, len(text)
+        given = await converted(size, object_of_json, text)
+        x = await converted(size, codec.steps_of_json, given["x"])
+        if "state" in given:
+            state = await converted(size, codec.state_of_json, given["state"])
+        alone = codec.is_step(x)
+        y, last = await self.run(x[None] if alone else x, state)
+        if alone and not self.session._model.pools:
+            y = y[0]
+        kept = {"state": last} if "state" in given else {}
+        return await converted(y.size, lambda: json_of(y=y, **kept)), last
+
+    async def answer_raw(self, body: bytes, state: Any = None) -> tuple[bytes, Any]:
+        """The answer to raw rows, from the state; the last state."""
+        y, last = await self.run(await converted(len(body), self.codec.steps_of_raw, body), state)
+        return self.codec.raw_of(y), last
+
+    def scaled(self, x: Array) -> Array:
+        """A classifier's sequence by its own scaler."""
+        assert self.classifier is not None
+        assert self.classifier.model is not None
+        return sequence_network.scaled(self.classifier.model, [x])[0]
+
+    async def close(self) -> None:
+        """Begin nothing new, and wait until everything that was begun is done."""
+        self.stopping = True
+        await asyncio.to_thread(self.requests.close)
+
+
+async def converted(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """function(*arguments), which reads or writes a body of that size; elsewhere if it takes long.
+
+    Raises
+    ------
+    Refusal
+        With status 422, instead of the function's ValueError or TypeError.
+    """
+    try:
+        if size > LARGE:
+            return await asyncio.to_thread(function, *arguments)
+        return function(*arguments)
+    except (ValueError, TypeError) as error:
+        raise Refusal(422, str(error)) from None

@@ -1,0 +1,334 @@
+"""The application of `cylstm serve`: right bits, every kind of bad request, limits, metrics."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import cylstm
+from cylstm.classification import Classifier
+
+pytest.importorskip("starlette", reason="starlette is not installed; the server or its tests need it")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed; the server or its tests need it")
+pytest.importorskip("websockets", reason="websockets is not installed; the server or its tests need it")
+pytest.importorskip("prometheus_client", reason="prometheus_client is not installed; the server needs it")
+pytest.importorskip("httpx", reason="httpx is not installed; the server or its tests need it")
+
+import httpx
+
+from cylstm.serve import Limits, app, application
+from cylstm.serve.service import Service
+
+JSON, RAW = {"Content-Type": "application/json"}, {"Content-Type": "application/octet-stream"}
+
+
+def network(**options):
+    return cylstm.Sequential(cylstm.LSTM(3, 8, seed=0, **options), cylstm.Linear(8, 2, seed=1))
+
+
+def client(application):
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://server")
+
+
+def asked(application, *requests):
+    """The responses to requests, (method, path, options of httpx) each, sent at once."""
+
+    async def ask():
+        async with client(application) as http:
+            return await asyncio.gather(*[http.request(m, p, **options) for m, p, options in requests])
+
+    return asyncio.run(ask())
+
+
+def predicted(application, **options):
+    return asked(application, ("POST", "/predict", options))[0]
+
+
+def number(application, line):
+    """What /metrics says."""
+    text = asked(application, ("GET", "/metrics", {}))[0].text
+    return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_json_has_the_bits_of_a_session(rng, dtype):
+    model = network(dtype=dtype) if dtype == "float32" else cylstm.GRU(3, 5, 2, dtype=dtype, seed=0)
+    x = rng.standard_normal((7, 3)).astype(dtype)
+    response = predicted(application(model), json={"x": x.tolist()})
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert list(response.json()) == ["y"]
+    np.testing.assert_array_equal(np.array(response.json()["y"], dtype), model(x)[0])
+
+
+def test_raw_rows_have_the_bits_of_a_session(rng):
+    model, x = network(), rng.standard_normal((7, 3)).astype("<f4")
+    x[3, 1] = np.nan  # passes through, as IEEE says
+    response = predicted(application(model), content=x.tobytes(), headers=RAW)
+    assert (response.status_code, response.headers["content-type"]) == (200, RAW["Content-Type"])
+    np.testing.assert_array_equal(np.frombuffer(response.content, "<f4").reshape(7, 2), model(x)[0])
+    assert np.isnan(model(x)[0]).any()
+
+
+@pytest.mark.parametrize("layer", [cylstm.LSTM, cylstm.GRU])
+def test_a_state_is_carried_by_the_client(rng, layer):
+    x = rng.standard_normal((7, 3)).astype(np.float32)
+    model = cylstm.Sequential(layer(3, 8, 2, seed=0), cylstm.Linear(8, 2, seed=1))
+    app, y, state = application(model), [], None
+    for part in (x[:4], x[4:6], x[6]):
+        answer = predicted(app, json={"x": part.tolist(), "state": state}).json()
+        y, state = [*y, np.atleast_2d(np.array(answer["y"], np.float32))], answer["state"]
+    np.testing.assert_array_equal(np.concatenate(y), model(x)[0])
+
+
+def test_indices(rng):
+    model = cylstm.Sequential(cylstm.Embedding(9, 4, seed=0), cylstm.GRU(4, 5, seed=1))
+    ids, app = rng.integers(0, 9, 6), application(model)
+    expected = model(ids)[0]
+    answer = predicted(app, json={"x": ids.tolist()})
+    np.testing.assert_array_equal(np.array(answer.json()["y"], np.float32), expected)
+    answer = predicted(app, content=ids.astype("<i4").tobytes(), headers=RAW)
+    np.testing.assert_array_equal(np.frombuffer(answer.content, "<f4").reshape(6, 5), expected)
+    for bad in ([1, 9], [-1], [0.5], [[1]], []):
+        assert predicted(app, json={"x": bad}).status_code == 422
+
+
+def test_files_of_a_layer_that_pools_and_of_one_without_a_state(tmp_path, rng):
+    x = rng.standard_normal((4, 3)).astype(np.float32)
+    pooled = cylstm.Sequential(cylstm.LSTM(3, 5, bidirectional=True, seed=0), cylstm.Pooling("max"))
+    for model in (pooled, cylstm.Linear(3, 2, seed=0)):
+        cylstm.save(model, tmp_path / "m.safetensors")
+        app = application(tmp_path / "m.safetensors")
+        y = np.array(predicted(app, json={"x": x.tolist()}).json()["y"], np.float32)
+        expected = model(x)[0] if isinstance(model, cylstm.Sequential) else model(x)
+        np.testing.assert_array_equal(y, expected)
+
+
+def test_a_classifier_says_labels(tmp_path, rng):
+    x = rng.standard_normal((40, 9, 2)) * 100 + np.repeat([-50, 50], 20)[:, None, None]
+    classifier = Classifier(hidden_size=8)
+    classifier.fit((x, ["low"] * 20 + ["high"] * 20), epochs=5, progress=False)
+    classifier.save(tmp_path / "c.safetensors")
+    app = application(tmp_path / "c.safetensors")
+    (answer,) = asked(app, ("POST", "/classify", {"json": {"x": x[0].tolist()}}))
+    assert answer.json()["label"] == classifier.predict(x[:1])[0]
+    expected = dict(zip(classifier.classes, classifier.probabilities(x[:1])[0], strict=True))
+    assert answer.json()["probabilities"] == pytest.approx(expected, rel=1e-5)
+    refused, missing = asked(
+        app,
+        ("POST", "/classify", {"content": b"", "headers": RAW}),
+        ("POST", "/predict", {"json": {"x": x[0].tolist()}}),
+    )
+    assert (refused.status_code, missing.status_code) == (415, 200)
+    assert asked(application(network()), ("POST", "/classify", {"json": {}}))[0].status_code == 404
+
+
+BAD = [
+    ({"content": b"{", "headers": JSON}, 400, "body: expected JSON; "),
+    ({"content": b"\xff\xfe\xfa", "headers": JSON}, 400, "body: expected JSON; "),
+    ({"content": b"", "headers": JSON}, 400, "body: expected JSON; "),
+    ({"content": b"[" * 100_000, "headers": JSON}, 400, "body: expected JSON; "),
+    ({"content": b'{"x": [[1, 2, ' + b"9" * 5000 + b"]]}", "headers": JSON}, 400, "body: expected JSON; "),
+    (
+        {"content": b'{"x": [[NaN, 1, 2]]}', "headers": JSON},
+        400,
+        "NaN is no JSON; raw numbers may",
+    ),
+    ({"json": [[1, 2, 3]]}, 400, 'body: expected a JSON object {"x": ...}, got none with "x"'),
+    ({"json": {"y": 1}}, 400, 'got none with "x"'),
+    ({"json": {"x": [[1, 2, 3]], "lengths": 1}}, 400, "got 'lengths' too"),
+    ({"json": {"x": None}}, 422, "x: expected real numbers"),
+    ({"json": {"x": {"a": 1}}}, 422, "x: expected real numbers"),
+    ({"json": {"x": "text"}}, 422, "x: expected real numbers"),
+    ({"json": {"x": 3}}, 422, "x: expected (T, 3), got ()"),
+    ({"json": {"x": []}}, 422, "x: expected (T, 3), got (0,)"),
+    ({"json": {"x": [[1, 2], [3]]}}, 422, "x: expected a rectangular array"),
+    ({"json": {"x": [[1, 2]]}}, 422, "x: expected (T, 3), got (1, 2)"),
+    ({"json": {"x": [[[1, 2, 3]]]}}, 422, "x: expected (T, 3), got (1, 1, 3)"),
+    ({"json": {"x": [[1, 2, 10**30]]}}, 422, "x: expected real numbers"),
+    ({"content": b'{"x": [[1, 2, 1e999]]}', "headers": JSON}, 422, "x: expected finite numbers of float32"),
+    ({"json": {"x": [[1, 2, 1e39]]}}, 422, "x: expected finite numbers of float32"),
+    ({"json": {"x": [[1, 2, 3]] * 21}}, 422, "x: expected 1 to 20 steps, got 21"),
+    ({"json": {"x": [[1, 2, 3]], "state": 3}}, 422, "state: expected a list of 2 parts, got int"),
+    (
+        {"json": {"x": [[1, 2, 3]], "state": [[[1]], None]}},
+        422,
+        "state[0]: expected a list of 2 parts, got 1",
+    ),
+    ({"json": {"x": [[1, 2, 3]], "state": [[[[1]], [[1]]], None]}}, 422, "expected (1, 8), got (1, 1)"),
+    ({"json": {"x": [[1, 2, 3]], "state": [[[[1e99] * 8]] * 2, None]}}, 422, "state[0][0]: expected finite"),
+    ({"json": {"x": [[1, 2, 3]], "state": [None, 1]}}, 422, "state[0]: expected a list of 2"),
+    ({"content": b"", "headers": RAW}, 422, "x: expected 1 to 20 steps, got 0"),
+    ({"content": b"12345678", "headers": RAW}, 422, "rows of float32 of 12 bytes a step, got 8 bytes"),
+    ({"content": bytes(12 * 21), "headers": RAW}, 422, "x: expected 1 to 20 steps, got 21"),
+    ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "got 'text/plain'"),
+    ({"content": b"x"}, 415, "content-type: expected application/json or application/octet-stream, got ''"),
+    ({"content": b"x", "headers": {**RAW, "Content-Encoding": "gzip"}}, 415, "got 'gzip'"),
+    ({"content": bytes(200_001), "headers": RAW}, 413, "body: expected at most 200000 bytes"),
+    ({"content": b"", "headers": {**RAW, "Content-Length": "9" * 30}}, 413, "body: expected at most 200000"),
+]
+
+
+def test_bad_requests_get_a_reason_and_are_counted():
+    app = application(network(), max_steps=20, max_body=200_000)
+    for options, status, words in BAD:
+        response = predicted(app, **options)
+        assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), (
+            options
+        )
+        assert words in response.json()["error"], (options, response.json())
+    for status in {status for _, status, _ in BAD}:
+        expected = [one for _, one, _ in BAD if one == status]
+        assert number(app, f'cylstm_requests_total{{path="/predict",status="{status}"}}') == len(expected)
+    assert number(app, "cylstm_requests_in_progress ") == 0
+
+
+def test_other_paths_and_methods_are_refused_in_json():
+    missing, method = asked(application(network()), ("GET", "/x", {}), ("GET", "/predict", {}))
+    assert (missing.status_code, missing.json()) == (404, {"error": "GET /x: Not Found"})
+    assert (method.status_code, method.headers["allow"]) == (405, "POST")
+
+
+def test_a_result_that_json_cannot_hold_is_no_result():
+    model = cylstm.Sequential(cylstm.Linear(3, 2, seed=0))
+    model.load_state_dict({name: 0 * value + 3e38 for name, value in model.state_dict().items()})
+    app = application(model)
+    assert predicted(app, json={"x": [[9, 9, 9]]}).status_code == 422
+    answer = predicted(app, content=np.full((1, 3), 9, "<f4").tobytes(), headers=RAW)
+    assert np.isposinf(np.frombuffer(answer.content, "<f4")).all()
+
+
+def test_a_body_without_a_length_is_bounded_too():
+    async def parts():
+        for _ in range(30):
+            yield bytes(12)
+
+    app = application(network(), max_body=12 * 29)
+    assert predicted(app, content=parts(), headers=RAW).status_code == 413
+    assert predicted(application(network()), content=parts(), headers=RAW).status_code == 200
+
+
+class Held:
+    """In the place of a queue: computes nothing until it is let."""
+
+    def __init__(self, requests):
+        self.requests, self.gate, self.begun = requests, threading.Event(), 0
+        results = requests._results
+
+        def after_the_gate(batch):
+            self.begun += len(batch)
+            assert self.gate.wait(20)
+            return results(batch)
+
+        requests._results = after_the_gate
+
+
+def test_a_full_queue_refuses_and_recovers(rng):
+    service = Service(network(), Limits(max_queue=3))
+    held, application = Held(service.requests), app.app_of(service)
+    x = rng.standard_normal((5, 3)).astype(np.float32)
+
+    async def ask():
+        async with client(application) as http:
+            calls = [asyncio.create_task(http.post("/predict", json={"x": x.tolist()})) for _ in range(8)]
+            while sum(call.done() for call in calls) < 5:
+                await asyncio.sleep(0.01)
+            assert (await http.get("/healthz")).status_code == 200
+            held.gate.set()
+            return await asyncio.gather(*calls)
+
+    responses = asyncio.run(ask())
+    assert sorted(response.status_code for response in responses) == [200] * 3 + [503] * 5
+    for response in responses:
+        if response.status_code == 503:
+            assert response.headers["retry-after"] == "1"
+            assert response.json()["error"].startswith("server: 3 requests are in progress")
+        else:
+            np.testing.assert_array_equal(np.array(response.json()["y"], np.float32), network()(x)[0])
+    assert predicted(application, json={"x": x.tolist()}).status_code == 200
+
+
+def test_what_takes_too_long_is_given_up_and_not_computed():
+    service = Service(network(), Limits(timeout=0.2))
+    held, application = Held(service.requests), app.app_of(service)
+
+    async def ask():
+        async with client(application) as http:
+            calls = []
+            while len(calls) < 4:
+                calls.append(asyncio.create_task(http.post("/predict", json={"x": [[1, 2, 3]]})))
+                while not held.begun:
+                    await asyncio.sleep(0.01)
+            return await asyncio.gather(*calls)
+
+    responses = asyncio.run(ask())
+    assert [response.status_code for response in responses] == [504] * 4
+    assert responses[0].json() == {"error": "server: no result within 0.2 s"}
+    held.gate.set()
+    service.requests.close()
+    assert held.begun == 1
+
+
+def test_a_body_that_does_not_come_is_given_up():
+    async def slow():
+        yield bytes(12)
+        await asyncio.sleep(10)
+
+    response = predicted(application(network(), timeout=0.2), content=slow(), headers=RAW)
+    assert (response.status_code, response.json()) == (408, {"error": "body: expected within 0.2 s"})
+
+
+def test_a_defect_is_no_result_and_no_words(rng):
+    service = Service(network(), Limits())
+
+    def broken(batch):
+        raise MemoryError("secret")
+
+    service.requests._results = broken
+    response = predicted(app.app_of(service), json={"x": [[1, 2, 3]]})
+    assert (response.status_code, response.json()) == (500, {"error": "server: internal error"})
+
+
+def test_after_its_end_an_application_refuses():
+    service = Service(network(), Limits())
+    application = app.app_of(service)
+    asyncio.run(service.close())
+    assert predicted(application, json={"x": [[1, 2, 3]]}).status_code == 503
+    assert asked(application, ("GET", "/healthz", {}))[0].status_code == 503
+
+
+def test_metrics_count_requests_and_steps(rng):
+    app = application(network())
+    for T in (2, 5):
+        predicted(app, content=bytes(12 * T), headers=RAW)
+    response = asked(app, ("GET", "/metrics", {}))[0]
+    assert response.headers["content-type"].startswith("text/plain")
+    assert number(app, "cylstm_steps_total") == 7
+    assert number(app, "cylstm_request_seconds_count") == 2
+    assert number(app, 'cylstm_requests_total{path="/predict",status="200"}') == 2
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_body": 0}, {"max_steps": 1.5}, {"timeout": 0}, {"timeout": "x"}, {"nonsense": 1}]
+)
+def test_limits_are_checked(options):
+    with pytest.raises((ValueError, TypeError), match=next(iter(options))):
+        application(network(), **options)
+
+
+def test_the_library_alone_loads_none_of_it():
+    others = ("starlette", "uvicorn", "prometheus_client", "anyio")
+    code = f"import sys, cylstm, cylstm.cli; print([m for m in {others} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_session_serves(rng):
+    session = cylstm.Session(network(), threads=1)
+    x = rng.standard_normal((2, 3)).astype(np.float32)
+    answer = predicted(application(session), json={"x": x.tolist()})
+    np.testing.assert_array_equal(np.array(json.loads(answer.content)["y"], np.float32), session.run(x)[0])
