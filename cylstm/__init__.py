@@ -6,11 +6,13 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
     y, state = model(x)  # x (T, B, 1) -> y (T, B, 1)
 """
 
-from cylstm import convert, data, datasets, diagnostics, init, losses, optim
+from typing import TYPE_CHECKING, Any
+
+from cylstm import data, datasets, diagnostics, init, losses, optim
 from cylstm._version import __version__
-from cylstm.convert import from_keras, from_onnx, from_torch
 from cylstm.embedding import get_include
 from cylstm.files import ModelFileError, load, save
+from cylstm.layers import activated as _activated  # noqa: F401 - registers its layers, for files
 from cylstm.layers.activation import Activation
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
 from cylstm.layers.dropout import Dropout
@@ -27,6 +29,10 @@ from cylstm.stream import Stream
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
 from cylstm.training import Checkpoints, Trainer
 from cylstm.versions import show_versions
+
+if TYPE_CHECKING:
+    from cylstm import convert
+    from cylstm.convert import from_keras, from_onnx, from_torch
 
 __all__ = [
     "GRU",
@@ -68,3 +74,13 @@ __all__ = [
     "set_num_threads",
     "show_versions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What reads other libraries' models is imported when it is asked for."""
+    if name not in ("convert", "from_keras", "from_onnx", "from_torch"):
+        raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
+    import importlib
+
+    converting = importlib.import_module("cylstm.convert")
+    return converting if name == "convert" else getattr(converting, name)
