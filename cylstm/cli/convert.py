@@ -105,8 +105,9 @@ def _read(options: argparse.Namespace) -> tuple[Conversion, dict[str, Any] | Non
     if not files.is_model(path):
         return torch.read(path, order=options.order, batch_first=options.batch_first), None
     loaded, extra = files.load_with_extra(path)
-    model = loaded
-    if type(loaded) is not cylstm.Sequential:
+    if type(loaded) is cylstm.Sequential:
+        model = loaded
+    else:
         model = cylstm.Sequential(loaded)
         model.scalers, loaded.scalers = loaded.scalers, {}  # which belong to the whole
     sources = [f"{type(layer).__name__} {i}" for i, layer in enumerate(model.layers)]
