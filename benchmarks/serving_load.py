@@ -333,6 +333,7 @@ def serve_onnx(onnx: str, path: str) -> None:
     service = Service(path, limits, threads=1)
     service.requests = OnnxRequests(onnx)  # type: ignore[assignment]
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
         uvicorn.Server(server._config(app_of(service), limits)).run([listener])
 

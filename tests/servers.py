@@ -34,7 +34,7 @@ def server(path, *options):
     finally:
         process.terminate()  # not kill: its workers would stay
         try:
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -61,6 +61,9 @@ def run(
     build = functools.partial(application, path, threads=threads, **dataclasses.asdict(limits))
     app = build()  # of several processes, each reads the file again; what is wrong with it is known here
     with _listening(host, port) as listener:
+        # Or an answer's body waits up to 40 ms for the client to acknowledge its head. Asyncio does so only
+        # for sockets that name their protocol; connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         started(_url(listener))
         if workers == 1:
             uvicorn.Server(_config(app, limits)).run([listener])
