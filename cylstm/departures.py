@@ -56,6 +56,21 @@ class Scaling:
             )
         return z, inputs
 
+    def departures_by_phase(self, values: Array) -> Array:
+        """Variance of the scaled departures of values (N, C) by the season of row 0, (period,)."""
+        period = len(self.seasonal)
+        z, means = values / self.scale, self.seasonal / self.scale
+        z = z - z.mean(axis=0)
+        counts = np.bincount(np.arange(len(z)) % period, minlength=period)
+        sums = np.stack([z[season::period].sum(axis=0) for season in range(period)])
+        variances = np.empty(period)
+        for phase in range(period):
+            moved = np.roll(means, -phase, axis=0)
+            moved = moved - counts @ moved / len(z)
+            squares = (z**2).sum() - 2 * (sums * moved).sum() + (counts @ moved**2).sum()
+            variances[phase] = squares / z.size
+        return variances
+
     def targets(self, z: Array) -> Array:
         """(N - horizon, horizon * C), the scaled changes."""
         horizon, rows = len(self.change_scale), len(z) - len(self.change_scale)

@@ -25,10 +25,10 @@ from cylstm.departures import Scaling
 from cylstm.forecast_training import BLOCKS, PENALTIES, UPDATES, ForecastTraining, forecasts
 from cylstm.layers.sequential import Sequential
 from cylstm.rnn import LSTM
+from cylstm.series import LARGEST
 from cylstm.training import Checkpoints
 
 Array = NDArray[np.float64]
-LARGEST = 1e100  # squares of larger values overflow
 
 
 class Forecaster:
@@ -168,7 +168,23 @@ class Forecaster:
         values = self._checked(values)
         if values.shape[1] != len(scaling.scale):
             raise ValueError(f"values: expected {len(scaling.scale)} columns, got {values.shape[1]}")
-        return forecasts(model, scaling, values, phase)
+        return forecasts(model, scaling, values, phase % len(scaling.seasonal))
+
+    def likely_phase(self, values: Any, phase: int = 0) -> int:
+        """The phase for which values (N, C) are clearly nearer to the means of the seasons than for this one.
+
+        Clearly: with half of the mean squared departure, without what all rows depart by. If there is none,
+        or less than one season of rows, `phase` itself, in [0, period).
+        """
+        if self._fitted is None:
+            raise RuntimeError("likely_phase: not fitted; call fit first, or load a model file")
+        scaling, values = self._fitted[1], self._checked(values)
+        phase %= len(scaling.seasonal)
+        if len(values) < len(scaling.seasonal):
+            return phase
+        departures = scaling.departures_by_phase(values)
+        best = int(departures.argmin())
+        return best if departures[best] < departures[phase] / 2 else phase
 
     def _checked(self, values: Any) -> Array:
         array = _checks.real_array("values", values).astype(np.float64)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.series import interpolated, number_of, read_csv, read_table
+from cylstm.series import interpolated, number_of, read_csv, read_table, usable
 
 Array = NDArray[np.float64]
 Missing = Literal["error", "interpolate"]
@@ -68,7 +68,7 @@ def read_sequences(
     OSError
         If one cannot be read.
     """
-    kinds = {Path(path).suffix.lower() == ".ts" for path in paths}
+    kinds = set(map(is_ts, paths))
     if len(kinds) != 1:
         raise ValueError(f"expected .ts files, or CSV files and folders of them, got {list(map(str, paths))}")
     if kinds == {True}:
@@ -89,6 +89,11 @@ def read_sequences(
     return SequenceSet(
         found, None if known is None else [known[name] for name in names], names, list(columns or [])
     )
+
+
+def is_ts(path: str | os.PathLike[str]) -> bool:
+    """By the end of its name."""
+    return Path(path).suffix.lower() == ".ts"
 
 
 def _csv_files(path: Path, known: dict[str, str] | None) -> list[tuple[str, Path]]:
@@ -213,14 +218,14 @@ class _Header:
         """One line."""
         if not line.startswith("@"):
             raise ValueError(f"expected a line of the header, @..., before @data, got {line[:40]!r}")
-        name, _, value = line[1:].partition(" ")
-        name, value = name.lower(), value.strip()
+        name, value = (*line[1:].split(None, 1), "", "")[:2]
+        name = name.lower()
         if name not in HEADERS:
             raise ValueError(f"expected one of @{', @'.join(HEADERS)}, got @{name}")
         if name in self._said:
             raise ValueError(f"expected @{name} once, got it again")
         self._said[name] = value
-        if name in FLAGS and value.split(" ")[0].lower() not in ("true", "false"):
+        if name in FLAGS and (value.split() or [""])[0].lower() not in ("true", "false"):
             raise ValueError(f"expected @{name} true or false, got {value!r}")
         if name in ("dimension", "dimensions", "serieslength") and not (value.isdecimal() and int(value)):
             raise ValueError(f"expected a positive int after @{name}, got {value!r}")
@@ -232,7 +237,7 @@ class _Header:
             self._finish()
 
     def _is(self, name: str) -> bool:
-        return self._said.get(name, "false").split(" ")[0].lower() == "true"
+        return self._said.get(name, "false").split()[0].lower() == "true"
 
     def _finish(self) -> None:
         if self._is("timestamps"):
@@ -281,9 +286,10 @@ def _numbers(text: str, place: str, missing: Missing) -> list[float]:
     numbers = []
     for i, cell in enumerate(text.split(","), 1):
         cell = cell.strip()
-        number = number_of(cell) if cell else None
-        if number is None or np.isinf(number):
-            raise ValueError(f"{place}, value {i}: expected a finite number, got {cell[:40]!r}")
+        try:
+            number = usable(number_of(cell) if cell else None, cell)
+        except ValueError as error:
+            raise ValueError(f"{place}, value {i}: {error}") from None
         if np.isnan(number) and missing == "error":
             raise ValueError(
                 f"{place}, value {i}: missing, {cell!r}; pass --missing interpolate to fill such values"

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # in lower case
 
+LARGEST = 1e100  # squares of larger values overflow
+
 
 def read_csv(
     path: str | os.PathLike[str],
@@ -71,10 +73,10 @@ def read_csv(
         i = names.index(name)
         for row, cells in enumerate(rows):
             number = number_of(cells[i])
-            if number is None or np.isinf(number):
-                place = f"{path}, line {lines[row]}, column {name}"
-                raise ValueError(f"{place}: expected a finite number, got {cells[i]!r}")
-            values[row, j] = number
+            try:
+                values[row, j] = usable(number, cells[i])
+            except ValueError as error:
+                raise ValueError(f"{path}, line {lines[row]}, column {name}: {error}") from None
         _check_missing(values[:, j], f"{path}, column {name}", lines, missing)
     return values, list(columns)
 
@@ -125,6 +127,15 @@ def number_of(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return None
+
+
+def usable(number: float | None, cell: str) -> float:
+    """The number of a cell, if there is one whose square does not overflow; NaN where one is missing."""
+    if number is None or np.isinf(number):
+        raise ValueError(f"expected a finite number, got {cell[:40]!r}")
+    if abs(number) >= LARGEST:
+        raise ValueError(f"expected a number below {LARGEST:g} in size, got {cell[:40]!r}")
+    return number
 
 
 def _check_missing(column: Array, place: str, lines: list[int], missing: str) -> None:

@@ -105,14 +105,14 @@ def test_evaluate_repeats_what_train_measured_and_adds_absolute_errors(table, tm
     model = str(tmp_path / "m.safetensors")
     assert train(table, "--columns", "b,a", "--period", "25", "--output", model) == 0
     printed = capsys.readouterr().out
-    assert cli.main(["evaluate", model, str(table)]) == 0
+    assert cli.main(["evaluate", model, str(table), "--test", "0.2"]) == 0
     out = capsys.readouterr().out
     tables = [line for line in printed.splitlines() if line.startswith("  ")]
     assert len(tables) == 14
     for line in tables:
         assert line in out
     assert out.count("MAE, steps ahead") == out.count("RMSE, steps ahead") == 2
-    assert cli.main(["evaluate", model, str(table), "--json"]) == 0
+    assert cli.main(["evaluate", model, str(table), "--test", "0.2", "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     values, _ = read_csv(table, ["b", "a"])
     departures = Forecaster.load(model).forecast(values)[95:-1, 0] - values[96:]
@@ -126,6 +126,27 @@ def test_evaluate_repeats_what_train_measured_and_adds_absolute_errors(table, tm
     measured = json.loads(capsys.readouterr().out)  # too few rows for means of the season
     assert list(measured["rmse"]["a"]) == ["LSTM", "persistence", "seasonal-naive", "AR(24)"]
     assert measured["rmse"]["a"]["AR(24)"] == [None] * 3
+    few.write_text("\n".join(table.read_text().splitlines()[:2]))
+    assert cli.main(["evaluate", model, str(few)]) == 1
+    assert "few.csv: expected rows to measure on after the first, got 1 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("period", "first"), [("25", 25), (None, 1)])
+def test_evaluate_measures_on_all_rows_but_those_that_simple_forecasts_need(
+    table, tmp_path, capsys, period, first
+):
+    model = str(tmp_path / "m.safetensors")
+    assert train(table, "--columns", "a", *(["--period", period] if period else []), "--output", model) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", model, str(table), "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["rows"] == 120 - first
+    values, _ = read_csv(table, ["a"])
+    departures = Forecaster.load(model).forecast(values)[first - 1 : -1, 0] - values[first:]
+    assert measured["rmse"]["a"]["LSTM"][0] == pytest.approx(np.sqrt((departures**2).mean()))
+    for share in ("0", "1.1", "nan", "-1"):
+        assert cli.main(["evaluate", model, str(table), "--test", share]) == 1
+        assert "--test: expected a share in (0, 1]" in capsys.readouterr().err
 
 
 def test_patience_ends_the_training_of_a_forecaster_early(tmp_path, capsys):
@@ -149,8 +170,17 @@ def test_phase_moves_the_season_of_what_is_measured(table, tmp_path, capsys):
     for phase in ("10", "0"):
         capsys.readouterr()
         assert cli.main(["evaluate", model, str(later), "--phase", phase, "--json"]) == 0
-        errors.append(json.loads(capsys.readouterr().out)["rmse"]["a"]["LSTM"][0])
+        output = capsys.readouterr()
+        errors.append(json.loads(output.out)["rmse"]["a"]["LSTM"][0])
+        warned = "later.csv: --phase 10 fits its rows to the seasons that were learnt better than --phase 0"
+        assert (warned in output.err) == (phase == "0")
     assert errors[0] < errors[1]
+    printed = []
+    for phase in (10, 10 + 25 * 10**30, -15):
+        assert cli.main(["predict", str(later), "--model", model, "--phase", str(phase)]) == 0
+        printed.append(capsys.readouterr())
+    assert printed[0].err == ""
+    assert printed[0] == printed[1] == printed[2]
 
 
 def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, capsys):
@@ -201,7 +231,8 @@ def test_info_says_what_runs(capsys):
         (["train", "{csv}", "--columns", "a", "--output", "{dir}"], "Is a directory"),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--horizon", "99"],
-            "choose a smaller horizon or period",
+            "data.csv: expected at least 496 rows to learn from for horizon 99 and period None, got 96 of "
+            "the 120 in it, as --test 0.2 holds back the last 24; pass --test 0 to keep all, or choose",
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--test", "1"],
@@ -209,14 +240,22 @@ def test_info_says_what_runs(capsys):
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--hidden", "0"],
-            "hidden_size: expected a positive",
+            "--hidden: expected a positive int, got 0",
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--hidden", "9" * 20],
             "cannot allocate",
         ),
         (["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--delimiter", ";;"], "--delimiter"),
-        (["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--seed", "-1"], "seed"),
+        (
+            ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--seed", "-1"],
+            "--seed: expected an int",
+        ),
+        (["demo", "--seed", "-1"], "--seed: expected an int, 0 or more, got -1"),
+        (
+            ["train", "{csv}", "--columns", "a\nb", "--output", "{dir}/m"],
+            "--columns: expected names on one line",
+        ),
         (["predict", "{csv}", "--model", "{csv}"], "data.csv: not a readable cylstm model"),
         (["predict", "{csv}", "--model", "{dir}/none"], "none: No such file or directory"),
         (["demo", "--folder", "{dir}/none"], "none/elnino.safetensors: cannot write here"),
@@ -228,7 +267,7 @@ def test_info_says_what_runs(capsys):
         (["train", "{csv}", "--columns", "a", "--output", "{dir}/pipe"], "pipe: not a regular file"),
         (["train", "{csv}", "--columns", "a,a", "--output", "{dir}/m"], "column a: expected once"),
         (["predict", "{csv}", "--model", "{dir}/pipe"], "pipe: not a regular file"),
-        (["demo", "--threads", "9" * 20], "n: expected at most 4096 threads"),
+        (["demo", "--threads", "9" * 20], "--threads: expected at most 4096 threads"),
         (["predict", "{csv}", "--model", "{csv}", "--phase", "9" * 30], "not a readable cylstm model"),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--epochs", "0"],
@@ -236,7 +275,7 @@ def test_info_says_what_runs(capsys):
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--patience", "0"],
-            "patience: expected a p",
+            "--patience: expected a p",
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--resume"],
@@ -260,8 +299,8 @@ def test_info_says_what_runs(capsys):
         ),
         (["evaluate", "{csv}", "{csv}"], "data.csv: not a readable cylstm model"),
         (["evaluate", "{dir}/none", "{csv}"], "none: No such file or directory"),
-        (["demo", "--threads", "0"], "n: expected a positive int, got 0"),
-        (["demo", "--threads", "-1"], "n: expected a positive int, got -1"),
+        (["demo", "--threads", "0"], "--threads: expected a positive int, got 0"),
+        (["demo", "--threads", "-1"], "--threads: expected a positive int, got -1"),
     ],
 )
 def test_faults_are_one_line_and_a_status(table, tmp_path, capsys, arguments, message):

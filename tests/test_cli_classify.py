@@ -156,7 +156,7 @@ def test_an_interrupt_before_the_first_epoch_is_over_leaves_nothing(sequences, t
         (["{dir}/none.ts"], "none.ts: No such file or directory"),
         (["{dir}/none"], "none: No such file or directory"),
         (["{dir}/empty.ts"], "empty.ts: not a .ts file: expected a line @data, got none"),
-        (["{dir}/plain.ts"], "plain.ts: expected labels to learn; pass --labels"),
+        (["{dir}/plain.ts"], "plain.ts: expected labels to learn; a .ts file has its own, but this one"),
         (["{dir}/one.ts"], "labels: expected at least two classes, got ['up']"),
         (["{dir}/nan.ts"], "nan.ts, line 3: dimension 1, value 2: missing, 'NaN'; pass --missing"),
         (["{dir}/set"], "set: expected labels to learn; pass --labels FILE for CSV files"),
@@ -167,9 +167,17 @@ def test_an_interrupt_before_the_first_epoch_is_over_leaves_nothing(sequences, t
         (["{dir}/train.ts", "{dir}/set"], "expected .ts files, or CSV files and folders of them"),
         (["{dir}/train.ts", "--validation", "1"], "--validation: expected a share in [0, 1), got 1.0"),
         (["{dir}/train.ts", "--horizon", "3"], "--horizon: only for forecasts; leave it out for classes"),
-        (["{dir}/train.ts", "--dropout", "1"], "dropout: expected a number in [0, 1), got 1"),
+        (["{dir}/train.ts", "--dropout", "1"], "--dropout: expected a share in [0, 1), got 1.0"),
+        (["{dir}/train.ts", "--layers", "0"], "--layers: expected a positive int, got 0"),
+        (["{dir}/train.ts", "--columns", "1"], "--columns: only for CSV files; leave it out for .ts files"),
+        (["{dir}/train.ts", "--delimiter", ","], "--delimiter: only for CSV files; leave it out for .ts"),
+        (["{dir}/train.ts", "--no-header"], "--no-header: only for CSV files; leave it out for .ts files"),
+        (["{dir}/two.ts"], "expected a class of two samples or more, got 2 samples; or pass --validation 0"),
+        (["{dir}/large.ts"], "large.ts, line 3: dimension 1, value 2: expected a number below 1e+100"),
+        (["{dir}/train.ts", "--rate", "1e30"], "lower the learning rate"),
+        (["{dir}/train.ts", "--checkpoint", "{dir}/nan.ts"], "nan.ts exists; pass --resume to go on, or del"),
         (["{dir}/train.ts", "--epochs", "0"], "--epochs: expected a positive int, got 0"),
-        (["{dir}/train.ts", "--rate", "nan"], "lr: expected a number"),
+        (["{dir}/train.ts", "--rate", "nan"], "--rate: expected a number"),
         (["{dir}/train.ts", "--text", "{dir}/train.ts"], "train: expected one of: a CSV file"),
         (["{dir}/train.ts", "--plot", "{dir}/none/p.png"], "p.png: cannot write here"),
         (["{dir}/train.ts", "--checkpoint", "{dir}/train.ts"], "train.ts: would be overwritten"),
@@ -183,6 +191,8 @@ def test_faults_are_one_line_and_a_status(folder, tmp_path, capsys, arguments, m
     (tmp_path / "plain.ts").write_text("@classLabel false\n@data\n1,2\n3,4\n")
     (tmp_path / "one.ts").write_text("@classLabel true up down\n@data\n1,2:up\n3,4:up\n")
     (tmp_path / "nan.ts").write_text("@classLabel true up down\n@data\n1,NaN:up\n3,4:down\n")
+    (tmp_path / "two.ts").write_text("@classLabel true up down\n@data\n1,2:up\n3,4:down\n")
+    (tmp_path / "large.ts").write_text("@classLabel true up down\n@data\n1,1e200:up\n3,4:down\n")
     before = sorted(tmp_path.rglob("*"))
     filled = [argument.format(dir=tmp_path) for argument in arguments]
     assert cli.main(["train", "--output", str(tmp_path / "m"), "--classify", *filled]) == 1
@@ -200,6 +210,8 @@ def test_models_and_data_of_another_kind_are_refused(sequences, table, tmp_path,
     assert train(table, "--columns", "a", "--output", forecaster) == 0
     narrow = tmp_path / "narrow.ts"
     narrow.write_text("@classLabel true up left\n@data\n1,2:up\n")
+    plain = tmp_path / "plain.ts"
+    plain.write_text("@classLabel false\n@data\n1,2:3,4\n")
     strange = tmp_path / "strange.ts"
     strange.write_text("@classLabel true up left\n@data\n1,2:3,4:left\n")
     for arguments, message in [
@@ -217,9 +229,13 @@ def test_models_and_data_of_another_kind_are_refused(sequences, table, tmp_path,
         (["evaluate", classifier, tmp_path / "none.ts"], "none.ts: No such file or directory"),
         (["evaluate", classifier, sequences, "--test", "0.5"], "--test: only for forecasts"),
         (["evaluate", forecaster, table, "--labels", table], "--labels: only for classes"),
-        (["evaluate", forecaster, table, "--test", "0"], "--test: expected a share that leaves rows"),
+        (["evaluate", forecaster, table, "--test", "0"], "--test: expected a share in (0, 1], got 0"),
         (["evaluate", forecaster, sequences], "train.ts"),
-        (["sample", classifier], "not a model of text"),
+        (["sample", classifier], "not a model of text, but of classes"),
+        (
+            ["evaluate", classifier, plain],
+            "plain.ts: expected labels to compare with; a .ts file has its own",
+        ),
     ]:
         capsys.readouterr()
         assert cli.main([str(argument) for argument in arguments]) == 1, arguments

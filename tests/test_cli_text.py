@@ -43,6 +43,10 @@ def test_a_model_of_text_is_trained_and_writes(text_file, tmp_path, capsys):
     ]
     assert cli.main(sampled) == 0
     assert capsys.readouterr().out == "the cat sat on the mat. t\n"
+    assert cli.main(["sample", model, "--prompt", "tZYt", "--characters", "1"]) == 0
+    assert capsys.readouterr().err == (
+        "cylstm: warning: --prompt: 'Y', 'Z' in no text that the model has learnt from\n"
+    )
     assert cli.main([*sampled, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"text": "the cat sat on the mat. t"}
 
@@ -66,6 +70,10 @@ def test_a_training_on_text_goes_on_from_its_checkpoint(text_file, tmp_path, cap
             "train: expected one of: a CSV file, --classify FILE, --text FILE",
         ),
         (["train", "--text", "missing.txt", "--output", "x"], "missing.txt: No such file or directory"),
+        (["sample", "x", "--characters", "-1"], "--characters: expected an int, 0 or more, got -1"),
+        (["sample", "x", "--temperature", "0"], "--temperature: expected a number above 0, got 0"),
+        (["sample", "x", "--seed", "-1"], "--seed: expected an int, 0 or more, got -1"),
+        (["sample", "x", "--prompt", ""], "--prompt: expected at least one character, got none"),
         (["sample", "missing.safetensors"], "missing.safetensors: No such file or directory"),
     ],
 )
@@ -79,7 +87,7 @@ def test_a_forecaster_is_no_model_of_text(table, tmp_path, capsys):
     output = str(tmp_path / "m.safetensors")
     assert train(table, "--columns", "a", "--output", output) == 0
     assert cli.main(["sample", output]) == 1
-    assert "not a model of text" in capsys.readouterr().err
+    assert "not a model of text, but of forecasts; use `cylstm predict`" in capsys.readouterr().err
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 400)
     assert train_text(tmp_path / "latin.txt", tmp_path) == 1
     assert "expected a text file in UTF-8" in capsys.readouterr().err
@@ -123,7 +131,7 @@ def test_a_checkpoint_of_another_text_is_refused(text_file, tmp_path, capsys):
     assert train_text(text_file, tmp_path, *saved) == 0
     text_file.write_text(text_file.read_text().replace("cat", "tac"))
     assert train_text(text_file, tmp_path, *saved) == 1
-    assert "not of this training: text: expected" in capsys.readouterr().err
+    assert "run.ckpt: not of this training: text: it was made with others\n" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("heeded")

@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_training_is_refused(waves, tmp_path):
     for forecaster, values, name in [
         (Forecaster(3, hidden_size=4, epochs=1, seed=1), waves, "seed: expected 1, got 0"),
         (Forecaster(3, hidden_size=4, epochs=2), waves, "epochs: expected 2, got 1"),
-        (Forecaster(3, hidden_size=4, epochs=1), waves * 2, "values"),
+        (Forecaster(3, hidden_size=4, epochs=1), waves * 2, "values: it was made with others$"),
     ]:
         with pytest.raises(CheckpointError, match=f"not of this training: {name}"):
             forecaster.fit(values, **fit)
@@ -252,3 +252,21 @@ def test_values_far_from_those_learnt_from_are_refused(waves):
     values[7, 0] = 1e60
     with pytest.raises(ValueError, match=r"row 8 is more than 1e\+18 deviations from the mean"):
         forecaster.forecast(values)
+
+
+def test_the_likely_phase_is_that_of_the_least_departures():
+    """Against the definition, with two series, a shift of all rows and no whole number of seasons."""
+    rng = np.random.default_rng(0)
+    season = rng.standard_normal((7, 2)) * [1, 5]
+    rows = season[np.arange(140) % 7] + rng.normal(0, 0.1, (140, 2))
+    forecaster = Forecaster(2, period=7, hidden_size=4, epochs=1).fit(rows)
+    scaling = Scaling.learnt(rows, 7, 2)
+    later = rows[3:28] + np.array([2, -3])
+    expected = []
+    for phase in range(7):
+        z = (later - scaling.seasonal[(np.arange(25) + phase) % 7]) / scaling.scale
+        expected.append(z.var(axis=0).mean())
+    np.testing.assert_allclose(scaling.departures_by_phase(later), expected, rtol=1e-9)
+    assert [forecaster.likely_phase(later, phase) for phase in (0, 3, 10, -1)] == [3, 3, 3, 3]
+    assert forecaster.likely_phase(later[:6], 9) == 2  # too few rows to say
+    assert forecaster.likely_phase(rng.standard_normal((25, 2)), 5) == 5

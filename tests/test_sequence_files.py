@@ -19,7 +19,7 @@ def test_sequences_of_different_length_with_their_classes(tmp_path):
     text = (
         "\ufeff# a comment\r\n\r\n@problemName A name\r\n@timeStamps false\n@missing false\n"
         "@univariate false\n"
-        "@dimensions 2\n@equalLength false\n@classLabel true a-1 2\n@data\n"
+        "@dimensions 2\n@equalLength false\n@classLabel\ttrue\ta-1 2\n@data\n"
         "1,2, 3:4,5,6e1:a-1\n# another\n-7.5:8:2\n\n"
     )
     sequences, labels = read_ts(write(tmp_path, text))
@@ -74,6 +74,7 @@ def test_missing_values_are_interpolated_on_request_only(tmp_path):
         (HEADER + "1,x:up\n", "line 4: dimension 1, value 2: expected a finite number, got 'x'"),
         (HEADER + "1,2:1,:up\n", "line 4: dimension 2, value 2: expected a finite number, got ''"),
         (HEADER + ":up\n", "line 4: dimension 1, value 1: expected a finite number, got ''"),
+        (HEADER + "1,-1e100:up\n", "line 4: dimension 1, value 2: expected a number below 1e\\+100 in size"),
         (HEADER + "1,inf:up\n", "line 4: dimension 1, value 2: expected a finite number, got 'inf'"),
         (HEADER + "(0,1),(1,2):up\n", r"line 4: dimension 1, value 1: expected a finite number, got '\(0'"),
         (

@@ -56,6 +56,11 @@ def test_missing_values_are_interpolated_on_request_only(tmp_path):
         ("a,b\n1,2\n", {"columns": ["c"]}, "no column c; it has a, b"),
         ("a,b\n1,2\nx,2\n", {"columns": ["a"]}, "line 3, column a: expected a finite number, got 'x'"),
         ("a,b\n1,2\ninf,2\n", {"columns": ["a"]}, "line 3, column a: expected a finite number, got 'inf'"),
+        (
+            "a,b\n1,2\n1e200,2\n",
+            {"columns": ["a"]},
+            "line 3, column a: expected a number below 1e.100 in size",
+        ),
         ("1,2\n3,4\n", {}, "line 1: expected names of columns, got numbers; pass --no-header"),
         ("a,a\n1,2\n", {"columns": ["a"]}, "column a: expected once, got it more than once"),
         ('a,b\n1,"2\n', {}, "not a CSV file"),

@@ -335,6 +335,10 @@ def test_errors_say_what_was_expected():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+    with pytest.raises(
+        TypeError, match="y: expected classes of one type, which have an order, got int and str"
+    ):
+        small.fit(X, np.array(["a", 1] * 6, object))
 
 
 def test_errors_of_the_forecaster():

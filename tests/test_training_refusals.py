@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_training_changes_nothing(tmp_path):
             trainer.fit((x, y), epochs=2, resume=True, **saved)
         assert trainer.optimizer.steps == 0
     for other in ((x + 1, y), (x, np.concatenate([y[:-1], y[:1]]))):
-        with pytest.raises(CheckpointError, match="not of this training: data: expected"):
+        with pytest.raises(CheckpointError, match=r"data: it was made with others$"):
             cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(other, epochs=2, resume=True, **saved)
 
 

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         if options.threads is not None:
-            threads.set_num_threads(options.threads)
+            threads.set_num_threads(threads.checked("--threads", options.threads))
         options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -6,10 +6,11 @@ import importlib.util
 import io
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cylstm import _checks, files
+from cylstm import files
 from cylstm.training import History
 
 NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
@@ -34,9 +35,10 @@ def check_training(options: argparse.Namespace, inputs: Sequence[str]) -> None:
     check_outputs([options.output, options.plot, options.checkpoint], inputs)
     if options.plot and not importlib.util.find_spec("matplotlib"):
         raise ValueError(f"--plot: {NO_MATPLOTLIB}")
-    _checks.positive("--epochs", options.epochs)
     if options.resume and not options.checkpoint:
         raise ValueError("--resume: expected --checkpoint FILE to go on from")
+    if options.checkpoint and not options.resume and os.path.exists(options.checkpoint):
+        raise ValueError(f"--checkpoint: {options.checkpoint} exists; pass --resume to go on, or delete it")
 
 
 def share(flag: str, value: float) -> float:
@@ -46,9 +48,19 @@ def share(flag: str, value: float) -> float:
     return value
 
 
+def warn(message: str) -> None:
+    """One line on standard error; the command goes on."""
+    print(f"cylstm: warning: {message}", file=sys.stderr)
+
+
 def names(columns: str | None) -> list[str] | None:
     """Names from `A,B`, in the quotes of CSV where they hold commas."""
-    return [name.strip() for name in next(csv.reader([columns], skipinitialspace=True))] if columns else None
+    if not columns:
+        return None
+    try:
+        return [name.strip() for name in next(csv.reader([columns], skipinitialspace=True))]
+    except csv.Error:
+        raise ValueError(f"--columns: expected names on one line, A,B, got {columns!r}") from None
 
 
 def how_it_ended(history: History, seconds: float) -> str:

@@ -18,10 +18,9 @@ from cylstm.cli._common import (
     how_it_ended,
     names,
     print_json,
-    share,
 )
 from cylstm.data import stratified_split
-from cylstm.sequence_files import SequenceSet, read_sequences
+from cylstm.sequence_files import SequenceSet, is_ts, read_sequences
 
 WIDEST = 12  # letters of a class in a table
 
@@ -29,13 +28,15 @@ WIDEST = 12  # letters of a class in a table
 def train(options: argparse.Namespace) -> None:
     """Train on sequences, and say what came of it."""
     check_training(options, [*options.classify, *filter(None, [options.labels])])
-    share("--validation", options.validation)
     read = _read(options, options.classify, options.labels, names(options.columns))
     if read.labels is None:
-        raise ValueError(f"{options.classify[0]}: expected labels to learn; pass --labels FILE for CSV files")
+        raise ValueError(f"{options.classify[0]}: expected labels to learn; {_where(options.classify)}")
     learnt, held_out = (read.values, read.labels), None
     if options.validation:
-        parts = stratified_split(read.labels, options.validation, options.seed)
+        try:
+            parts = stratified_split(read.labels, options.validation, options.seed)
+        except ValueError as error:
+            raise ValueError(f"{error}; or pass --validation 0, which holds none out") from None
         learnt, held_out = (_chosen(read.values, read.labels, part) for part in parts)
     model = Classifier(options.hidden, options.layers, options.dropout, options.seed)
     model.columns = read.columns
@@ -86,9 +87,7 @@ def evaluate(options: argparse.Namespace) -> None:
     model = Classifier.load(options.model)
     read = _read(options, options.files, options.labels, model.columns)
     if read.labels is None:
-        raise ValueError(
-            f"{options.files[0]}: expected labels to compare with; pass --labels FILE for CSV files"
-        )
+        raise ValueError(f"{options.files[0]}: expected labels to compare with; {_where(options.files)}")
     measured = _measured(model, read.values, read.labels)
     if options.json:
         print_json({"kind": "classifier", **measured})
@@ -102,10 +101,20 @@ def _read(
 ) -> SequenceSet:
     for path in filter(None, [*paths, labels]):
         os.stat(path)  # a missing file is an OSError that names it
+    unread = [flag for flag in ("--columns", "--no-header", "--delimiter") if flag in options.given]
+    if unread and any(map(is_ts, paths)):
+        raise ValueError(f"{unread[0]}: only for CSV files; leave it out for .ts files")
     return read_sequences(
         paths, labels, columns or None,
         header=not options.no_header, delimiter=options.delimiter, missing=options.missing,
     )  # fmt: skip
+
+
+def _where(paths: Sequence[str]) -> str:
+    """Where the labels of such files would be."""
+    if any(map(is_ts, paths)):
+        return "a .ts file has its own, but this one says @classLabel false"
+    return "pass --labels FILE for CSV files"
 
 
 def _chosen(values: list[Any], labels: list[str], index: NDArray[np.intp]) -> tuple[list[Any], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import baselines, datasets
+from cylstm import _checks, baselines, datasets
 from cylstm.cli._common import (
     NO_MATPLOTLIB,
     check_outputs,
@@ -17,7 +17,7 @@ from cylstm.cli._common import (
     give_table,
     names,
     print_json,
-    share,
+    warn,
 )
 from cylstm.forecasting import Forecaster
 from cylstm.series import interpolated, read_csv
@@ -107,6 +107,7 @@ def _as_json(errors: dict[str, Errors]) -> dict[str, Any]:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    _checks.natural("--seed", options.seed)
     folder = Path(options.folder)
     model_path, plot_path = folder / "elnino.safetensors", folder / "elnino.png"
     check_outputs([str(model_path), str(plot_path)], [])
@@ -161,11 +162,18 @@ def train(options: argparse.Namespace) -> None:
     """Train on columns of a table, and say what came of it."""
     check_training(options, [options.csv])
     values, columns = _read(options, options.csv, names(options.columns))
-    n = len(values) - round(share("--test", options.test) * len(values))
+    n = len(values) - round(options.test * len(values))
     if options.missing == "interpolate":
         values = _filled(values, n, columns, options.csv)
     forecaster = Forecaster(options.horizon, options.period, options.hidden, options.epochs, options.seed)
     forecaster.columns = columns
+    if n < forecaster.least_rows:
+        raise ValueError(
+            f"{options.csv}: expected at least {forecaster.least_rows} rows to learn from for horizon "
+            f"{forecaster.horizon} and period {forecaster.period}, got {n} of the {len(values)} in it, as "
+            f"--test {options.test:g} holds back the last {len(values) - n}; pass --test 0 to keep all, or "
+            "choose a smaller horizon or period"
+        )
     seconds = _fit(
         forecaster, values[:n],
         patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
@@ -210,13 +218,18 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Errors on the last rows of a table, beside those of simple forecasts."""
+    """Errors on the rows of a table, or the last ones, beside those of simple forecasts."""
+    if not 0 < options.test <= 1:
+        raise ValueError(f"--test: expected a share in (0, 1], got {options.test:g}")
     forecaster, values = _model_and_table(options)
-    tested = round(share("--test", options.test) * len(values))
-    n = len(values) - tested
-    if not 0 < n < len(values):
+    season = forecaster.period or 1  # which the simple forecasts of the season need before the first row
+    first = season if season < len(values) else 1
+    n = max(first, len(values) - round(options.test * len(values)))
+    tested = len(values) - n
+    if not tested:
         raise ValueError(
-            f"--test: expected a share that leaves rows on both sides, got {options.test:g} of {len(values)}"
+            f"{options.files[0]}: expected rows to measure on after the first, got {len(values)} rows, of "
+            f"which --test {options.test:g} takes none"
         )
     errors = _errors(forecaster, forecaster.forecast(values, options.phase), values, n)
     if options.json:
@@ -240,7 +253,14 @@ def _model_and_table(options: argparse.Namespace) -> tuple[Forecaster, Array]:
             f"{options.model}: a forecaster, which reads one CSV file, got {len(options.files)} files"
         )
     values, forecaster.columns = _read(options, options.files[0], forecaster.columns or None)
-    return forecaster, interpolated(values)
+    values = interpolated(values)
+    likely = forecaster.likely_phase(values, options.phase)
+    if likely != options.phase % (forecaster.period or 1):
+        warn(
+            f"{options.files[0]}: --phase {likely} fits its rows to the seasons that were learnt better than "
+            f"--phase {options.phase}"
+        )
+    return forecaster, values
 
 
 def _read(options: argparse.Namespace, path: str, columns: list[str] | None) -> tuple[Array, list[str]]:

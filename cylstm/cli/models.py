@@ -3,12 +3,10 @@
 import argparse
 from typing import Any
 
-from cylstm import files
 from cylstm.cli import classify, forecast, options, text
-from cylstm.cli.options import CLASSIFY, FORECAST, TEXT
+from cylstm.cli.kinds import CLASSIFY, FORECAST, TEXT, kind_of
 
 COMMANDS = {FORECAST: forecast, CLASSIFY: classify, TEXT: text}
-KINDS = {"forecaster": FORECAST, "classifier": CLASSIFY, "text": TEXT}  # by what a model file holds
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -66,7 +64,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "forecasts by horizon beside those of simple ones, classes taken for others, nats a\n"
         "character of a text.",
         epilog="examples:\n"
-        "  cylstm evaluate sales.safetensors sales.csv\n"
+        "  cylstm evaluate sales.safetensors new_sales.csv\n"
+        "  cylstm evaluate sales.safetensors sales.csv --test 0.2   the file that was trained on\n"
         "  cylstm evaluate gestures.safetensors test.ts\n"
         "  cylstm evaluate gestures.safetensors recordings/ --labels test.csv\n"
         "  cylstm evaluate plays.safetensors another.txt --json",
@@ -85,20 +84,12 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    kind = _kind(given.model)
+    kind = kind_of(given.model)
     if kind == TEXT:
         raise ValueError(f"{given.model}: a model of text; `cylstm sample` writes with it")
     COMMANDS[kind].predict(options.settings(given, options.PREDICT, kind))
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    kind = _kind(given.model)
+    kind = kind_of(given.model)
     COMMANDS[kind].evaluate(options.settings(given, options.EVALUATE, kind))
-
-
-def _kind(path: str) -> str:
-    """What a model file is for."""
-    kinds = [KINDS[name] for name in files.load_with_extra(path)[1] if name in KINDS]
-    if len(kinds) != 1:
-        raise files.ModelFileError(f"{path}: holds a model, but none that `cylstm train` made")
-    return kinds[0]

@@ -1,11 +1,13 @@
 """The options of train, predict and evaluate: which kinds of model have them, and their defaults."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-FORECAST, CLASSIFY, TEXT = "forecast", "classify", "text"
-OF = {FORECAST: "forecasts", CLASSIFY: "classes", TEXT: "texts"}
+from cylstm import _checks
+from cylstm.cli._common import share
+from cylstm.cli.kinds import CLASSIFY, FORECAST, OF, TEXT
+
 Defaults = Mapping[str, Any]
 TABLES = {FORECAST: None, CLASSIFY: None}
 ALL = {FORECAST: None, CLASSIFY: None, TEXT: None}
@@ -20,11 +22,24 @@ class Option(NamedTuple):
     type: Any = str  # bool: a switch
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
+    check: Callable[[str, Any], Any] | None = None  # of the flag and what was given; names the flag
 
     @property
     def name(self) -> str:
         """As an attribute of the parsed options."""
         return self.flag.removeprefix("--").replace("-", "_")
+
+
+def _rate(flag: str, value: float) -> float:
+    return _checks.number(flag, value, 0)
+
+
+def _count(flag: str, defaults: Defaults, help: str) -> Option:
+    return Option(flag, defaults, help, int, "N", check=_checks.positive)
+
+
+def _share(flag: str, defaults: Defaults, help: str) -> Option:
+    return Option(flag, defaults, help, float, "SHARE", check=share)
 
 
 READING = (
@@ -40,40 +55,42 @@ PHASE = Option(
     "--phase", {FORECAST: 0}, "season of the first row, counted from that of the first row learnt from",
     int, "N",
 )  # fmt: skip
-TEST = Option(
-    "--test", {FORECAST: 0.2}, "share of the rows, the last ones, to measure on; train does not learn from "
-    "them", float, "SHARE",
+TEST = _share(
+    "--test", {FORECAST: 0.2}, "share of the rows, the last ones, to measure on and not to learn from"
+)
+MEASURED = Option(
+    "--test", {FORECAST: 1.0}, "share of the rows, the last ones, to measure on; 1: all that can be "
+    "forecast; for the file that was trained on, what was held back there, 0.2", float, "SHARE",
 )  # fmt: skip
 
 TRAIN = (
     Option("--columns", TABLES, "columns to read (default: the only one of numbers; for classes, all)",
            str, "A,B"),
-    Option("--horizon", {FORECAST: 12}, "steps ahead", int, "N"),
-    Option("--period", {FORECAST: None}, "rows in a season, 12 for months of a year", int, "N"),
+    _count("--horizon", {FORECAST: 12}, "steps ahead"),
+    _count("--period", {FORECAST: None}, "rows in a season, 12 for months of a year"),
     TEST,
     LABELS,
-    Option("--validation", {CLASSIFY: 0.2, TEXT: 0.1},
-           "share, of each class or the end of the text, to choose the epoch by; 0: none", float, "SHARE"),
-    Option("--hidden", {FORECAST: 32, CLASSIFY: 64, TEXT: 256}, "units of the LSTM", int, "N"),
-    Option("--layers", {CLASSIFY: 1, TEXT: 1}, "of the LSTM", int, "N"),
-    Option("--dropout", {CLASSIFY: 0.3, TEXT: 0.2}, "share of the states left out in training", float,
-           "SHARE"),
-    Option("--epochs", {FORECAST: 8, CLASSIFY: 60, TEXT: 20},
-           "times through the data; of forecasts, of 50 updates", int, "N"),
-    Option("--patience", {FORECAST: None, CLASSIFY: 10, TEXT: None},
-           "epochs without progress on the rows, sequences or text held out, until a training ends early",
-           int, "N"),
-    Option("--batch", {CLASSIFY: 16, TEXT: 64}, "sequences of an update, or places read at once", int, "N"),
-    Option("--length", {TEXT: 100}, "characters of an update at each place", int, "N"),
-    Option("--rate", {CLASSIFY: 3e-3, TEXT: 3e-3}, "learning rate", float, "X"),
-    Option("--seed", {FORECAST: 0, CLASSIFY: 0, TEXT: 0}, "of all random choices", int, "N"),
+    _share("--validation", {CLASSIFY: 0.2, TEXT: 0.1},
+           "share, of each class or the end of the text, to choose the epoch by; 0: none"),
+    _count("--hidden", {FORECAST: 32, CLASSIFY: 64, TEXT: 256}, "units of the LSTM"),
+    _count("--layers", {CLASSIFY: 1, TEXT: 1}, "of the LSTM"),
+    _share("--dropout", {CLASSIFY: 0.3, TEXT: 0.2}, "share of the states left out in training"),
+    _count("--epochs", {FORECAST: 8, CLASSIFY: 60, TEXT: 20},
+           "times through the data; of forecasts, of 50 updates"),
+    _count("--patience", {FORECAST: None, CLASSIFY: 10, TEXT: None},
+           "epochs without progress on the rows, sequences or text held out, until a training ends early"),
+    _count("--batch", {CLASSIFY: 16, TEXT: 64}, "sequences of an update, or places read at once"),
+    _count("--length", {TEXT: 100}, "characters of an update at each place"),
+    Option("--rate", {CLASSIFY: 3e-3, TEXT: 3e-3}, "learning rate", float, "X", check=_rate),
+    Option("--seed", {FORECAST: 0, CLASSIFY: 0, TEXT: 0}, "of all random choices", int, "N",
+           check=_checks.natural),
     Option("--checkpoint", ALL, "to go on from; written every 10 minutes and at Ctrl-C", str, "FILE"),
     Option("--resume", ALL, "go on from the checkpoint, if there is one", bool),
     Option("--plot", ALL, "draw the training, and forecasts, too (.png)", str, "FILE"),
     *READING,
 )  # fmt: skip
 PREDICT = (PHASE, *READING)
-EVALUATE = (TEST, PHASE, LABELS, *READING)
+EVALUATE = (MEASURED, PHASE, LABELS, *READING)
 
 
 def add(parser: argparse.ArgumentParser, options: tuple[Option, ...]) -> None:
@@ -107,18 +124,21 @@ def _defaults(option: Option) -> str:
 
 
 def settings(given: argparse.Namespace, options: tuple[Option, ...], kind: str) -> argparse.Namespace:
-    """All options with the defaults of this kind of model.
+    """All options with the defaults of this kind of model, and `given`, the flags of those that were given.
 
     Raises
     ------
     ValueError
-        If one was given that this kind does not have.
+        If one was given that this kind does not have, or not as its `check` expects it.
     """
     filled = argparse.Namespace(**vars(given))
+    filled.given = [option.flag for option in options if getattr(given, option.name) is not None]
     for option in options:
         if getattr(given, option.name) is None:
             setattr(filled, option.name, option.defaults.get(kind))
         elif kind not in option.defaults:
             kinds = " and ".join(OF[kind] for kind in option.defaults)
             raise ValueError(f"{option.flag}: only for {kinds}; leave it out for {OF[kind]}")
+        elif option.check:
+            option.check(option.flag, getattr(given, option.name))
     return filled

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cylstm.cli._common import check_training, facts_of, how_it_ended, print_json, share
+from cylstm import _checks
+from cylstm.cli._common import check_training, facts_of, how_it_ended, print_json, warn
+from cylstm.cli.kinds import OF, TEXT, kind_of
 from cylstm.text import CharacterModel
 
 
@@ -41,7 +43,7 @@ def train(options: argparse.Namespace) -> None:
     model = CharacterModel(options.hidden, options.layers, dropout=options.dropout, seed=options.seed)
     start = time.perf_counter()
     history = model.fit(
-        _text(options.text), options.epochs, validation=share("--validation", options.validation),
+        _text(options.text), options.epochs, validation=options.validation,
         batch_size=options.batch, length=options.length, lr=options.rate, patience=options.patience,
         checkpoints=options.checkpoint, resume=options.resume,
     )  # fmt: skip
@@ -88,7 +90,19 @@ def _text(path: str) -> str:
 
 
 def _sample(options: argparse.Namespace) -> None:
+    _checks.natural("--characters", options.characters)
+    _checks.above("--temperature", options.temperature, 0)
+    if options.seed is not None:
+        _checks.natural("--seed", options.seed)
+    if not options.prompt:
+        raise ValueError("--prompt: expected at least one character, got none")
+    kind = kind_of(options.model)
+    if kind != TEXT:
+        raise ValueError(f"{options.model}: not a model of text, but of {OF[kind]}; use `cylstm predict`")
     model = CharacterModel.load(options.model)
+    unknown = sorted(set(options.prompt).difference(model.vocabulary.symbols))
+    if unknown:
+        warn(f"--prompt: {', '.join(map(repr, unknown))} in no text that the model has learnt from")
     fixed = {"temperature": options.temperature, "seed": options.seed}
     if options.json:
         print_json({"text": model.sample(options.prompt, options.characters, **fixed)})

@@ -78,9 +78,11 @@ class Dropout(Sizeless, RowLayer):
         self.masks.random(out=mask, dtype=mask.dtype.type)
         np.greater_equal(mask, self.p, out=mask)
         mask /= 1 - self.p
-        np.multiply(workspace.x, mask, out=workspace.y)
+        with np.errstate(invalid="ignore", over="ignore"):  # as IEEE says, without warnings
+            np.multiply(workspace.x, mask, out=workspace.y)
 
     def _rows_backward(self, workspace: RowWorkspace, need_dx: bool) -> Array:
         if self.p > 0:
-            workspace.y[...] *= workspace.planes["mask"]
+            with np.errstate(invalid="ignore", over="ignore"):
+                workspace.y[...] *= workspace.planes["mask"]
         return workspace.y

@@ -83,6 +83,13 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     def _checked_y(self, y: Any) -> Array:
         labels: Array = column_or_1d(y, warn=True)
         assert_all_finite(labels, input_name="y")
+        try:
+            np.unique(labels)
+        except TypeError:
+            types = sorted({type(label).__name__ for label in labels})
+            raise TypeError(
+                f"y: expected classes of one type, which have an order, got {' and '.join(types)}"
+            ) from None
         check_classification_targets(labels)
         return labels
 

@@ -21,6 +21,7 @@ from cylstm.files import write_atomically
 
 Array = NDArray[Any]
 KEY, FORMAT = "cylstm-training", 1
+DATA = ("data", "values", "text")  # in an identity
 
 
 class CheckpointError(ValueError):
@@ -88,9 +89,7 @@ class Checkpoints:
         for name, expected in identity.items():
             got = notes.get("identity", {}).get(name)
             if got != expected:
-                raise CheckpointError(
-                    f"{self.path}: not of this training: {name}: expected {expected}, got {got}"
-                )
+                raise CheckpointError(f"{self.path}: not of this training: {departure(name, expected, got)}")
         self.notes = notes
         return True
 
@@ -118,6 +117,13 @@ class Checkpoints:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def departure(name: str, expected: Any, got: Any) -> str:
+    """What a checkpoint was found to be of another training by."""
+    if name in DATA and got is not None:
+        return f"{name}: it was made with others"  # than these, of which the identity is but a digest
+    return f"{name}: expected {expected}, got {got}"
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], values: Mapping[str, Any]) -> None:

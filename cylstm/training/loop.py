@@ -152,7 +152,8 @@ class Loop:
             record |= found
             if not math.isfinite(monitored):
                 raise gradients.NonFiniteError(
-                    f"epoch {run.epoch + 1}: the validation loss is {monitored}; look at the validation data"
+                    f"epoch {run.epoch + 1}: the validation loss is {monitored}; "
+                    "look at the validation data, or lower the learning rate"
                 )
             self._keep_best(monitored)
         record |= {

@@ -102,7 +102,7 @@ class Run:
     def _check_identity(self, identity: dict[str, Any]) -> None:
         for name, expected in self.identity.items():
             if identity.get(name) != expected:
-                raise ValueError(f"{name}: expected {expected}, got {identity.get(name)}")
+                raise ValueError(checkpoints.departure(name, expected, identity.get(name)))
 
     def _take(
         self,
