@@ -198,7 +198,7 @@ class Trainer:
         if self.schedule:
             updates = -(-len(data) // self.accumulate)
             self.schedule.begin(epochs * (updates if self.schedule.per == "step" else 1))
-        run = Run(self.seed, self._identity(data), self.optimizer.lr)
+        run = Run(self.seed, {} if saved is None else self._identity(data), self.optimizer.lr)
         if resume and saved is not None and saved.path.exists():
             run.restore(saved.path, self.model, self.optimizer, self.schedule)
         self.model.train()
@@ -263,7 +263,8 @@ def _digest(source: Source) -> str:
         batch = next(source.epoch(start=start))
         targets = batch.target if isinstance(batch.target, list) else [batch.target]
         for array in (batch.x, *targets):
-            digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
 
