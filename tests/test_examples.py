@@ -9,11 +9,16 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DATA = EXAMPLES.parent.parent / "shared" / "data"
-UD = DATA / "ud_ewt"
+UD, MOTIONS = DATA / "ud_ewt", DATA / "basic_motions"
 
 # What each is run with, the data it needs besides the package's, and what it prints.
 RUNS = {
     "forecasting": ("--epochs 2", None, "in the interval for 80 %"),
+    "classification": (
+        f"--train {MOTIONS}/BasicMotions_TRAIN.ts --test {MOTIONS}/BasicMotions_TEST.ts --epochs 2",
+        MOTIONS,
+        "of 40 sequences are told right",
+    ),
     "language": (
         f"--data {DATA}/tinyshakespeare/input.txt --characters 20000 --epochs 1 --hidden 16",
         DATA / "tinyshakespeare",
