@@ -264,7 +264,7 @@ def _digest(source: Source) -> str:
         targets = batch.target if isinstance(batch.target, list) else [batch.target]
         for array in (batch.x, *targets):
             digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
