@@ -102,13 +102,14 @@ class Share:
 
     n = 0
     lock: Any = None
+    _thread = 0
 
     def __init__(self, cpus: Cpus) -> None:
         self._cpus, self.gate = cpus, threading.Lock()
 
     def __enter__(self) -> "Share":
         """Wait for CPUs."""
-        self._before = threads.begin_call(None)
+        self._thread, self._before = threading.get_ident(), threads.begin_call(None)
         self._cpus.take(self)
         threads.begin_call(self.n)
         return self
@@ -122,6 +123,8 @@ class Share:
     def __del__(self) -> None:
         """Give back what is still held: Ctrl-C came before the first line of `__exit__`."""
         if self.n:
+            if self._thread == threading.get_ident():
+                threads.begin_call(self._before)
             self._cpus.give_back(self)
 
 
