@@ -30,6 +30,19 @@ def heeded():
 
 
 @pytest.fixture
+def dataset():
+    """The folder of a data set by its name; where that is not there the test is skipped."""
+
+    def folder(name):
+        path = Path(__file__).parents[2] / "shared" / "data" / name
+        if not path.exists():
+            pytest.skip(f"needs the data set {name}, in shared/data beside the project")
+        return path
+
+    return folder
+
+
+@pytest.fixture
 def torch():
     """PyTorch on one thread, as an oracle; where it is not installed the test is skipped."""
     module = pytest.importorskip("torch", reason="PyTorch is not installed; it is an oracle for this test")

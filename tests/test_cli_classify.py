@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,6 @@ from cli_runs import press_ctrl_c, train
 from cylstm import cli
 from cylstm.classification import Classifier
 from cylstm.sequence_files import read_ts
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def ts(path, n, seed=0):
@@ -245,12 +242,9 @@ def test_models_and_data_of_another_kind_are_refused(sequences, table, tmp_path,
         assert output.out == ""
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the folder shared/data is not there")
-def test_speakers_of_japanese_vowels_are_told_apart(tmp_path, capsys):
-    model, files = (
-        str(tmp_path / "m"),
-        [str(DATA / f"japanese_vowels/JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")],
-    )
+def test_speakers_of_japanese_vowels_are_told_apart(tmp_path, capsys, dataset):
+    folder, model = dataset("japanese_vowels"), str(tmp_path / "m")
+    files = [str(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")]
     assert cli.main(["train", "--classify", files[0], "--output", model, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["validation"]["accuracy"] > 0.9
     assert cli.main(["evaluate", model, files[1], "--json"]) == 0

@@ -38,7 +38,7 @@ def run(*command, cwd, **environment):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     for name in ("Cython", "setuptools", "pip"):
-        pytest.importorskip(name)
+        pytest.importorskip(name, reason=f"{name} is not installed; the example is built with it")
     return tmp_path_factory.mktemp("cython")
 
 

@@ -8,31 +8,29 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-DATA = EXAMPLES.parent.parent / "shared" / "data"
-UD, MOTIONS = DATA / "ud_ewt", DATA / "basic_motions"
 
-# What each is run with, the data it needs besides the package's, and what it prints.
+# What each is run with, the data set it needs besides the package's, and what it prints.
 RUNS = {
     "forecasting": ("--epochs 2", None, "in the interval for 80 %"),
     "classification": (
-        f"--train {MOTIONS}/BasicMotions_TRAIN.ts --test {MOTIONS}/BasicMotions_TEST.ts --epochs 2",
-        MOTIONS,
+        "--train {data}/BasicMotions_TRAIN.ts --test {data}/BasicMotions_TEST.ts --epochs 2",
+        "basic_motions",
         "of 40 sequences are told right",
     ),
     "language": (
-        f"--data {DATA}/tinyshakespeare/input.txt --characters 20000 --epochs 1 --hidden 16",
-        DATA / "tinyshakespeare",
+        "--data {data}/input.txt --characters 20000 --epochs 1 --hidden 16",
+        "tinyshakespeare",
         "nats a character",
     ),
     "music": (
-        f"--data {DATA}/jsb_chorales/JSB_Chorales.mat --pieces 6 --epochs 2 --hidden 16",
-        DATA / "jsb_chorales",
+        "--data {data}/JSB_Chorales.mat --pieces 6 --epochs 2 --hidden 16",
+        "jsb_chorales",
         "nats a step",
     ),
     "tagging": (
-        f"--train {UD}/en_ewt-ud-train.conllu.xz --test {UD}/en_ewt-ud-dev.conllu.xz "
+        "--train {data}/en_ewt-ud-train.conllu.xz --test {data}/en_ewt-ud-dev.conllu.xz "
         "--sentences 100 --epochs 2",
-        UD,
+        "ud_ewt",
         "She/",
     ),
     "long_memory": ("--steps 20 --updates 5", None, "RNN  mean squared error"),
@@ -46,13 +44,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("matplotlib")
+def test_an_example_runs(name, tmp_path, monkeypatch, capsys, dataset):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the pictures")
     arguments, needed, said = RUNS[name]
-    if needed is not None and not needed.exists():
-        pytest.skip(f"needs the data set {needed.name}, in {needed}")
+    arguments = [part.format(data=needed and dataset(needed)) for part in arguments.split()]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments.split()])
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert said in capsys.readouterr().out
     if "plot" in (EXAMPLES / f"{name}.py").read_text(encoding="utf-8"):
@@ -61,6 +58,5 @@ def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
         assert (tmp_path / picture).stat().st_size > 5000
 
 
-@pytest.mark.skipif(not EXAMPLES.exists(), reason="needs the source tree")
 def test_every_example_has_a_run():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(RUNS)
