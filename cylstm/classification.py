@@ -1,6 +1,5 @@
 """Classification of sequences: sequences and names of classes in, names out."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +9,13 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, files, sequence_network
 from cylstm.data import Arrays, StandardScaler, _inputs
+from cylstm.layers.activation import softmax
 from cylstm.layers.sequential import Sequential
 from cylstm.losses import CrossEntropy
 from cylstm.optim import AdamW, CosineDecay
 from cylstm.sequence_network import Sequences
 from cylstm.training import Checkpoints, History, Trainer
+from cylstm.training.checkpoints import digest_of
 
 Array = NDArray[Any]
 Samples = tuple[Any, Sequence[str]]
@@ -108,39 +109,38 @@ class Classifier:
         classes = sorted(set(labels))
         if len(classes) < 2:
             raise ValueError(f"labels: expected at least two classes, got {classes}")
-        saved = checkpoints
-        if saved is not None and not isinstance(saved, Checkpoints):
-            saved = Checkpoints(saved)
+        saved = Checkpoints.of(checkpoints, resume)
         if saved is not None:
-            saved.identify({"classes": classes, "data": _digest(x, labels)}, resume)
-        self.classes = classes
+            saved.identify({"classes": classes, "data": digest_of(x, "\0".join(labels))}, resume)
         draw = _checks.generator(self.seed)
 
         def seed() -> int:
             return int(draw.integers(2**31))
 
-        scaler = StandardScaler().fit(x)
-        self.model = sequence_network.build(
+        model = sequence_network.build(
             x[0].shape[1],
             len(classes),
             seed,
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             dropout=self.dropout,
-            input_dropout=self.dropout / 3,
         )
-        self.model.scalers["x"] = scaler
+        model.scalers["x"] = StandardScaler().fit(x)
         trainer = Trainer(
-            self.model,
+            model,
             CrossEntropy(label_smoothing=sequence_network.SMOOTHING),
             AdamW(lr),
             schedule=CosineDecay(),
             clip_norm=CLIP_NORM,
             seed=seed(),
         )
-        held_out = None if validation is None else self._source(*validation, batch_size)
+        source = _source(model, classes, x, labels, batch_size)
+        held_out = None
+        if validation is not None:
+            held_out = _source(model, classes, _for(model, validation[0]), validation[1], batch_size)
+        self.model, self.classes = model, classes
         return trainer.fit(
-            self._source(x, labels, batch_size), held_out, epochs,
+            source, held_out, epochs,
             metrics=["accuracy"] if held_out else [], patience=patience if held_out else None,
             checkpoints=saved, resume=resume, progress=progress,
         )  # fmt: skip
@@ -153,8 +153,10 @@ class Classifier:
         sequences : array or list of arrays
             As in `fit`.
         """
-        logits = sequence_network.outputs(self._fitted(), self._scaled(sequences))
-        return softmax(logits)
+        model = self._fitted()
+        return softmax(
+            sequence_network.outputs(model, sequence_network.scaled(model, _for(model, sequences)))
+        )
 
     def predict(self, sequences: Any) -> list[str]:
         """The likeliest class of each sequence."""
@@ -168,7 +170,7 @@ class Classifier:
         ValueError
             If there is a label that is no class, or not one label for each sequence.
         """
-        targets = self._targets(sequences, labels)
+        targets = _targets(self.classes, sequences, labels)
         counts = np.zeros((len(self.classes), len(self.classes)), np.intp)
         np.add.at(counts, (targets, self.probabilities(sequences).argmax(axis=1)), 1)
         return counts
@@ -177,24 +179,6 @@ class Classifier:
         if self.model is None:
             raise ValueError("model: expected one that was trained or loaded; call fit first")
         return self.model
-
-    def _scaled(self, sequences: Any) -> Sequences:
-        model, x = self._fitted(), _checked(sequences)
-        if x[0].shape[1] != model.input_size:
-            raise ValueError(f"sequences: expected {model.input_size} channels, got {x[0].shape[1]}")
-        return sequence_network.scaled(model, x)
-
-    def _targets(self, sequences: Any, labels: Sequence[str]) -> Array:
-        if len(labels) != len(sequences):
-            raise ValueError(f"labels: expected {len(sequences)}, one a sequence, got {len(labels)}")
-        unknown = sorted({str(label) for label in labels} - set(self.classes))
-        if unknown:
-            raise ValueError(f"labels: expected classes among {self.classes}, got {unknown[0]!r}")
-        return np.array([self.classes.index(str(label)) for label in labels], np.intp)
-
-    def _source(self, sequences: Any, labels: Sequence[str], batch_size: int) -> Arrays:
-        x, targets = self._scaled(sequences), self._targets(sequences, labels)
-        return Arrays(x, targets, batch_size, target_per="sequence")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write network, scaling and names of the classes to one file (`cylstm.files`)."""
@@ -233,13 +217,6 @@ class Classifier:
         return loaded
 
 
-def softmax(logits: Array) -> Array:
-    """Probabilities of the classes (..., V)."""
-    p = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: Array = p / p.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
 def _checked(sequences: Any) -> Sequences:
     """(n, T, I), or n arrays (T_i, I), of finite numbers."""
     x = _inputs.either_of("sequences", sequences)
@@ -250,8 +227,25 @@ def _checked(sequences: Any) -> Sequences:
     return x
 
 
-def _digest(x: Sequences, labels: list[str]) -> str:
-    digest = hashlib.sha256("\0".join(labels).encode())
-    for part in x:
-        digest.update(f"{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+def _for(model: Sequential, sequences: Any) -> Sequences:
+    """The same, of the model's channels."""
+    x = _checked(sequences)
+    if x[0].shape[1] != model.input_size:
+        raise ValueError(f"sequences: expected {model.input_size} channels, got {x[0].shape[1]}")
+    return x
+
+
+def _targets(classes: list[str], sequences: Any, labels: Sequence[str]) -> Array:
+    if len(labels) != len(sequences):
+        raise ValueError(f"labels: expected {len(sequences)}, one a sequence, got {len(labels)}")
+    unknown = sorted({str(label) for label in labels} - set(classes))
+    if unknown:
+        raise ValueError(f"labels: expected classes among {classes}, got {unknown[0]!r}")
+    return np.array([classes.index(str(label)) for label in labels], np.intp)
+
+
+def _source(
+    model: Sequential, classes: list[str], x: Sequences, labels: Sequence[str], batch_size: int
+) -> Arrays:
+    scaled = sequence_network.scaled(model, x)
+    return Arrays(scaled, _targets(classes, x, labels), batch_size, target_per="sequence")

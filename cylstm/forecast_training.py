@@ -1,6 +1,5 @@
 """The training of a forecaster: networks on parts of the rows to choose by, then one on all of them."""
 
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from cylstm.losses import MSE
 from cylstm.optim import Adam, CosineDecay
 from cylstm.rnn import LSTM
 from cylstm.training import Checkpoints, History, Trainer
+from cylstm.training.checkpoints import digest_of
 
 Array = NDArray[np.float64]
 PENALTIES = (1e-4, 1e-3, 1e-2, 5e-2)
@@ -93,8 +93,7 @@ class ForecastTraining:
         progress: Callable[[int], Any],
     ) -> None:
         self.settings, self.values, self.saved, self.progress = settings, values, saved, progress
-        digest = hashlib.sha256(values.tobytes()).hexdigest()
-        identity = {**settings, "penalties": list(PENALTIES), "values": [*values.shape, digest]}
+        identity = {**settings, "penalties": list(PENALTIES), "values": digest_of([values])}
         self.resume = saved is not None and saved.identify(identity, resume)
         self.notes: dict[str, Any] = {} if saved is None else saved.notes
         self.notes.setdefault("finished", [])  # the errors by epoch of each network on its block

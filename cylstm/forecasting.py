@@ -139,11 +139,8 @@ class Forecaster:
             name: getattr(self, name) for name in ("horizon", "period", "hidden_size", "epochs", "seed")
         }
         settings["patience"] = None if patience is None else _checks.positive("patience", patience)
-        if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
-            checkpoints = Checkpoints(checkpoints)
-        if resume and checkpoints is None:
-            raise ValueError("resume: expected checkpoints to go on from, got none")
-        training = ForecastTraining(settings, values, checkpoints, resume, progress)
+        saved = Checkpoints.of(checkpoints, resume)
+        training = ForecastTraining(settings, values, saved, resume, progress)
         self._fitted, self.training = training.run(), training
         return self
 

@@ -32,7 +32,7 @@ def build(
     hidden_size: int = 64,
     num_layers: int = 1,
     dropout: float = 0.3,
-    input_dropout: float = 0.1,
+    input_dropout: float | None = None,
     bidirectional: bool = True,
     pooling: How = "max",
 ) -> Sequential:
@@ -47,7 +47,7 @@ def build(
     cell, hidden_size, num_layers, dropout, bidirectional, pooling
         As for `cylstm.sklearn.SequenceClassifier`.
     input_dropout : float
-        Share of the inputs that are left out in training.
+        Share of the inputs that are left out in training. None: a third of `dropout`.
     """
     if cell not in CELLS:
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
@@ -66,7 +66,7 @@ def build(
     linear = Linear(recurrent.output_size, outputs)
     linear.load_state_dict({name: 0 * value for name, value in linear.state_dict().items()})
     return Sequential(
-        Dropout(input_dropout, features=features, seed=seed()),
+        Dropout(dropout / 3 if input_dropout is None else input_dropout, features=features, seed=seed()),
         recurrent,
         Pooling(pooling),
         Dropout(dropout, seed=seed()),

@@ -1,6 +1,5 @@
 """Language models of characters: text in, text out."""
 
-import hashlib
 import math
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, files
 from cylstm.data import TokenStream, Vocabulary
+from cylstm.layers.activation import softmax
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.linear import Linear
@@ -20,6 +20,7 @@ from cylstm.optim import AdamW, CosineDecay
 from cylstm.rnn import LSTM
 from cylstm.stream import Stream
 from cylstm.training import Checkpoints, History, Trainer
+from cylstm.training.checkpoints import digest_of
 
 Array = NDArray[Any]
 LEAST_READ = 5000  # characters at each place of an evaluation, so that where it begins does not count
@@ -76,7 +77,7 @@ class CharacterModel:
         length: int = 100,
         lr: float = 3e-3,
         patience: int | None = None,
-        checkpoints: Checkpoints | str | None = None,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
         resume: bool = False,
         progress: bool = True,
     ) -> History:
@@ -111,10 +112,9 @@ class CharacterModel:
         n = len(ids) - round(share * len(ids))
         if n <= 2 * batch_size:
             raise ValueError(f"text: expected more than {2 * batch_size} characters to learn from, got {n}")
-        if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
-            checkpoints = Checkpoints(checkpoints)
-        if checkpoints is not None:
-            checkpoints.identify({"text": hashlib.sha256(text.encode()).hexdigest()}, resume)
+        saved = Checkpoints.of(checkpoints, resume)
+        if saved is not None:
+            saved.identify({"text": digest_of((), text)}, resume)
         self.model = self._built()
         trainer = Trainer(
             self.model,
@@ -127,7 +127,7 @@ class CharacterModel:
         held_out = TokenStream(ids[n:], min(batch_size, max(1, len(ids) - n - 1)), length) if share else None
         return trainer.fit(
             TokenStream(ids[:n], batch_size, length), held_out, epochs, patience=patience,
-            checkpoints=checkpoints, resume=resume, progress=progress,
+            checkpoints=saved, resume=resume, progress=progress,
         )  # fmt: skip
 
     def _built(self) -> Sequential:
@@ -207,8 +207,7 @@ class CharacterModel:
         for _ in range(_checks.natural("n", n)):
             logits = logits.astype(float) / temperature
             logits[: Vocabulary.UNKNOWN + 1] = -np.inf  # padding and what is no character
-            p = np.exp(logits - logits.max())
-            choice = int(rng.choice(len(p), p=p / p.sum()))
+            choice = int(rng.choice(len(logits), p=softmax(logits)))
             yield self.vocabulary.symbols[choice]
             logits = stream.step(choice)
 

@@ -172,15 +172,24 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
         (([], []), None, "sequences: expected"),
         (([np.ones((4, 2)), np.ones((0, 2))], ["a", "b"]), None, "sequences: expected"),
         (([np.ones((4, 2)), np.ones((4, 3))], ["a", "b"]), None, r"sequences\[1\]: expected \(length, 2\)"),
-        (([np.ones((4, 2)), np.full((4, 2), np.nan)], ["a", "b"]), None, r"sequences\[1\].*finite"),
+        (
+            ([np.ones((4, 2)), np.full((4, 2), np.nan)], ["a", "b"]),
+            None,
+            r"sequences\[1\]\[0, 0\] \(step, channel\): expected a finite",
+        ),
         (([np.ones((4, 2))] * 3, ["a", "b"]), None, "labels: expected 3, one a sequence, got 2"),
         (([np.ones((4, 2))] * 2, ["a", "b"]), ([np.ones((4, 2))], ["c"]), "among .*'a', 'b'.*, got 'c'"),
         (([np.ones((4, 2))] * 2, ["a", "b"]), ([np.ones((4, 1))], ["a"]), "expected 2 channels, got 1"),
     ],
 )
 def test_samples_that_cannot_be_learnt_from_are_refused(train, validation, message):
+    classifier, _ = fitted(epochs=1)
+    before = classifier.model.state_dict()
     with pytest.raises(ValueError, match=message):
-        fitted(train, validation)
+        classifier.fit(train, validation, progress=False)
+    for name, value in classifier.model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert classifier.classes == ["high", "low", "middle"]
 
 
 def test_it_has_to_be_fitted_first(tmp_path):

@@ -154,6 +154,19 @@ def test_a_checkpoint_of_another_training_changes_nothing(tmp_path):
             cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(other, epochs=2, resume=True, **saved)
 
 
+def test_notes_go_on_with_a_training(tmp_path):
+    x, y = series(20)
+    saved = cylstm.Checkpoints(tmp_path / "run.ckpt")
+    saved.notes["mine"] = 1
+    cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit((x, y), epochs=1, checkpoints=saved, progress=False)
+    for epochs in (2, 3):  # the second goes on from what the first has written
+        later = cylstm.Checkpoints(tmp_path / "run.ckpt")
+        cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(
+            (x, y), epochs=epochs, checkpoints=later, resume=True, progress=False
+        )
+        assert later.notes == {"mine": 1}
+
+
 def test_a_validation_loss_that_is_not_finite_stops():
     x, y = series(20)
     wide = np.full_like(y, 3e38)

@@ -66,10 +66,10 @@ def check_finite(name: str, array: Array, axes: str = "") -> None:
 
 
 def check_samples(name: str, value: Array | list[Array], axes: str = "") -> None:
-    """The same for an array or a list of arrays, each of which may have its own place."""
+    """The same for an array or a list of arrays, whose own number is the first of the axes."""
     if isinstance(value, list):
         for i, array in enumerate(value):
-            check_finite(f"{name}[{i}]", array, axes.removeprefix("sample, "))
+            check_finite(f"{name}[{i}]", array, axes.partition(", ")[2])
     else:
         check_finite(name, value, axes)
 

@@ -67,7 +67,7 @@ class NetworkEstimator(BaseEstimator):
         outputs: int,
         pooling: How,
         bidirectional: bool,
-        input_dropout: float,
+        input_dropout: float | None = None,
     ) -> None:
         """A new network, with its optimiser."""
         self.model_ = sequence_network.build(

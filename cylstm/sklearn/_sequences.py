@@ -126,7 +126,7 @@ class SequenceEstimator(NetworkEstimator):
 
     def _begin_with(self, train: Samples, outputs: int) -> None:
         scalers = {"x": StandardScaler().fit(train[0]), **self._scalers(train[1])}
-        self._begin(scalers, outputs, self.pooling, self.bidirectional, self.dropout / 3)
+        self._begin(scalers, outputs, self.pooling, self.bidirectional)
 
     def _scalers(self, y: Array) -> dict[str, StandardScaler]:
         return {}

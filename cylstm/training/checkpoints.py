@@ -9,7 +9,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class Checkpoints:
     Attributes
     ----------
     notes : dict
-        JSON values of the caller's, written with each; a callback may change them.
+        JSON values of the caller's, written with each; a callback may change them. A training that goes on
+        has those of its file, unless there are others.
 
     Examples
     --------
@@ -58,6 +59,7 @@ class Checkpoints:
         self.minutes = _checks.number("minutes", minutes, 0)
         self.steps = None if steps is None else _checks.positive("steps", steps)
         self.notes: dict[str, Any] = {}
+        self._identity: dict[str, Any] = {}  # of the caller's
         self._last = time.monotonic(), 0
 
     def __repr__(self) -> str:
@@ -65,32 +67,41 @@ class Checkpoints:
         often = f"minutes={self.minutes:g}" if self.steps is None else f"steps={self.steps}"
         return f"Checkpoints({str(self.path)!r}, {often})"
 
-    def identify(self, identity: Mapping[str, Any], resume: bool) -> bool:
-        """Note by what the training is known; whether there is a file of it to go on from.
+    @classmethod
+    def of(
+        cls, checkpoints: "Checkpoints | str | os.PathLike[str] | None", resume: bool
+    ) -> "Checkpoints | None":
+        """What a caller gives: a path alone is one of every 10 minutes."""
+        if checkpoints is None and resume:
+            raise ValueError("resume: expected checkpoints to go on from, got none")
+        if checkpoints is None or isinstance(checkpoints, Checkpoints):
+            return checkpoints
+        return cls(checkpoints)
 
-        The notes are then those of that file.
+    def identify(self, identity: Mapping[str, Any], resume: bool) -> bool:
+        """Note by what else the training is known; whether there is a file of it to go on from.
 
         Parameters
         ----------
         identity : mapping
             JSON values by name.
         resume : bool
-            Whether to look for one.
+            Whether to look for one. The notes are then those of that file.
 
         Raises
         ------
         CheckpointError, OSError
             If the file is damaged, or of another training.
         """
-        self.notes = {"identity": dict(identity)}
+        self._identity = dict(identity)
         if not resume or not self.path.exists():
             return False
-        notes = read(self.path)[1].get("notes", {})
-        for name, expected in identity.items():
-            got = notes.get("identity", {}).get(name)
-            if got != expected:
-                raise CheckpointError(f"{self.path}: not of this training: {departure(name, expected, got)}")
-        self.notes = notes
+        values = read(self.path)[1]
+        try:
+            check_identity(identity, values["caller"])
+            self.notes = dict(values["notes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: not of this training: {error}") from error
         return True
 
     def begin(self, steps: int) -> None:
@@ -109,7 +120,7 @@ class Checkpoints:
         self.begin(steps)
         try:
             tensors, values = content()
-            write(self.path, tensors, {**values, "notes": self.notes})
+            write(self.path, tensors, {**values, "notes": self.notes, "caller": self._identity})
         except OSError as error:
             warnings.warn(
                 f"checkpoint {self.path}: could not be written ({error.strerror or error}); an earlier one "
@@ -119,11 +130,23 @@ class Checkpoints:
             )
 
 
-def departure(name: str, expected: Any, got: Any) -> str:
-    """What a checkpoint was found to be of another training by."""
-    if name in DATA and got is not None:
-        return f"{name}: it was made with others"  # than these, of which the identity is but a digest
-    return f"{name}: expected {expected}, got {got}"
+def check_identity(expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first value by which a checkpoint is of another training."""
+    for name, value in expected.items():
+        if got.get(name) == value:
+            continue
+        if name in DATA and name in got:
+            raise ValueError(f"{name}: it was made with others")  # than these, of which there is but a digest
+        raise ValueError(f"{name}: expected {value}, got {got.get(name)}")
+
+
+def digest_of(arrays: Iterable[Any], text: str = "") -> str:
+    """By which data are known again."""
+    digest = hashlib.sha256(text.encode())
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], values: Mapping[str, Any]) -> None:

@@ -84,8 +84,8 @@ class Run:
         model: SequenceLayer,
         optimizer: Optimizer,
         schedule: Schedule | None,
-    ) -> None:
-        """Go on from a checkpoint, if it is one of this training.
+    ) -> dict[str, Any]:
+        """Go on from a checkpoint, if it is one of this training; returns its notes.
 
         Raises
         ------
@@ -94,15 +94,12 @@ class Run:
         """
         tensors, values = checkpoints.read(path)
         try:
-            self._check_identity(values["identity"])
+            checkpoints.check_identity(self.identity, values["identity"])
+            notes = dict(values["notes"])
             self._take(tensors, values, model, optimizer, schedule)
         except (KeyError, TypeError, ValueError) as error:
             raise checkpoints.CheckpointError(f"{path}: not of this training: {error}") from error
-
-    def _check_identity(self, identity: dict[str, Any]) -> None:
-        for name, expected in self.identity.items():
-            if identity.get(name) != expected:
-                raise ValueError(checkpoints.departure(name, expected, identity.get(name)))
+        return notes
 
     def _take(
         self,

@@ -1,14 +1,11 @@
 """`Trainer`: epochs, validation, early stopping, checkpoints."""
 
 import contextlib
-import hashlib
 import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
-
-import numpy as np
 
 from cylstm import _checks
 from cylstm.data import Source, source_of
@@ -18,7 +15,7 @@ from cylstm.optim import Adam, Optimizer, Schedule
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.threads import of_call
 from cylstm.training import evaluation, gradients
-from cylstm.training.checkpoints import Checkpoints
+from cylstm.training.checkpoints import Checkpoints, digest_of
 from cylstm.training.history import History
 from cylstm.training.loop import Callback, Loop
 from cylstm.training.metrics import Metric, named
@@ -188,11 +185,7 @@ class Trainer:
             raise ValueError("patience: expected None without validation data, got a number")
         patience = None if patience is None else _checks.positive("patience", patience)
         epochs = _checks.natural("epochs", epochs)
-        saved = checkpoints
-        if saved is not None and not isinstance(saved, Checkpoints):
-            saved = Checkpoints(saved)
-        if resume and saved is None:
-            raise ValueError("resume: expected checkpoints to go on from, got none")
+        saved = Checkpoints.of(checkpoints, resume)
         if saved is not None:
             check_writable(saved.path)
         if self.schedule:
@@ -200,7 +193,8 @@ class Trainer:
             self.schedule.begin(epochs * (updates if self.schedule.per == "step" else 1))
         run = Run(self.seed, {} if saved is None else self._identity(data), self.optimizer.lr)
         if resume and saved is not None and saved.path.exists():
-            run.restore(saved.path, self.model, self.optimizer, self.schedule)
+            notes = run.restore(saved.path, self.model, self.optimizer, self.schedule)
+            saved.notes = saved.notes or notes
         self.model.train()
         loop = Loop(self, run, data, held_out, measures, patience, callbacks, saved)
         with contextlib.ExitStack() as stack:
@@ -241,7 +235,7 @@ class Trainer:
             "clip_value": self.clip_value,
             "seed": self.seed,
             "minibatches": len(data),
-            "data": _digest(data),
+            "data": digest_of(_first_and_last(data)),
             "accumulate": self.accumulate,
             "truncate": self.truncate,
         }
@@ -256,16 +250,12 @@ def _settings(thing: Optimizer | Schedule) -> dict[str, Any]:
     return settings
 
 
-def _digest(source: Source) -> str:
-    """Of the first and the last minibatch in order."""
-    digest = hashlib.sha256()
+def _first_and_last(source: Source) -> Iterator[Any]:
+    """The arrays of the first and the last minibatch in order."""
     for start in sorted({0, len(source) - 1}):
         batch = next(source.epoch(start=start))
-        targets = batch.target if isinstance(batch.target, list) else [batch.target]
-        for array in (batch.x, *targets):
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+        yield batch.x
+        yield from batch.target if isinstance(batch.target, list) else [batch.target]
 
 
 def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
