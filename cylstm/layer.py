@@ -88,6 +88,9 @@ class Layer:
     def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
         """Take the size and dtype of the layer before, where they were left open."""
 
+    def _check_indices(self, x: Array) -> None:
+        """Refuse indices that stand for no vector, where x holds any."""
+
     def _packing_after(self, packing: Packing) -> Packing:
         """That of the rows of y."""
         return packing

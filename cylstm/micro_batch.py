@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, states
 from cylstm.data.packed import pack, unpack
-from cylstm.layers.embedding import Embedding
-from cylstm.layers.sequential import Sequential
 
 if TYPE_CHECKING:
     from cylstm.session import Session
@@ -78,10 +76,6 @@ class MicroBatch:
         self._max_batch = _checks.positive("max_batch", max_batch)
         self._max_delay = _checks.number("max_delay", max_delay, 0, threading.TIMEOUT_MAX)
         self._max_queue = _checks.positive("max_queue", max_queue)
-        first = session._model
-        while isinstance(first, Sequential):
-            first = first.layers[0]  # type: ignore[assignment]
-        self._embedding = first if isinstance(first, Embedding) else None
         self._closed = False
         self.begin()
         _all.add(self)
@@ -160,8 +154,7 @@ class MicroBatch:
         if not unbatched:
             expected = "(T,)" if model.reads_single_indices else f"(T, {model.input_size})"
             raise ValueError(f"x: expected one sequence, {expected}, got {np.shape(x)}")
-        if self._embedding is not None:
-            self._embedding.check_range(steps)
+        model._check_indices(steps)
         dtype = np.intp if model.reads_indices else model.dtype
         given = None
         if state is not None:

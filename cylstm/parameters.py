@@ -75,6 +75,7 @@ class ParameterStore:
         """Let go of the gradients; nothing can write to the parameters any more."""
         self.data.flags.writeable = False
         self.grad = _zeros(0, self.dtype)
+        self._named.clear()
         for part in self._parts:
             part.freeze()
 

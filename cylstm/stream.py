@@ -11,8 +11,7 @@ from cylstm import _checks, states
 from cylstm._engine import _steps, isa
 from cylstm.cpus import Cpus
 from cylstm.layer import Layer
-from cylstm.layers.embedding import Embedding
-from cylstm.layers.sequential import Sequential
+from cylstm.layers.sequential import layers_of
 from cylstm.packing import Batch, Packing
 from cylstm.recurrent import RecurrentLayer
 from cylstm.sequence_layer import SequenceLayer
@@ -154,7 +153,7 @@ class Stream:
         stages = self._model._step_stages(self._steps_workspace, self._state, self._packing_of(1))
         if stages is None:
             return None
-        layers = [layer for layer in _layers(self._model) if isinstance(layer, RecurrentLayer)]
+        layers = [layer for layer in layers_of(self._model) if isinstance(layer, RecurrentLayer)]
         watched = [(layer, layer.clip, layer.zoneout, layer.zoneout_cell) for layer in layers]
         return _steps.Steps(stages, 1, self.batch_size, self._model, watched)
 
@@ -197,9 +196,7 @@ class Stream:
                 f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {came}"
             )
         y = np.empty(shape, model.dtype) if out is None else _checks.output("out", out, shape, model.dtype)
-        first = _layers(model)[0]
-        if isinstance(first, Embedding):
-            first.check_range(steps)  # before any stream has moved
+        model._check_indices(steps)  # before any stream has moved
         # Contiguous, and x in the model's dtype, as the short way of a step asks for.
         straight = y if y.flags.c_contiguous else np.empty_like(y, order="C")
         dtype = steps.dtype if model.reads_indices else model.dtype
@@ -317,10 +314,3 @@ class Stream:
             new = self._model._initial_state(self.batch_size)
             states.assign(new, checked)
             states.assign(self._state, new)
-
-
-def _layers(model: Layer) -> list[Layer]:
-    """The layers of a model, one after the other."""
-    if isinstance(model, Sequential):
-        return [layer for part in model.layers for layer in _layers(part)]
-    return [model]

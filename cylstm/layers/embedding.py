@@ -95,16 +95,14 @@ class Embedding(RowLayer):
         workspace.prepare(batch.packing.N, self)
         indices, vectors = workspace.indices, workspace.y.reshape(-1, self.embedding_dim)
         batch.into(indices.reshape(-1, self.input_size))
-        self.check_range(indices)
+        self._check_indices(indices)
         np.take(self.parameters["weight"], indices, axis=0, out=vectors, mode="clip")
         return workspace.y, None
 
-    def check_range(self, indices: Array) -> None:
-        """Refuse indices that stand for no vector."""
-        if indices.size and not 0 <= indices.min() <= indices.max() < self.num_embeddings:
+    def _check_indices(self, x: Array) -> None:
+        if x.size and not 0 <= x.min() <= x.max() < self.num_embeddings:
             raise ValueError(
-                f"x: expected indices from 0 to {self.num_embeddings - 1}, "
-                f"got {indices.min()} to {indices.max()}"
+                f"x: expected indices from 0 to {self.num_embeddings - 1}, got {x.min()} to {x.max()}"
             )
 
     def _rows_backward(self, workspace: "_Workspace", need_dx: bool) -> None:

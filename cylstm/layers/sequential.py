@@ -140,6 +140,9 @@ class Sequential(SequenceLayer):
     def _initial_state(self, B: int) -> Any:
         return tuple(layer._initial_state(B) for layer in self.layers)
 
+    def _check_indices(self, x: Array) -> None:
+        self.layers[0]._check_indices(x)
+
     def _packing_after(self, packing: Packing) -> Packing:
         for layer in self.layers:
             packing = layer._packing_after(packing)
@@ -181,3 +184,10 @@ class Sequential(SequenceLayer):
             if gradient is not None:
                 dy = Batch(gradient, workspace.packings[position])
         return (dy.values if need_dx else None), tuple(reversed(initial))
+
+
+def layers_of(model: Layer) -> list[Layer]:
+    """The layers of a model one after the other, whatever their nesting in others."""
+    if isinstance(model, Sequential):
+        return [layer for part in model.layers for layer in layers_of(part)]
+    return [model]

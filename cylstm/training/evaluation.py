@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from cylstm.data.source import Minibatch, Source
 from cylstm.data.tokens import TokenStream
-from cylstm.layers.embedding import Embedding
 from cylstm.losses import Loss
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.training import gradients
@@ -62,22 +61,12 @@ def check_data(
         if isinstance(source, TokenStream) and not model.causal:
             raise ValueError("model: expected one that reads forward only for a stream, whose state goes on")
         loss.check(source.targets, model.output_size)
-        _check_indices(model, source)
+        if model.reads_indices:
+            for batch in source.epoch():
+                model._check_indices(batch.x)
         evaluate(model, loss, itertools.islice(source.epoch(), 1), measures)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name}: {error}") from error
-
-
-def _check_indices(model: SequenceLayer, source: Source) -> None:
-    first = gradients.layers_of(model)[0]
-    if not isinstance(first, Embedding):
-        return
-    for batch in source.epoch():
-        least, largest = int(batch.x.min(initial=0)), int(batch.x.max(initial=0))
-        if least < 0 or largest >= first.num_embeddings:
-            raise ValueError(
-                f"x: expected indices from 0 to {first.num_embeddings - 1}, got {least} to {largest}"
-            )
 
 
 def _counted(loss: Loss, y: Array, target: Any) -> tuple[Array, Any]:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.data.source import Minibatch
-from cylstm.layer import Layer
-from cylstm.layers.sequential import Sequential
+from cylstm.layers.sequential import layers_of
 from cylstm.losses import Loss
 from cylstm.optim.clipping import grad_norm
 from cylstm.recurrent import RecurrentLayer
@@ -143,13 +142,6 @@ def check_segments(model: SequenceLayer) -> None:
                 "segments: expected recurrent layers with at most one kind of mask, drawn anew at each step, "
                 f"for the masks to be the same as without; got {layer!r}; use Dropout layers between"
             )
-
-
-def layers_of(model: Layer) -> list[Layer]:
-    """The layers of a model, whatever their nesting."""
-    if isinstance(model, Sequential):
-        return [layer for part in model.layers for layer in layers_of(part)]
-    return [model]
 
 
 def check_finite(model: SequenceLayer, value: float, where: str) -> float:
