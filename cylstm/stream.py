@@ -172,7 +172,7 @@ class Stream:
         out : ndarray, optional
             Written with y and returned instead of a new array.
         threads : int, optional
-            For this call, instead of `cylstm.get_num_threads()`.
+            For this call, instead of `cylstm.get_num_threads()`. Not on a session, which has its own number.
 
         Returns
         -------
@@ -244,15 +244,15 @@ class Stream:
         ------
         RuntimeError
             If all rows are taken.
+        ValueError, TypeError
+            If the state has not the form of one of the model's.
         """
         if not self._free:
             raise RuntimeError(
                 f"all {self.batch_size} rows are taken: let one leave, or use a larger batch_size"
             )
         row = self._free[0]
-        checked = None
-        if isinstance(self._model, SequenceLayer):
-            checked = self._model._checked_state("state", state, None)
+        checked = self._checked_state(state, None)
         self.reset(row)
         states.assign(states.row(self._state, row), checked)
         self._joined[heapq.heappop(self._free)] = True
@@ -309,8 +309,14 @@ class Stream:
 
     @state.setter
     def state(self, state: Any) -> None:
+        checked = self._checked_state(state, self.batch_size)
+        new = self._model._initial_state(self.batch_size)
+        states.assign(new, checked)
+        states.assign(self._state, new)
+
+    def _checked_state(self, state: Any, B: int | None) -> Any:
         if isinstance(self._model, SequenceLayer):
-            checked = self._model._checked_state("state", state, self.batch_size)
-            new = self._model._initial_state(self.batch_size)
-            states.assign(new, checked)
-            states.assign(self._state, new)
+            return self._model._checked_state("state", state, B)
+        if state is not None:
+            raise ValueError(f"state: expected None for a layer without one, got {type(state).__name__}")
+        return None

@@ -360,3 +360,13 @@ def test_results_of_some_rows_may_overlap_what_is_read(rng):
     buffer[:3] = x
     y = cylstm.Stream(layer, 4).step(buffer[:3], rows=[0, 1, 2], out=buffer[1:])
     np.testing.assert_array_equal(y, expected)
+
+
+def test_a_layer_without_a_state_takes_none():
+    stream = cylstm.Stream(cylstm.Linear(3, 2, seed=0))
+    stream.state = stream.state
+    with pytest.raises(ValueError, match="state: expected None for a layer without one, got str"):
+        stream.state = "nonsense"
+    with pytest.raises(ValueError, match="state: expected None for a layer without one, got str"):
+        stream.join("nonsense")
+    assert stream.join() == 0
