@@ -167,7 +167,9 @@ def twin(model: cylstm.Sequential) -> Any:
                 layer.input_size, layer.hidden_size, layer.num_layers, dropout=layer.dropout,
                 bidirectional=layer.num_directions == 2,
             )  # fmt: skip
-        return torch.nn.Identity()  # Pooling, which has no weights
+        if isinstance(layer, cylstm.Pooling):
+            return torch.nn.Identity()  # it has no weights
+        raise TypeError(f"no twin of {layer!r}")
 
     class Twin(torch.nn.Module):
         def __init__(self) -> None:
@@ -197,14 +199,12 @@ def twin(model: cylstm.Sequential) -> Any:
             return x, after if after is None else detached(after)
 
     def pooled(x: Any, n: Any, how: str) -> Any:
-        if n is None:
-            return x[-1] if how == "last" else x.mean(0) if how == "mean" else x.max(0).values
-        if how == "last":
-            return x[n - 1, torch.arange(len(n))]
-        if how == "mean":
-            return x.sum(0) / n[:, None]  # padding is 0
-        real = torch.arange(len(x))[:, None] < n
-        return x.masked_fill(~real[..., None], -torch.inf).max(0).values
+        if how == "last" and n is None:
+            return x[-1]
+        if how == "max" and n is not None:
+            real = torch.arange(len(x))[:, None] < n
+            return x.masked_fill(~real[..., None], -torch.inf).max(0).values
+        raise ValueError(f"no twin of Pooling({how!r}) {'with' if n is not None else 'without'} lengths")
 
     def detached(state: Any) -> Any:
         return tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
