@@ -140,19 +140,17 @@ def _answering(
 ) -> Callable[[Request], Awaitable[Response]]:
     """The handler of requests that `function` has results for: limits, refusals, metrics."""
     metrics, limits = service.metrics, service.limits
-    waiting = 0
 
     async def answer(request: Request) -> Response:
-        nonlocal waiting
-        if waiting >= limits.max_queue:
+        if service.waiting >= limits.max_queue:
             raise Refusal(503, f"server: {limits.max_queue} requests are in progress; try again later")
-        waiting += 1
+        service.waiting += 1
         metrics.in_progress.inc()
         try:
             kind = _kind(request)
             content, type_ = await function(service, await _body(request, limits), kind)
         finally:
-            waiting -= 1
+            service.waiting -= 1
             metrics.in_progress.dec()
         return InParts(limits.timeout, content, media_type=type_)
 

@@ -40,15 +40,15 @@ class Service:
         Where results come from.
     classifier : Classifier or None
         If the model is the file of one.
-    streams : int
-        That are open.
+    waiting, streams : int
+        Requests that are read, wait or are computed; streams that are open.
     stopping : bool
         Nothing new is begun.
     """
 
     def __init__(self, model: Any, limits: Limits, threads: int | None = None) -> None:
         self.limits, self.metrics = limits, Metrics()
-        self.streams, self.stopping = 0, False
+        self.waiting, self.streams, self.stopping = 0, 0, False
         self.classifier: Classifier | None = None
         if isinstance(model, (str, os.PathLike)):
             path = model
