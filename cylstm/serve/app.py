@@ -42,7 +42,8 @@ def application(
                      `{"label": ..., "probabilities": {...}}`.
     /stream          WebSocket, one stream a connection, whose state is kept: JSON `{"x": ...}`, one step
                      or (T, I), or raw rows in a binary message; each is answered in kind, in order.
-    GET /healthz     Status 200; 503 while the server stops.
+    GET /healthz     Status 200; once the server has stopped listening, none. 503 if still asked after the
+                     end of the lifespan, as in an application that this one is mounted in.
     GET /metrics     For Prometheus.
     ===============  ==================================================================================
 
