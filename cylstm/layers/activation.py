@@ -30,7 +30,8 @@ def _sigmoid(x: Array) -> Array:
     return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
-def _softmax(x: Array) -> Array:
+def softmax(x: Array) -> Array:
+    """Shares of the last axis, which sum to 1."""
     powers = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
     result: Array = powers / powers.sum(axis=-1, keepdims=True)
     return result
@@ -67,7 +68,7 @@ FUNCTIONS: dict[str, Function] = {
     "tanh": Function(lambda x, a, b: np.tanh(x), lambda x, y, dy, a, b: dy * (1 - y * y)),
     "sigmoid": Function(lambda x, a, b: _sigmoid(x), lambda x, y, dy, a, b: dy * y * (1 - y)),
     "softmax": Function(
-        lambda x, a, b: _softmax(x),
+        lambda x, a, b: softmax(x),
         lambda x, y, dy, a, b: y * (dy - (dy * y).sum(axis=-1, keepdims=True)),
     ),
     "log_softmax": Function(
