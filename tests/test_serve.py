@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cylstm
+from cylstm import files
 from cylstm.classification import Classifier
 
 pytest.importorskip("starlette", reason="starlette is not installed; the server or its tests need it")
@@ -118,6 +119,16 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier") / "c.safetensors"
     classifier.save(path)
     return classifier, path, x
+
+
+def test_a_file_is_loaded_once(tmp_path, trained, monkeypatch):
+    cylstm.save(network(), tmp_path / "m.safetensors")
+    loaded, load = [], files.load_with_extra
+    monkeypatch.setattr(files, "load_with_extra", lambda path: loaded.append(path) or load(path))
+    for path in (trained[1], tmp_path / "m.safetensors"):
+        application(path)
+        assert loaded.pop() == path
+        assert not loaded
 
 
 def test_a_classifier_says_labels(trained):

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from cylstm import classification
+from cylstm.layers.activation import softmax
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.serve.bodies import JSON, RAW, Refusal, json_of, object_of_json
 from cylstm.serve.limits import Limits
@@ -109,7 +109,7 @@ def app_of(service: Service) -> Starlette:
         Route("/predict", _answering(service, _predict), methods=["POST"]),
         WebSocketRoute("/stream", streams),
     ]
-    if service.classifier is not None:
+    if service.classes:
         routes.append(Route("/classify", _answering(service, _classify), methods=["POST"]))
     handlers: Any = {HTTPException: _http_error, Exception: _internal_error}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
@@ -130,10 +130,9 @@ async def _classify(service: Service, body: bytes, kind: str) -> Answer:
     given = await converted(len(body), object_of_json, body)
     x = await converted(len(body), service.codec.steps_of_json, given["x"])
     y, _ = await service.run(await converted(x.size, service.scaled, x))
-    p = classification.softmax(y[None].astype(np.float64))[0]
-    classes = service.classifier.classes if service.classifier is not None else []
-    probabilities = dict(zip(classes, p.tolist(), strict=True))
-    return json_of(label=classes[int(p.argmax())], probabilities=probabilities), JSON
+    p = softmax(y.astype(np.float64))
+    probabilities = dict(zip(service.classes, p.tolist(), strict=True))
+    return json_of(label=service.classes[int(p.argmax())], probabilities=probabilities), JSON
 
 
 def _answering(

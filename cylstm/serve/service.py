@@ -8,9 +8,8 @@ from typing import Any
 import anyio
 from numpy.typing import NDArray
 
-from cylstm import sequence_network
+from cylstm import files, sequence_network
 from cylstm.classification import Classifier
-from cylstm.files import load_with_extra
 from cylstm.layers.sequential import Sequential
 from cylstm.micro_batch import QueueFull
 from cylstm.sequence_layer import SequenceLayer
@@ -38,8 +37,8 @@ class Service:
     ----------
     requests : MicroBatch
         Where results come from.
-    classifier : Classifier or None
-        If the model is the file of one.
+    classes : list of str
+        Of a classifier's file, in the order of the outputs; else none.
     waiting, streams : int
         Requests that are read, wait or are computed; streams that are open.
     stopping : bool
@@ -49,16 +48,21 @@ class Service:
     def __init__(self, model: Any, limits: Limits, threads: int | None = None) -> None:
         self.limits, self.metrics = limits, Metrics()
         self.waiting, self.streams, self.stopping = 0, 0, False
-        self.classifier: Classifier | None = None
+        self.classes: list[str] = []
         if isinstance(model, (str, os.PathLike)):
-            path = model
-            model, extra = load_with_extra(path)
-            self.classifier = Classifier.load(path) if "classifier" in extra else None
-            model = model if isinstance(model, SequenceLayer) else Sequential(model)
+            model = self._loaded(model)
         self.session = model if isinstance(model, Session) else Session(model, threads=threads)
         self.codec = Codec(self.session._model, limits.max_steps)
         # No delay: what comes while a batch is computed makes the next one.
         self.requests = self.session.micro_batch(max_batch=MAX_BATCH, max_delay=0, max_queue=limits.max_queue)
+
+    def _loaded(self, path: str | os.PathLike[str]) -> Any:
+        if "classifier" in files.extra_of(path):
+            classifier = Classifier.load(path)
+            self.classes = classifier.classes
+            return classifier.model
+        model = files.load(path)
+        return model if isinstance(model, SequenceLayer) else Sequential(model)
 
     @property
     def causal(self) -> bool:
@@ -111,9 +115,7 @@ class Service:
 
     def scaled(self, x: Array) -> Array:
         """A classifier's sequence by its own scaler."""
-        assert self.classifier is not None
-        assert self.classifier.model is not None
-        return sequence_network.scaled(self.classifier.model, [x])[0]
+        return sequence_network.scaled(self.session._model, [x])[0]
 
     async def close(self) -> None:
         """Begin nothing new, and wait until everything that was begun is done."""
