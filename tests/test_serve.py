@@ -144,6 +144,10 @@ def test_a_classifier_says_labels(trained):
         ("POST", "/predict", {"json": {"x": x[0].tolist()}}),
     )
     assert (refused.status_code, missing.status_code) == (415, 200)
+    for other in ("state", "lengths"):
+        (response,) = asked(app, ("POST", "/classify", {"json": {"x": x[0].tolist(), other: None}}))
+        assert response.status_code == 400
+        assert response.json() == {"error": f"body: expected \"x\" alone, got '{other}' too"}
     assert asked(application(network()), ("POST", "/classify", {"json": {}}))[0].status_code == 404
 
 

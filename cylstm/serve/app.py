@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from cylstm.layers.activation import softmax
 from cylstm.sequence_layer import SequenceLayer
-from cylstm.serve.bodies import JSON, RAW, Refusal, json_of, object_of_json
+from cylstm.serve.bodies import JSON, RAW, Refusal, json_of
 from cylstm.serve.limits import Limits
 from cylstm.serve.service import Service, converted
 from cylstm.serve.streams import stream
@@ -127,9 +127,7 @@ async def _predict(service: Service, body: bytes, kind: str) -> Answer:
 async def _classify(service: Service, body: bytes, kind: str) -> Answer:
     if kind == RAW:
         raise Refusal(415, f"content-type: expected {JSON}, got {RAW}")
-    given = await converted(len(body), object_of_json, body)
-    x = await converted(len(body), service.codec.steps_of_json, given["x"])
-    y, _ = await service.run(await converted(x.size, service.scaled, x))
+    y, _ = await service.run(await converted(len(body), service.scaled_of_json, body))
     p = softmax(y.astype(np.float64))
     probabilities = dict(zip(service.classes, p.tolist(), strict=True))
     return json_of(label=service.classes[int(p.argmax())], probabilities=probabilities), JSON

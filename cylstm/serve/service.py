@@ -13,7 +13,7 @@ from cylstm.classification import Classifier
 from cylstm.layers.sequential import Sequential
 from cylstm.micro_batch import QueueFull
 from cylstm.sequence_layer import SequenceLayer
-from cylstm.serve.bodies import Codec, Refusal, json_of, object_of_json
+from cylstm.serve.bodies import Codec, Refusal, json_of
 from cylstm.serve.limits import Limits
 from cylstm.serve.metrics import Metrics
 from cylstm.session import Session
@@ -96,13 +96,9 @@ class Service:
 
     async def answer_json(self, text: str | bytes, state: Any = None) -> tuple[bytes, Any]:
         """The answer to `{"x": ..., "state": ...}`, from the state unless that names one; the last state."""
-        codec, size = self.codec, len(text)
-        given = await converted(size, object_of_json, text)
-        x = await converted(size, codec.steps_of_json, given["x"])
-        if "state" in given:
-            state = await converted(size, codec.state_of_json, given["state"])
-        alone = codec.is_step(x)
-        y, last = await self.run(x[None] if alone else x, state)
+        given = await converted(len(text), self.codec.of_json, text)
+        x, alone = given["x"], self.codec.is_step(given["x"])
+        y, last = await self.run(x[None] if alone else x, given.get("state", state))
         if alone and not self.session._model.pools:
             y = y[0]
         kept = {"state": last} if "state" in given else {}
@@ -113,8 +109,9 @@ class Service:
         y, last = await self.run(await converted(len(body), self.codec.steps_of_raw, body), state)
         return self.codec.raw_of(y), last
 
-    def scaled(self, x: Array) -> Array:
-        """A classifier's sequence by its own scaler."""
+    def scaled_of_json(self, text: str | bytes) -> Array:
+        """The sequence in a body for a classifier, by its own scaler."""
+        x = self.codec.of_json(text, stateful=False)["x"]
         return sequence_network.scaled(self.session._model, [x])[0]
 
     async def close(self) -> None:
