@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers import connection, head, server, stopped, until
+from servers import connection, head, sample, server, stopped, until
 
 import cylstm
 from cylstm import cli
@@ -59,9 +59,7 @@ def get(process, path):
 
 
 def metric(process, name):
-    return sum(
-        float(line.split()[-1]) for line in get(process, "/metrics").splitlines() if line.startswith(name)
-    )
+    return sample(get(process, "/metrics"), name)
 
 
 def streams(process):
@@ -164,7 +162,8 @@ def test_a_client_that_reads_nothing_is_ended(tmp_path):
             link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             link.connect(("127.0.0.1", process.port))
             link.sendall(head(len(x)) + x)
-            until(lambda: metric(process, 'cylstm_requests_total{path="/predict",status="200"}') == 1)
+            answered = 'cylstm_requests_total{path="/predict",status="200"} 1.0\n'
+            until(lambda: answered in get(process, "/metrics"))
             files = metric(process, "process_open_fds")
             until(lambda: metric(process, "process_open_fds") < files)
         assert "Traceback" not in stopped(process)
