@@ -19,7 +19,8 @@
  * so one for each thread.
  *
  * Supported: Sequential and Residual of LSTM, GRU, RNN with all their options, Linear, Embedding, LayerNorm, Dropout,
- * Pooling. Attention is refused. Scalers are for the caller, as in Python.
+ * Pooling. Refused are Activation, recurrent layers with other activations, and attention. Scalers are for the caller,
+ * as in Python.
  *
  * Compiled by the same compiler with -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math (with -std=c99 GCC would
  * not fuse multiplications and additions otherwise), results are the bits of Python's packed path on the same CPU;

@@ -146,11 +146,16 @@ static inline void CYL_TYPED(cyl_normalise)(
     }
 }
 
-/* y (n) of one step from x (T, n): the last step, the mean, or the largest numbers, NaN if there is one. */
-static inline void CYL_TYPED(cyl_pool)(cyl_layer_kind how, CYL_REAL *y, const CYL_REAL *x, ptrdiff_t T, ptrdiff_t n) {
+/* y (B, F) of one step from x (T, B, F): the last step, its first half and the second one of the first step, the mean,
+ * or the largest numbers, NaN if there is one. */
+static inline void CYL_TYPED(cyl_pool)(
+    cyl_layer_kind how, CYL_REAL *y, const CYL_REAL *x, ptrdiff_t T, ptrdiff_t B, ptrdiff_t F) {
     const CYL_REAL steps = (CYL_REAL)T;
-    if (how == CYL_LAYER_POOL_LAST) {
+    const ptrdiff_t n = B * F;
+    if (how == CYL_LAYER_POOL_LAST || how == CYL_LAYER_POOL_ENDS) {
         memcpy(y, x + (T - 1) * n, (size_t)n * sizeof(CYL_REAL));
+        for (ptrdiff_t j = F / 2; j < n && how == CYL_LAYER_POOL_ENDS; j += F)
+            memcpy(y + j, x + j, (size_t)(F / 2) * sizeof(CYL_REAL));
         return;
     }
     for (ptrdiff_t j = 0; j < n; j++) y[j] = how == CYL_LAYER_POOL_MEAN ? 0 : x[j];
@@ -185,7 +190,8 @@ static inline void CYL_TYPED(cyl_run_layer)(cyl_runner *r, int k, void *to, cons
     case CYL_LAYER_NORM: CYL_TYPED(cyl_normalise)(y, x, weight, bias, N, I, layer->eps); break;
     case CYL_LAYER_POOL_LAST:
     case CYL_LAYER_POOL_MEAN:
-    case CYL_LAYER_POOL_MAX: CYL_TYPED(cyl_pool)(layer->kind, y, x, T, r->B * I); break;
+    case CYL_LAYER_POOL_MAX:
+    case CYL_LAYER_POOL_ENDS: CYL_TYPED(cyl_pool)(layer->kind, y, x, T, r->B, I); break;
     case CYL_LAYER_RESIDUAL:
         memcpy(r->kept[layer->nested], x, (size_t)(N * I) * sizeof(CYL_REAL));
         memcpy(y, x, (size_t)(N * I) * sizeof(CYL_REAL));
@@ -202,7 +208,7 @@ static inline void CYL_TYPED(cyl_run_model)(cyl_runner *r, void *y, const void *
     for (int k = 0; k < m->layers; k++) {
         void *to = k + 1 == m->layers ? y : r->turn[k % 2];
         CYL_TYPED(cyl_run_layer)(r, k, to, x, T);
-        if (m->layer[k].kind >= CYL_LAYER_POOL_LAST && m->layer[k].kind <= CYL_LAYER_POOL_MAX) T = 1;
+        if (m->layer[k].kind >= CYL_LAYER_POOL_LAST && m->layer[k].kind <= CYL_LAYER_POOL_ENDS) T = 1;
         x = to;
     }
 }
