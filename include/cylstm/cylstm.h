@@ -84,9 +84,10 @@ typedef struct {
     size_t rows, reversed, gates, extra, m, h, c, kept[CYL_MOST_NESTED];
 } cyl_widths;
 
+/* n units in whole panels. */
 static inline size_t cyl_padded(const cyl_model *m, ptrdiff_t n) {
-    const size_t panel = (size_t)cyl_panel(m->isa, m->real);
-    return ((size_t)n + panel - 1) / panel * panel;
+    const ptrdiff_t panel = cyl_panel(m->isa, m->real);
+    return (size_t)(cyl_tiles(n, panel) * panel);
 }
 
 static inline void cyl_widen(size_t *width, size_t other) {

@@ -18,7 +18,7 @@ static inline void CYL_TYPED(cyl_pad_planes)(
 
 static inline void CYL_TYPED(cyl_pack_stack)(const cyl_model *m, const cyl_layer *layer, const cyl_ready *ready) {
     const ptrdiff_t panel = cyl_panel(m->isa, sizeof(CYL_REAL)), G = cyl_cell_shapes[layer->cell].gates, H = layer->H;
-    const ptrdiff_t Hp = cyl_tiles(H, panel) * panel;
+    const ptrdiff_t Hp = (ptrdiff_t)cyl_padded(m, H);
     for (int d = 0; d < layer->directions; d++) {
         CYL_TYPED(cyl_pack_blocks)(ready->w_ih[d], cyl_parameter(m, layer, CYL_W_IH, d), panel, G, H, layer->I);
         CYL_TYPED(cyl_pack_blocks)(ready->w_hh[d], cyl_parameter(m, layer, CYL_W_HH, d), panel, G, H, layer->P);
@@ -65,13 +65,12 @@ static inline void CYL_TYPED(cyl_get_state)(
 static inline cyl_pass CYL_TYPED(cyl_pass_of)(
     const cyl_runner *r, const cyl_layer *layer, const cyl_ready *ready, int d, ptrdiff_t T) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[layer->cell];
-    const ptrdiff_t panel = cyl_panel(r->model->isa, sizeof(CYL_REAL));
     cyl_pass p;
     memset(&p, 0, sizeof p);
     p.cell = layer->cell;
     p.clip = layer->clip, p.zoneout_h = layer->zoneout_h, p.zoneout_c = layer->zoneout_c;
     p.T = T, p.B = r->B, p.N = T * r->B, p.I = layer->I, p.H = layer->H, p.P = layer->P;
-    p.Hp = cyl_tiles(p.H, panel) * panel, p.Pp = cyl_tiles(p.P, panel) * panel;
+    p.Hp = (ptrdiff_t)cyl_padded(r->model, p.H), p.Pp = (ptrdiff_t)cyl_padded(r->model, p.P);
     p.ld_gates = cell->gates * p.Hp + CYL_GAP, p.ld_extra = cell->extra * p.Hp;
     p.rows_of_gates = p.B > CYL_ROWS_AHEAD ? p.B : CYL_ROWS_AHEAD;
     p.rows = r->rows;
