@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
 import signal
@@ -307,7 +308,9 @@ def test_gunicorn_with_preload(path, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "4", "-b", f"127.0.0.1:{port}"]
-    command += ["-k", "uvicorn.workers.UvicornWorker", "--pythonpath", str(tmp_path), "made:app"]
+    own = importlib.util.find_spec("uvicorn_worker")  # which replaces what uvicorn has had and still has
+    command += ["-k", "uvicorn_worker.UvicornWorker" if own else "uvicorn.workers.UvicornWorker"]
+    command += ["--pythonpath", str(tmp_path), "made:app"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         process.port = port
         x = np.arange(12, dtype="<f4").reshape(4, 3)

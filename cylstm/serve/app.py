@@ -69,8 +69,8 @@ def application(
 
     Examples
     --------
-    A file `app.py` for `gunicorn --preload -w 4 -k uvicorn.workers.UvicornWorker app:app`, whose workers
-    share the weights in memory::
+    A file `app.py` for `gunicorn --preload -w 4 -k uvicorn_worker.UvicornWorker app:app`, whose workers
+    share the weights in memory (`pip install gunicorn uvicorn-worker`)::
 
         from cylstm.serve import application
 
