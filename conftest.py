@@ -2,4 +2,5 @@
 
 import importlib.util
 
-collect_ignore_glob = [] if importlib.util.find_spec("starlette") else ["cylstm/serve/*"]
+SERVER = "starlette", "uvicorn", "prometheus_client"
+collect_ignore_glob = [] if all(map(importlib.util.find_spec, SERVER)) else ["cylstm/serve/*"]

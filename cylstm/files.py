@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,28 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]]:
     """As `load`; also what was stored as `extra`."""
+    with _opened(path) as (file, description):
+        _check_architecture(description["model"], file, Path(path).stat().st_size)
+        values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        model = from_config(description["model"])
+        model.load_state_dict(values)
+        scalers = description.get("scalers", {})  # format 1 has none
+        model.scalers = {name: Scaler.from_config(config) for name, config in scalers.items()}
+        if _digest(description, model.state_dict()) != description["sha256"]:
+            raise ValueError("its content is not what was saved")
+    return model, description["extra"]
+
+
+def extra_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What was stored as `extra`, without the model: the digest of both is not checked."""
+    with _opened(path) as (_, description):
+        extra: dict[str, Any] = description["extra"]
+    return extra
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A safetensors file and its description; what is found wrong with them is a ModelFileError."""
     import safetensors
 
     path = Path(path)
@@ -144,19 +166,10 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            description = _description(file.metadata())
-            _check_architecture(description["model"], file, path.stat().st_size)
-            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        model = from_config(description["model"])
-        model.load_state_dict(values)
-        scalers = description.get("scalers", {})  # format 1 has none
-        model.scalers = {name: Scaler.from_config(config) for name, config in scalers.items()}
-        if _digest(description, model.state_dict()) != description["sha256"]:
-            raise ValueError("its content is not what was saved")
+            yield file, _description(file.metadata())
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{path}: not a readable cylstm model: {reason}") from error
-    return model, description["extra"]
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:

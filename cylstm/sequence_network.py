@@ -13,6 +13,7 @@ from cylstm.layers.linear import Linear
 from cylstm.layers.pooling import How, Pooling
 from cylstm.layers.sequential import Sequential
 from cylstm.rnn import GRU, LSTM, RNN
+from cylstm.sequence_layer import SequenceLayer
 from cylstm.training import gradients
 
 Array = NDArray[Any]
@@ -74,7 +75,7 @@ def build(
     )
 
 
-def scaled(model: Sequential, x: Sequences) -> Sequences:
+def scaled(model: SequenceLayer, x: Sequences) -> Sequences:
     """x by the model's own scaler, in its dtype."""
     transformed = model.scalers["x"].transform(x)
     if isinstance(transformed, list):

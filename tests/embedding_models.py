@@ -43,8 +43,9 @@ def models():
         "embedding": Sequential(Embedding(V, 6), LSTM(6, 7), Linear(7, V)),
         "fields": Sequential(Embedding(V, 6, fields=2), LSTM(12, 7), Linear(7, 5)),
         "last": Sequential(GRU(I, 8), Pooling("last"), Linear(8, 2)),
-        "mean": Sequential(GRU(I, 8), Pooling("mean"), Linear(8, 2)),
+        "mean": Sequential(GRU(I, 7), Pooling("mean"), Linear(7, 2)),
         "max": Sequential(GRU(I, 8, bidirectional=True), Pooling("max"), LSTM(16, 3), Linear(3, 2)),
+        "ends": Sequential(GRU(I, 9, bidirectional=True), Pooling("ends"), Linear(18, 2)),
         "dropout": Sequential(Dropout(0.5, features=I)),
     }
 

@@ -57,6 +57,13 @@ def head(length, kind="application/octet-stream"):
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
+def sample(text, name):
+    """The sum over the samples of Prometheus's text that begin so; a counter with labels has none at first."""
+    values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name)]
+    assert values, f"no {name} in\n{text}"
+    return sum(values)
+
+
 def until(true, seconds=60):
     """Wait for something to become true."""
     end = time.monotonic() + seconds

@@ -168,6 +168,14 @@ def test_what_is_refused_has_its_own_code(fuzz, models, tmp_path):
         assert error_codes()[int(result.stdout)] == expected, result.stderr
 
 
+@pytest.mark.parametrize(("name", "expected"), [("last", "CYL_OK"), ("mean", "CYL_BAD_OPTION")])
+def test_pooling_of_both_ends_needs_two_halves(fuzz, models, tmp_path, name, expected):
+    """Of 8 numbers there are, of 7 not."""
+    content = with_model(models / f"{name}.safetensors", lambda d, h: layer(d).update(how="ends"))
+    (tmp_path / "changed").write_bytes(content)
+    assert error_codes()[int(run(fuzz, "read", tmp_path / "changed").stdout)] == expected
+
+
 def test_a_file_written_otherwise_is_read(fuzz, models, tmp_path):
     """Blanks, another order of keys, escaped letters."""
 

@@ -8,8 +8,10 @@ import threading
 
 import numpy as np
 import pytest
+from servers import sample
 
 import cylstm
+from cylstm import files
 from cylstm.classification import Classifier
 
 pytest.importorskip("starlette", reason="starlette is not installed; the server or its tests need it")
@@ -51,8 +53,7 @@ def predicted(application, **options):
 
 def number(application, line):
     """What /metrics says."""
-    text = asked(application, ("GET", "/metrics", {}))[0].text
-    return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
+    return sample(asked(application, ("GET", "/metrics", {}))[0].text, line)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -108,12 +109,31 @@ def test_files_of_a_layer_that_pools_and_of_one_without_a_state(tmp_path, rng):
         np.testing.assert_array_equal(y, expected)
 
 
-def test_a_classifier_says_labels(tmp_path, rng):
-    x = rng.standard_normal((40, 9, 2)) * 100 + np.repeat([-50, 50], 20)[:, None, None]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A classifier, its file, and sequences."""
+    x = np.random.default_rng(0).standard_normal((40, 9, 2)) * 100
+    x += np.repeat([-50, 50], 20)[:, None, None]
     classifier = Classifier(hidden_size=8)
     classifier.fit((x, ["low"] * 20 + ["high"] * 20), epochs=5, progress=False)
-    classifier.save(tmp_path / "c.safetensors")
-    app = application(tmp_path / "c.safetensors")
+    path = tmp_path_factory.mktemp("classifier") / "c.safetensors"
+    classifier.save(path)
+    return classifier, path, x
+
+
+def test_a_file_is_loaded_once(tmp_path, trained, monkeypatch):
+    cylstm.save(network(), tmp_path / "m.safetensors")
+    loaded, load = [], files.load_with_extra
+    monkeypatch.setattr(files, "load_with_extra", lambda path: loaded.append(path) or load(path))
+    for path in (trained[1], tmp_path / "m.safetensors"):
+        application(path)
+        assert loaded.pop() == path
+        assert not loaded
+
+
+def test_a_classifier_says_labels(trained):
+    classifier, path, x = trained
+    app = application(path)
     (answer,) = asked(app, ("POST", "/classify", {"json": {"x": x[0].tolist()}}))
     assert answer.json()["label"] == classifier.predict(x[:1])[0]
     expected = dict(zip(classifier.classes, classifier.probabilities(x[:1])[0], strict=True))
@@ -124,6 +144,10 @@ def test_a_classifier_says_labels(tmp_path, rng):
         ("POST", "/predict", {"json": {"x": x[0].tolist()}}),
     )
     assert (refused.status_code, missing.status_code) == (415, 200)
+    for other in ("state", "lengths"):
+        (response,) = asked(app, ("POST", "/classify", {"json": {"x": x[0].tolist(), other: None}}))
+        assert response.status_code == 400
+        assert response.json() == {"error": f"body: expected \"x\" alone, got '{other}' too"}
     assert asked(application(network()), ("POST", "/classify", {"json": {}}))[0].status_code == 404
 
 
@@ -250,6 +274,33 @@ def test_a_full_queue_refuses_and_recovers(rng):
         else:
             np.testing.assert_array_equal(np.array(response.json()["y"], np.float32), network()(x)[0])
     assert predicted(application, json={"x": x.tolist()}).status_code == 200
+
+
+def test_paths_share_the_bound_on_requests(trained):
+    _, path, x = trained
+    service = Service(path, Limits(max_queue=2))
+    application, body = app.app_of(service), json.dumps({"x": x[0].tolist()}).encode()
+
+    async def ask():
+        let = asyncio.Event()
+
+        async def held():
+            await let.wait()
+            yield body
+
+        async with client(application) as http:
+            slow = [
+                asyncio.create_task(http.post(name, content=held(), headers=JSON))
+                for name in ("/predict", "/classify")
+            ]
+            while service.waiting < 2:
+                await asyncio.sleep(0.01)
+            more = [await http.post(name, content=body, headers=JSON) for name in ("/predict", "/classify")]
+            let.set()
+            return more, await asyncio.gather(*slow)
+
+    for responses, status in zip(asyncio.run(ask()), (503, 200), strict=True):
+        assert [response.status_code for response in responses] == [status] * 2
 
 
 def test_what_takes_too_long_is_given_up_and_not_computed():

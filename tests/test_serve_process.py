@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers import connection, head, server, stopped, until
+from servers import connection, head, sample, server, stopped, until
 
 import cylstm
 from cylstm import cli
@@ -59,9 +60,7 @@ def get(process, path):
 
 
 def metric(process, name):
-    return sum(
-        float(line.split()[-1]) for line in get(process, "/metrics").splitlines() if line.startswith(name)
-    )
+    return sample(get(process, "/metrics"), name)
 
 
 def streams(process):
@@ -164,7 +163,8 @@ def test_a_client_that_reads_nothing_is_ended(tmp_path):
             link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             link.connect(("127.0.0.1", process.port))
             link.sendall(head(len(x)) + x)
-            until(lambda: metric(process, 'cylstm_requests_total{path="/predict",status="200"}') == 1)
+            answered = 'cylstm_requests_total{path="/predict",status="200"} 1.0\n'
+            until(lambda: answered in get(process, "/metrics"))
             files = metric(process, "process_open_fds")
             until(lambda: metric(process, "process_open_fds") < files)
         assert "Traceback" not in stopped(process)
@@ -308,7 +308,9 @@ def test_gunicorn_with_preload(path, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "4", "-b", f"127.0.0.1:{port}"]
-    command += ["-k", "uvicorn.workers.UvicornWorker", "--pythonpath", str(tmp_path), "made:app"]
+    own = importlib.util.find_spec("uvicorn_worker")  # which replaces what uvicorn has had and still has
+    command += ["-k", "uvicorn_worker.UvicornWorker" if own else "uvicorn.workers.UvicornWorker"]
+    command += ["--pythonpath", str(tmp_path), "made:app"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         process.port = port
         x = np.arange(12, dtype="<f4").reshape(4, 3)

@@ -87,8 +87,8 @@ def facts_of(history: History, seconds: float) -> dict[str, Any]:
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One line that any reader of JSON takes."""
-    print(json.dumps(values, allow_nan=False))
+    """One line that any reader of JSON takes, at once."""
+    print(json.dumps(values, allow_nan=False), flush=True)
 
 
 def give_table(options: argparse.Namespace, rows: Sequence[Sequence[Any]], as_json: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Models behind HTTP and WebSocket: serve."""
 
 import argparse
-import json
 from typing import Any
+
+from cylstm.cli._common import print_json
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     def started(url: str) -> None:
         if options.json:
-            print(json.dumps({"model": options.model, "url": url}), flush=True)
+            print_json({"model": options.model, "url": url})
         else:
             print(f"Serving {options.model} at {url}; Ctrl-C stops", flush=True)
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from cylstm.layers.activation import softmax
 from cylstm.sequence_layer import SequenceLayer
-from cylstm.serve.bodies import JSON, RAW, Refusal, json_of, object_of_json
+from cylstm.serve.bodies import JSON, RAW, Refusal, json_of
 from cylstm.serve.limits import Limits
 from cylstm.serve.service import Service, converted
 from cylstm.serve.streams import stream
@@ -42,7 +42,8 @@ def application(
                      `{"label": ..., "probabilities": {...}}`.
     /stream          WebSocket, one stream a connection, whose state is kept: JSON `{"x": ...}`, one step
                      or (T, I), or raw rows in a binary message; each is answered in kind, in order.
-    GET /healthz     Status 200; 503 while the server stops.
+    GET /healthz     Status 200; once the server has stopped listening, none. 503 if still asked after the
+                     end of the lifespan, as in an application that this one is mounted in.
     GET /metrics     For Prometheus.
     ===============  ==================================================================================
 
@@ -68,8 +69,8 @@ def application(
 
     Examples
     --------
-    A file `app.py` for `gunicorn --preload -w 4 -k uvicorn.workers.UvicornWorker app:app`, whose workers
-    share the weights in memory::
+    A file `app.py` for `gunicorn --preload -w 4 -k uvicorn_worker.UvicornWorker app:app`, whose workers
+    share the weights in memory (`pip install gunicorn uvicorn-worker`)::
 
         from cylstm.serve import application
 
@@ -108,7 +109,7 @@ def app_of(service: Service) -> Starlette:
         Route("/predict", _answering(service, _predict), methods=["POST"]),
         WebSocketRoute("/stream", streams),
     ]
-    if service.classifier is not None:
+    if service.classes:
         routes.append(Route("/classify", _answering(service, _classify), methods=["POST"]))
     handlers: Any = {HTTPException: _http_error, Exception: _internal_error}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
@@ -126,13 +127,10 @@ async def _predict(service: Service, body: bytes, kind: str) -> Answer:
 async def _classify(service: Service, body: bytes, kind: str) -> Answer:
     if kind == RAW:
         raise Refusal(415, f"content-type: expected {JSON}, got {RAW}")
-    given = await converted(len(body), object_of_json, body)
-    x = await converted(len(body), service.codec.steps_of_json, given["x"])
-    y, _ = await service.run(await converted(x.size, service.scaled, x))
+    y, _ = await service.run(await converted(len(body), service.scaled_of_json, body))
     p = softmax(y.astype(np.float64))
-    classes = service.classifier.classes if service.classifier is not None else []
-    probabilities = dict(zip(classes, p.tolist(), strict=True))
-    return json_of(label=classes[int(p.argmax())], probabilities=probabilities), JSON
+    probabilities = dict(zip(service.classes, p.tolist(), strict=True))
+    return json_of(label=service.classes[int(p.argmax())], probabilities=probabilities), JSON
 
 
 def _answering(
@@ -140,19 +138,17 @@ def _answering(
 ) -> Callable[[Request], Awaitable[Response]]:
     """The handler of requests that `function` has results for: limits, refusals, metrics."""
     metrics, limits = service.metrics, service.limits
-    waiting = 0
 
     async def answer(request: Request) -> Response:
-        nonlocal waiting
-        if waiting >= limits.max_queue:
+        if service.waiting >= limits.max_queue:
             raise Refusal(503, f"server: {limits.max_queue} requests are in progress; try again later")
-        waiting += 1
+        service.waiting += 1
         metrics.in_progress.inc()
         try:
             kind = _kind(request)
             content, type_ = await function(service, await _body(request, limits), kind)
         finally:
-            waiting -= 1
+            service.waiting -= 1
             metrics.in_progress.dec()
         return InParts(limits.timeout, content, media_type=type_)
 

@@ -38,8 +38,25 @@ class Codec:
         self._step = () if model.reads_single_indices else (model.input_size,)
         self._first = model._state_for_caller(model._initial_state(1), unbatched=True)
 
-    def steps_of_json(self, values: Any) -> Array:
-        """(T, I), or (I,) for a single step, as the model's numbers; its indices (T,) or ()."""
+    def of_json(self, text: str | bytes, *, stateful: bool = True) -> dict[str, Any]:
+        """`x` and, if a stateful request names one, `state` of a body, as `Session.run` takes them.
+
+        Steps are (T, I), or (I,) for a single one, in the model's dtype; indices (T,) or ().
+
+        Raises
+        ------
+        Refusal
+            With status 400, if it is no JSON object of just these.
+        ValueError, TypeError
+            If they are not the model's.
+        """
+        given = _object_of_json(text, ("x", "state") if stateful else ("x",))
+        given["x"] = self._steps_of_json(given["x"])
+        if given.get("state") is not None:
+            given["state"] = self._state("state", given["state"], self._first)
+        return given
+
+    def _steps_of_json(self, values: Any) -> Array:
         array = (_checks.index_array if self._indices else _checks.real_array)("x", values)
         return self._checked(array if self._indices else self._finite("x", array))
 
@@ -72,11 +89,8 @@ class Codec:
         """Whether it is one step, without an axis for time."""
         return x.ndim == len(self._step)
 
-    def state_of_json(self, values: Any) -> Any:
-        """A state as `Session.run` takes it, from the lists that `json_of` has made of one."""
-        return None if values is None else self._state("state", values, self._first)
-
     def _state(self, name: str, values: Any, like: Any) -> Any:
+        """A state in the form of another, from the lists that `json_of` has made of one."""
         if isinstance(like, np.ndarray):
             return self._finite(name, _checks.shaped(name, values, like.shape))
         if like is None:  # of a layer without a state
@@ -111,22 +125,17 @@ def _listed(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def object_of_json(text: str | bytes) -> dict[str, Any]:
-    """The object in a body that was sent as JSON.
-
-    Raises
-    ------
-    Refusal
-        With status 400, if there is none.
-    """
+def _object_of_json(text: str | bytes, names: tuple[str, ...]) -> dict[str, Any]:
+    """The object in a body, of x and other names."""
     try:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"body: expected JSON; {error}") from None
     if not isinstance(value, dict) or "x" not in value:
         raise Refusal(400, 'body: expected a JSON object {"x": ...}, got none with "x"')
-    if others := sorted(set(value) - {"x", "state"}):
-        raise Refusal(400, f'body: expected "x" and maybe "state", got {others[0]!r:.40} too')
+    if others := sorted(set(value) - set(names)):
+        expected = '"x" and maybe "state"' if "state" in names else '"x" alone'
+        raise Refusal(400, f"body: expected {expected}, got {others[0]!r:.40} too")
     return value
 
 

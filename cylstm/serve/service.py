@@ -8,13 +8,12 @@ from typing import Any
 import anyio
 from numpy.typing import NDArray
 
-from cylstm import sequence_network
+from cylstm import files, sequence_network
 from cylstm.classification import Classifier
-from cylstm.files import load_with_extra
 from cylstm.layers.sequential import Sequential
 from cylstm.micro_batch import QueueFull
 from cylstm.sequence_layer import SequenceLayer
-from cylstm.serve.bodies import Codec, Refusal, json_of, object_of_json
+from cylstm.serve.bodies import Codec, Refusal, json_of
 from cylstm.serve.limits import Limits
 from cylstm.serve.metrics import Metrics
 from cylstm.session import Session
@@ -38,27 +37,32 @@ class Service:
     ----------
     requests : MicroBatch
         Where results come from.
-    classifier : Classifier or None
-        If the model is the file of one.
-    streams : int
-        That are open.
+    classes : list of str
+        Of a classifier's file, in the order of the outputs; else none.
+    waiting, streams : int
+        Requests that are read, wait or are computed; streams that are open.
     stopping : bool
         Nothing new is begun.
     """
 
     def __init__(self, model: Any, limits: Limits, threads: int | None = None) -> None:
         self.limits, self.metrics = limits, Metrics()
-        self.streams, self.stopping = 0, False
-        self.classifier: Classifier | None = None
+        self.waiting, self.streams, self.stopping = 0, 0, False
+        self.classes: list[str] = []
         if isinstance(model, (str, os.PathLike)):
-            path = model
-            model, extra = load_with_extra(path)
-            self.classifier = Classifier.load(path) if "classifier" in extra else None
-            model = model if isinstance(model, SequenceLayer) else Sequential(model)
+            model = self._loaded(model)
         self.session = model if isinstance(model, Session) else Session(model, threads=threads)
         self.codec = Codec(self.session._model, limits.max_steps)
         # No delay: what comes while a batch is computed makes the next one.
         self.requests = self.session.micro_batch(max_batch=MAX_BATCH, max_delay=0, max_queue=limits.max_queue)
+
+    def _loaded(self, path: str | os.PathLike[str]) -> Any:
+        if "classifier" in files.extra_of(path):
+            classifier = Classifier.load(path)
+            self.classes = classifier.classes
+            return classifier.model
+        model = files.load(path)
+        return model if isinstance(model, SequenceLayer) else Sequential(model)
 
     @property
     def causal(self) -> bool:
@@ -92,13 +96,9 @@ class Service:
 
     async def answer_json(self, text: str | bytes, state: Any = None) -> tuple[bytes, Any]:
         """The answer to `{"x": ..., "state": ...}`, from the state unless that names one; the last state."""
-        codec, size = self.codec, len(text)
-        given = await converted(size, object_of_json, text)
-        x = await converted(size, codec.steps_of_json, given["x"])
-        if "state" in given:
-            state = await converted(size, codec.state_of_json, given["state"])
-        alone = codec.is_step(x)
-        y, last = await self.run(x[None] if alone else x, state)
+        given = await converted(len(text), self.codec.of_json, text)
+        x, alone = given["x"], self.codec.is_step(given["x"])
+        y, last = await self.run(x[None] if alone else x, given.get("state", state))
         if alone and not self.session._model.pools:
             y = y[0]
         kept = {"state": last} if "state" in given else {}
@@ -109,11 +109,10 @@ class Service:
         y, last = await self.run(await converted(len(body), self.codec.steps_of_raw, body), state)
         return self.codec.raw_of(y), last
 
-    def scaled(self, x: Array) -> Array:
-        """A classifier's sequence by its own scaler."""
-        assert self.classifier is not None
-        assert self.classifier.model is not None
-        return sequence_network.scaled(self.classifier.model, [x])[0]
+    def scaled_of_json(self, text: str | bytes) -> Array:
+        """The sequence in a body for a classifier, by its own scaler."""
+        x = self.codec.of_json(text, stateful=False)["x"]
+        return sequence_network.scaled(self.session._model, [x])[0]
 
     async def close(self) -> None:
         """Begin nothing new, and wait until everything that was begun is done."""

@@ -19,7 +19,8 @@
  * so one for each thread.
  *
  * Supported: Sequential and Residual of LSTM, GRU, RNN with all their options, Linear, Embedding, LayerNorm, Dropout,
- * Pooling. Attention is refused. Scalers are for the caller, as in Python.
+ * Pooling. Refused are Activation, recurrent layers with other activations, and attention. Scalers are for the caller,
+ * as in Python.
  *
  * Compiled by the same compiler with -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math (with -std=c99 GCC would
  * not fuse multiplications and additions otherwise), results are the bits of Python's packed path on the same CPU;
@@ -83,9 +84,10 @@ typedef struct {
     size_t rows, reversed, gates, extra, m, h, c, kept[CYL_MOST_NESTED];
 } cyl_widths;
 
+/* n units in whole panels. */
 static inline size_t cyl_padded(const cyl_model *m, ptrdiff_t n) {
-    const size_t panel = (size_t)cyl_panel(m->isa, m->real);
-    return ((size_t)n + panel - 1) / panel * panel;
+    const ptrdiff_t panel = cyl_panel(m->isa, m->real);
+    return (size_t)(cyl_tiles(n, panel) * panel);
 }
 
 static inline void cyl_widen(size_t *width, size_t other) {

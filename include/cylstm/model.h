@@ -68,6 +68,7 @@ typedef enum {
     CYL_LAYER_POOL_LAST,
     CYL_LAYER_POOL_MEAN,
     CYL_LAYER_POOL_MAX,
+    CYL_LAYER_POOL_ENDS,
     CYL_LAYER_RESIDUAL, /* keeps its rows for the sum at the end of it */
     CYL_LAYER_RESIDUAL_END
 } cyl_layer_kind;

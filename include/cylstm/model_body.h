@@ -18,7 +18,7 @@ static inline void CYL_TYPED(cyl_pad_planes)(
 
 static inline void CYL_TYPED(cyl_pack_stack)(const cyl_model *m, const cyl_layer *layer, const cyl_ready *ready) {
     const ptrdiff_t panel = cyl_panel(m->isa, sizeof(CYL_REAL)), G = cyl_cell_shapes[layer->cell].gates, H = layer->H;
-    const ptrdiff_t Hp = cyl_tiles(H, panel) * panel;
+    const ptrdiff_t Hp = (ptrdiff_t)cyl_padded(m, H);
     for (int d = 0; d < layer->directions; d++) {
         CYL_TYPED(cyl_pack_blocks)(ready->w_ih[d], cyl_parameter(m, layer, CYL_W_IH, d), panel, G, H, layer->I);
         CYL_TYPED(cyl_pack_blocks)(ready->w_hh[d], cyl_parameter(m, layer, CYL_W_HH, d), panel, G, H, layer->P);
@@ -65,13 +65,12 @@ static inline void CYL_TYPED(cyl_get_state)(
 static inline cyl_pass CYL_TYPED(cyl_pass_of)(
     const cyl_runner *r, const cyl_layer *layer, const cyl_ready *ready, int d, ptrdiff_t T) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[layer->cell];
-    const ptrdiff_t panel = cyl_panel(r->model->isa, sizeof(CYL_REAL));
     cyl_pass p;
     memset(&p, 0, sizeof p);
     p.cell = layer->cell;
     p.clip = layer->clip, p.zoneout_h = layer->zoneout_h, p.zoneout_c = layer->zoneout_c;
     p.T = T, p.B = r->B, p.N = T * r->B, p.I = layer->I, p.H = layer->H, p.P = layer->P;
-    p.Hp = cyl_tiles(p.H, panel) * panel, p.Pp = cyl_tiles(p.P, panel) * panel;
+    p.Hp = (ptrdiff_t)cyl_padded(r->model, p.H), p.Pp = (ptrdiff_t)cyl_padded(r->model, p.P);
     p.ld_gates = cell->gates * p.Hp + CYL_GAP, p.ld_extra = cell->extra * p.Hp;
     p.rows_of_gates = p.B > CYL_ROWS_AHEAD ? p.B : CYL_ROWS_AHEAD;
     p.rows = r->rows;
@@ -146,11 +145,16 @@ static inline void CYL_TYPED(cyl_normalise)(
     }
 }
 
-/* y (n) of one step from x (T, n): the last step, the mean, or the largest numbers, NaN if there is one. */
-static inline void CYL_TYPED(cyl_pool)(cyl_layer_kind how, CYL_REAL *y, const CYL_REAL *x, ptrdiff_t T, ptrdiff_t n) {
+/* y (B, F) of one step from x (T, B, F): the last step, its first half and the second one of the first step, the mean,
+ * or the largest numbers, NaN if there is one. */
+static inline void CYL_TYPED(cyl_pool)(
+    cyl_layer_kind how, CYL_REAL *y, const CYL_REAL *x, ptrdiff_t T, ptrdiff_t B, ptrdiff_t F) {
     const CYL_REAL steps = (CYL_REAL)T;
-    if (how == CYL_LAYER_POOL_LAST) {
+    const ptrdiff_t n = B * F;
+    if (how == CYL_LAYER_POOL_LAST || how == CYL_LAYER_POOL_ENDS) {
         memcpy(y, x + (T - 1) * n, (size_t)n * sizeof(CYL_REAL));
+        for (ptrdiff_t j = F / 2; j < n && how == CYL_LAYER_POOL_ENDS; j += F)
+            memcpy(y + j, x + j, (size_t)(F / 2) * sizeof(CYL_REAL));
         return;
     }
     for (ptrdiff_t j = 0; j < n; j++) y[j] = how == CYL_LAYER_POOL_MEAN ? 0 : x[j];
@@ -185,7 +189,8 @@ static inline void CYL_TYPED(cyl_run_layer)(cyl_runner *r, int k, void *to, cons
     case CYL_LAYER_NORM: CYL_TYPED(cyl_normalise)(y, x, weight, bias, N, I, layer->eps); break;
     case CYL_LAYER_POOL_LAST:
     case CYL_LAYER_POOL_MEAN:
-    case CYL_LAYER_POOL_MAX: CYL_TYPED(cyl_pool)(layer->kind, y, x, T, r->B * I); break;
+    case CYL_LAYER_POOL_MAX:
+    case CYL_LAYER_POOL_ENDS: CYL_TYPED(cyl_pool)(layer->kind, y, x, T, r->B, I); break;
     case CYL_LAYER_RESIDUAL:
         memcpy(r->kept[layer->nested], x, (size_t)(N * I) * sizeof(CYL_REAL));
         memcpy(y, x, (size_t)(N * I) * sizeof(CYL_REAL));
@@ -202,7 +207,7 @@ static inline void CYL_TYPED(cyl_run_model)(cyl_runner *r, void *y, const void *
     for (int k = 0; k < m->layers; k++) {
         void *to = k + 1 == m->layers ? y : r->turn[k % 2];
         CYL_TYPED(cyl_run_layer)(r, k, to, x, T);
-        if (m->layer[k].kind >= CYL_LAYER_POOL_LAST && m->layer[k].kind <= CYL_LAYER_POOL_MAX) T = 1;
+        if (m->layer[k].kind >= CYL_LAYER_POOL_LAST && m->layer[k].kind <= CYL_LAYER_POOL_ENDS) T = 1;
         x = to;
     }
 }

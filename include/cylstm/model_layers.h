@@ -63,7 +63,7 @@ static const struct {
     {"fields", "s", 1, CYL_TYPE_EMBEDDING},
     {"features", "s", (double)NAN, CYL_TYPES_OF_FEATURES},
     {"eps", "+", (double)NAN, CYL_TYPE_LAYER_NORM},
-    {"how", "last mean max ", (double)NAN, CYL_TYPE_POOLING},
+    {"how", "last mean max ends ", (double)NAN, CYL_TYPE_POOLING},
     {"p", "r", 0, CYL_TYPE_DROPOUT},
     {"batch_first", "b", 0, CYL_TYPES_OF_CELLS},
     {"dropout", "r", 0, CYL_TYPES_OF_CELLS},
@@ -298,11 +298,13 @@ static inline int cyl_read_simple(cyl_model *m, const cyl_config *config, const 
         if (!error) error = cyl_expect(m, prefix, "bias", -1, 0, CYL_BIAS, features, 0);
         if (!error) m->layer[m->layers - 1].eps = config->value[CYL_KEY_EPS];
         return error;
-    case CYL_TYPE_POOLING:
+    case CYL_TYPE_POOLING: {
+        const cyl_layer_kind how = (cyl_layer_kind)(CYL_LAYER_POOL_LAST + (int)config->value[CYL_KEY_HOW]);
+        if (how == CYL_LAYER_POOL_ENDS && features % 2) return CYL_BAD_OPTION;
         m->pools = 1;
         m->causal = 0;
-        return cyl_add_layer(
-            m, (cyl_layer_kind)(CYL_LAYER_POOL_LAST + (int)config->value[CYL_KEY_HOW]), features, features);
+        return cyl_add_layer(m, how, features, features);
+    }
     default: return cyl_add_layer(m, CYL_LAYER_DROPOUT, features, features);
     }
 }
