@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert._common import (
+    BY_GATES,
     RECURRENT,
     Conversion,
     ConversionError,
@@ -134,7 +135,7 @@ def _recurrent_sizes(prefix: str, group: Values) -> tuple[str, int, int]:
     w_ih, w_hh = group["weight_ih_l0"], group["weight_hh_l0"]
     projection = group.get("weight_hr_l0")
     H = w_hh.shape[-1] if projection is None or projection.ndim != 2 else projection.shape[1]
-    kind = {4: "LSTM", 3: "GRU", 1: "RNN"}.get(len(w_hh) // H if H and w_hh.ndim == 2 else 0)
+    kind = BY_GATES.get(len(w_hh) // H if H and w_hh.ndim == 2 else 0)
     if kind is None or w_ih.ndim != 2 or len(w_hh) % H:
         shapes = f"weight_ih_l0 {w_ih.shape} and weight_hh_l0 {w_hh.shape}"
         raise ConversionError(

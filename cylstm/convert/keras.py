@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert._common import (
+    ACTIVATED,
     GATES,
     RECURRENT,
     Conversion,
     ConversionError,
     Part,
+    activation_options,
     assembled,
     needing,
     reading,
@@ -28,7 +30,6 @@ from cylstm.convert._common import (
     refusing,
     reordered,
 )
-from cylstm.convert._onnx_chain import ACTIVATED
 from cylstm.files import ModelFileError
 from cylstm.layers.activation import Activation
 from cylstm.layers.dropout import Dropout
@@ -42,7 +43,6 @@ Array = NDArray[Any]
 Config = dict[str, Any]
 Vars = list[Array]
 KINDS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
-USUAL = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
 ACTIVATIONS = {  # Keras' names, and ours with alpha and beta
     "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softmax": "softmax", "log_softmax": "log_softmax",
     "elu": "elu(1.0)", "selu": "selu", "silu": "silu", "swish": "silu", "softplus": "softplus",
@@ -281,15 +281,12 @@ def _unrolled(where: str, kind: str, a: Config, directions: list[Vars]) -> Itera
     names = [_activation(a["activation"])] * (2 if kind == "LSTM" else 1)
     if kind != "RNN":
         names = [_activation(a["recurrent_activation"]), *names]
-    cls: Any = RECURRENT[kind]
-    if kind == "RNN" and names == ["relu"]:
-        options["nonlinearity"] = "relu"
-    elif names != USUAL[kind]:
-        cls, options["activations"] = ACTIVATED[kind], "; ".join(names * len(directions))
-    else:  # one mask for a sequence, as here
+    others = activation_options(kind, names * len(directions))
+    cls: Any = ACTIVATED[kind] if "activations" in others else RECURRENT[kind]
+    if not others:  # one mask for a sequence, as here
         options |= {"input_dropout": a["dropout"], "recurrent_dropout": a["recurrent_dropout"]}
     dtype = real_dtype(list(values.values()))
-    yield Part(where, cls(I, H, dtype=dtype, **options), values)
+    yield Part(where, cls(I, H, dtype=dtype, **options, **others), values)
     if not a["return_sequences"]:
         how: Any = "ends" if len(directions) == 2 else "last"
         yield Part(f"{where} last step", Pooling(how, dtype=dtype), {})
