@@ -1,6 +1,5 @@
 """Models from PyTorch and back: the same values and gradients in float64, refusals by name."""
 
-
 import numpy as np
 import pytest
 import tolerances
