@@ -79,6 +79,8 @@ def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequentia
         layers and classes of one's own are refused.
     ModelFileError
         If the file is damaged.
+    ValueError
+        If `config` is no JSON object, or the file has its own.
     ImportError
         If h5py is not installed.
     """
@@ -89,18 +91,34 @@ def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
     """As `from_keras`, with what each layer was called."""
     with needing("keras"):
         import h5py
+    given = None if config is None else _given(config)
     with reading(path, "Keras model") as file:
-        if zipfile.is_zipfile(file):
-            if config is not None:
-                raise ValueError("config: expected None with a .keras file, which has its own")
+        archived = zipfile.is_zipfile(file)
+    if archived and given is not None:
+        raise ValueError("config: expected None with a .keras file, which has its own")
+    if not archived and given is None:
+        raise ConversionError(f"{path}: has weights only; give the model's to_json() as config=")
+    with reading(path, "Keras model") as file:
+        if given is None:
             text, weights = _parts_of_archive(file)
             with h5py.File(io.BytesIO(weights), "r") as opened:
                 return _model(json.loads(text), opened, len(weights))
-        if config is None:
-            raise ConversionError(f"{path}: has weights only; give the model's to_json() as config=")
-        loaded = json.loads(config) if isinstance(config, str) else dict(config)
         with h5py.File(file, "r") as opened:
-            return _model(loaded, opened, file.stat().st_size)
+            return _model(given, opened, file.stat().st_size)
+
+
+def _given(config: Any) -> Config:
+    """The caller's configuration, which is no part of the file."""
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"config: expected the model's to_json(), got what is no JSON: {error}"
+            ) from None
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config: expected a JSON object or a mapping, got {type(config).__name__}")
+    return dict(config)
 
 
 def _parts_of_archive(path: Path) -> tuple[bytes, bytes]:
