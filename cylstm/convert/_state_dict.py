@@ -96,9 +96,8 @@ def read(
         if sorted(chosen) != sorted(groups):
             raise ValueError(f"order: expected each of {sorted(groups)} once, got {chosen}")
     elif sorted_by_sizes:
-        numbers = {prefix: re.findall(r"\d+", prefix) for prefix in groups}
         if all(re.fullmatch(r"\d+(\.\d+)*", prefix) for prefix in groups):
-            chosen.sort(key=lambda prefix: list(map(int, numbers[prefix])))
+            chosen.sort(key=lambda prefix: list(map(int, prefix.split("."))))
         else:
             free = True
     dtype = real_dtype(list(values.values()))

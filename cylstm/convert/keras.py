@@ -31,6 +31,7 @@ from cylstm.convert._common import (
     reordered,
 )
 from cylstm.files import ModelFileError
+from cylstm.layers.activated import parsed
 from cylstm.layers.activation import Activation
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
@@ -219,8 +220,6 @@ def _activation(name: Any) -> str:
 
 def _activated(where: str, name: Any, dtype: str) -> Iterator[Part]:
     """The layer of an activation, if it is one."""
-    from cylstm.layers.activated import parsed
-
     if name not in (None, "linear"):
         kind, values = parsed(_activation(name))
         yield Part(f"{where} activation", Activation(kind, *values, dtype=dtype), {})
