@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, files
 from cylstm.data import TokenStream, Vocabulary
+from cylstm.layer import Layer
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.linear import Linear
@@ -236,7 +237,17 @@ class CharacterModel:
         ModelFileError
             If the file is damaged, or holds no model of text.
         """
-        model, extra = files.load_with_extra(path)
+        return cls.of(path, *files.load_with_extra(path))
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], model: Layer, extra: Mapping[str, Any]) -> "CharacterModel":
+        """That of a file whose content has been read (`files.load_with_extra`).
+
+        Raises
+        ------
+        ModelFileError
+            If the file, which it names, holds no model of text.
+        """
         try:
             stored = dict(extra["text"])
             vocabulary = Vocabulary.from_config(stored.pop("vocabulary"))

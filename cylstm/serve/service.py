@@ -53,7 +53,7 @@ class Service:
         if isinstance(model, (str, os.PathLike)):
             path = model
             model, extra = load_with_extra(path)
-            self.classifier = Classifier.load(path) if "classifier" in extra else None
+            self.classifier = Classifier.of(path, model, extra) if "classifier" in extra else None
             model = model if isinstance(model, SequenceLayer) else Sequential(model)
         self.session = model if isinstance(model, Session) else Session(model, threads=threads)
         self.codec = Codec(self.session._model, limits.max_steps)
