@@ -1,6 +1,7 @@
 """The command `cylstm convert`: every kind in and out, errors in one line."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -142,10 +143,12 @@ def test_faults_are_one_line(tmp_path, capsys):
     cylstm.save(cylstm.LSTM(3, 4, proj_size=2), tmp_path / "p.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     (tmp_path / "x.pt").write_bytes(b"PK")
+    os.mkfifo(tmp_path / "pipe.safetensors")
     for source, target, message in [
         ("p.safetensors", "p.onnx", "layer 0: proj_size=2 of LSTM has no form in ONNX"),
         ("bad.safetensors", "m.safetensors", "not a readable safetensors file"),
         ("x.pt", "m.safetensors", "expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors"),
+        ("pipe.safetensors", "m.safetensors", "pipe.safetensors: not a regular file"),
         ("p.safetensors", "m.keras", "expected a name that ends in .onnx or .safetensors"),
         ("missing.safetensors", "m.safetensors", "No such file or directory"),
         ("p.safetensors", "p.safetensors", "would be overwritten"),

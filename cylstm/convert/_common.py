@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.files import ModelFileError
+from cylstm.files import ModelFileError, check_readable
 from cylstm.layer import Layer
 from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
 from cylstm.layers.sequential import Sequential
@@ -139,10 +139,7 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     Readers meet files of any content, in libraries whose errors are of many kinds.
     """
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(22, "not a regular file", str(path))
-    with path.open("rb"):  # a missing or unreadable file is an OSError that names it
-        pass
+    check_readable(path)
     try:
         yield path
     except (ConversionError, ModelFileError, MemoryError, ImportError):
