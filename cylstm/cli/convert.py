@@ -7,15 +7,11 @@ from typing import Any
 import cylstm
 from cylstm import convert, files
 from cylstm.cli._common import check_outputs, print_json
+from cylstm.cli.kinds import LEFT_OUT
 from cylstm.convert import keras, onnx_reader, torch
 from cylstm.convert._common import Conversion
 
 KINDS = ("cylstm", "onnx", "torch")
-LEFT_OUT = {  # of what `cylstm train` keeps with a network, by its name in the file
-    "forecaster": "the seasons and the scaling of the series, and the names of its columns",
-    "classifier": "the names of the classes and of the columns",
-    "text": "the vocabulary, the characters that the indices stand for",
-}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:

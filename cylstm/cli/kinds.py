@@ -10,6 +10,11 @@ from cylstm.text import CharacterModel
 FORECAST, CLASSIFY, TEXT = "forecast", "classify", "text"
 OF = {FORECAST: "forecasts", CLASSIFY: "classes", TEXT: "texts"}
 HELD = {"forecaster": FORECAST, "classifier": CLASSIFY, "text": TEXT}  # by what a model file holds
+LEFT_OUT = {  # of that in a file for another library, in words
+    "forecaster": "the seasons and the scaling of the series, and the names of its columns",
+    "classifier": "the names of the classes and of the columns",
+    "text": "the vocabulary, the characters that the indices stand for",
+}
 MODELS: dict[str, Any] = {FORECAST: Forecaster, CLASSIFY: Classifier, TEXT: CharacterModel}
 
 
