@@ -1,7 +1,7 @@
 """Classification of sequences: sequences and names of classes in, names out."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, files, sequence_network
 from cylstm.data import Arrays, StandardScaler, _inputs
+from cylstm.layer import Layer
 from cylstm.layers.activation import softmax
 from cylstm.layers.sequential import Sequential
 from cylstm.losses import CrossEntropy
@@ -194,7 +195,17 @@ class Classifier:
         ModelFileError
             If the file is damaged, or holds no classifier.
         """
-        model, extra = files.load_with_extra(path)
+        return cls.of(path, *files.load_with_extra(path))
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], model: Layer, extra: Mapping[str, Any]) -> "Classifier":
+        """That of a file whose content has been read (`files.load_with_extra`).
+
+        Raises
+        ------
+        ModelFileError
+            If the file, which it names, holds no classifier.
+        """
         try:
             stored = extra["classifier"]
             classes, columns = stored["classes"], stored["columns"]
@@ -209,10 +220,10 @@ class Classifier:
                 raise ValueError("its names are damaged")
             if len(model.scalers["x"].config["offset"]) != model.input_size:
                 raise ValueError("its scaling is of another size")
-        except (KeyError, TypeError, ValueError) as error:
+            recurrent = model.layers[1].config
+            loaded = cls(recurrent["hidden_size"], recurrent["num_layers"], recurrent["dropout"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise files.ModelFileError(f"{path}: not a classifier: {error}") from error
-        recurrent = model.layers[1].config
-        loaded = cls(recurrent["hidden_size"], recurrent["num_layers"], recurrent["dropout"])
         loaded.model, loaded.classes, loaded.columns = model, classes, columns
         return loaded
 

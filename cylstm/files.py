@@ -70,6 +70,18 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     os.unlink(temporary)
 
 
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Raise an OSError that names a file which is missing or cannot be read.
+
+    A pipe is refused: opening it would wait for another program.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb"):
+        pass
+
+
 def _new_file_beside(path: Path) -> tuple[int, Path]:
     """Handle and path of a new file in the folder of one that may be replaced."""
     if path.is_dir():
@@ -160,10 +172,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]
     import safetensors
 
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    with path.open("rb"):  # a missing or unreadable file is an OSError that names it
-        pass
+    check_readable(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file, _description(file.metadata())
@@ -177,6 +186,7 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     import safetensors
 
     try:
+        check_readable(path)
         with safetensors.safe_open(path, framework="numpy") as file:
             return "cylstm" in (file.metadata() or {})
     except (safetensors.SafetensorError, OSError):

@@ -14,7 +14,7 @@ rows before it; then one network is trained on all of them.
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cylstm import _checks, files
 from cylstm.departures import Scaling
 from cylstm.forecast_training import BLOCKS, PENALTIES, UPDATES, ForecastTraining, forecasts
+from cylstm.layer import Layer
 from cylstm.layers.sequential import Sequential
 from cylstm.rnn import LSTM
 from cylstm.series import LARGEST
@@ -208,7 +209,17 @@ class Forecaster:
         ModelFileError
             If the file is damaged, or holds no forecaster.
         """
-        model, extra = files.load_with_extra(path)
+        return cls.of(path, *files.load_with_extra(path))
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], model: Layer, extra: Mapping[str, Any]) -> "Forecaster":
+        """That of a file whose content has been read (`files.load_with_extra`).
+
+        Raises
+        ------
+        ModelFileError
+            If the file, which it names, holds no forecaster.
+        """
         try:
             stored = extra["forecaster"]
             scaling = Scaling(

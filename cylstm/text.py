@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, files
 from cylstm.data import TokenStream, Vocabulary
+from cylstm.layer import Layer
 from cylstm.layers.activation import softmax
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
@@ -139,6 +140,11 @@ class CharacterModel:
             Linear(H, V, seed=seed + 3),
         )
 
+    def _fitted(self) -> Sequential:
+        if self.model is None:
+            raise ValueError("model: expected one that was trained or loaded; call fit first")
+        return self.model
+
     def evaluate(self, text: str) -> dict[str, float]:
         """How well the characters of a text are foretold.
 
@@ -158,14 +164,12 @@ class CharacterModel:
         ValueError
             Without a model that was trained or loaded, or if the text is shorter than two characters.
         """
-        if self.model is None:
-            raise ValueError("model: expected one that was trained or loaded; call fit first")
-        ids = self.vocabulary.encode(text)
+        model, ids = self._fitted(), self.vocabulary.encode(text)
         if len(ids) < 2:
             raise ValueError(f"text: expected at least two characters, got {len(ids)}")
         places = min(64, 1 + len(ids) // LEAST_READ)
         stream = TokenStream(ids, places, 100)
-        nats = Trainer(self.model, CrossEntropy()).evaluate(stream)["loss"]
+        nats = Trainer(model, CrossEntropy()).evaluate(stream)["loss"]
         unknown = int((stream.targets == Vocabulary.UNKNOWN).sum())
         return {
             "nats": nats,
@@ -197,12 +201,11 @@ class CharacterModel:
         self, prompt: str, n: int, *, temperature: float = 0.8, seed: int | None = None
     ) -> Iterator[str]:
         """The n characters of `sample`, one by one."""
-        if self.model is None:
-            raise ValueError("model: expected one that was trained or loaded; call fit first")
+        model = self._fitted()
         if not prompt:
             raise ValueError("prompt: expected at least one character, got none")
         rng, temperature = _checks.generator(seed), _checks.above("temperature", temperature, 0)
-        stream = Stream(self.model)
+        stream = Stream(model)
         logits = stream.run(self.vocabulary.encode(prompt)[:, None])[-1, 0]
         for _ in range(_checks.natural("n", n)):
             logits = logits.astype(float) / temperature
@@ -219,12 +222,10 @@ class CharacterModel:
         ValueError
             Without a model that was trained or loaded.
         """
-        if self.model is None:
-            raise ValueError("model: expected one that was trained or loaded; call fit first")
         own = {
             name: getattr(self, name) for name in ("hidden_size", "num_layers", "embedding_size", "dropout")
         }
-        files.save(self.model, path, extra={"text": {"vocabulary": self.vocabulary.config, **own}})
+        files.save(self._fitted(), path, extra={"text": {"vocabulary": self.vocabulary.config, **own}})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "CharacterModel":
@@ -235,7 +236,17 @@ class CharacterModel:
         ModelFileError
             If the file is damaged, or holds no model of text.
         """
-        model, extra = files.load_with_extra(path)
+        return cls.of(path, *files.load_with_extra(path))
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], model: Layer, extra: Mapping[str, Any]) -> "CharacterModel":
+        """That of a file whose content has been read (`files.load_with_extra`).
+
+        Raises
+        ------
+        ModelFileError
+            If the file, which it names, holds no model of text.
+        """
         try:
             stored = dict(extra["text"])
             vocabulary = Vocabulary.from_config(stored.pop("vocabulary"))

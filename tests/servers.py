@@ -58,7 +58,7 @@ def head(length, kind="application/octet-stream"):
 
 
 def sample(text, name):
-    """The sum over the samples of Prometheus's text that begin so; a counter with labels has none at first."""
+    """The sum over the samples of Prometheus's text that begin so; one with labels has none at first."""
     values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name)]
     assert values, f"no {name} in\n{text}"
     return sum(values)

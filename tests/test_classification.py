@@ -126,7 +126,14 @@ def test_other_models_are_no_classifiers(tmp_path):
     cylstm.save(model, tmp_path / "2", extra=extra)
     cylstm.save(cylstm.LSTM(2, 3), tmp_path / "3", extra=extra)
     cylstm.save(cylstm.LSTM(2, 3), tmp_path / "4")
-    for name in "1234":
+    for name, nested in (("5", False), ("6", True)):  # no recurrent layer where it is expected; no layer
+        other = cylstm.Sequential(
+            cylstm.LSTM(2, 3, batch_first=True), cylstm.Pooling("last"), cylstm.Linear(3, 3)
+        )
+        other = cylstm.Sequential(other) if nested else other
+        other.scalers["x"] = scaler
+        cylstm.save(other, tmp_path / name, extra=extra)
+    for name in "123456":
         with pytest.raises(cylstm.ModelFileError, match="not a classifier"):
             Classifier.load(tmp_path / name)
 

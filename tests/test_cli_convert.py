@@ -1,6 +1,7 @@
 """The command `cylstm convert`: every kind in and out, errors in one line."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -102,14 +103,52 @@ def test_a_model_of_cylstm_is_not_written_again(tmp_path, capsys):
     assert not (tmp_path / "b.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "options", "message"),
+    [
+        (
+            "a.safetensors",
+            "w.safetensors",
+            ["--to", "torch", "--lengths"],
+            "--lengths: only for ONNX as output",
+        ),
+        ("w.safetensors", "b.safetensors", ["--states"], "--states: only for ONNX as output"),
+        ("a.safetensors", "a.onnx", ["--config", "c.json"], "--config: only for files of Keras"),
+        ("w.safetensors", "b.safetensors", ["--config", ""], "--config: only for files of Keras"),
+        ("a.safetensors", "a.onnx", ["--order", "x"], "--order: only for weights with PyTorch's names"),
+        (
+            "a.onnx",
+            "b.safetensors",
+            ["--batch-first"],
+            "--batch-first: only for weights with PyTorch's names",
+        ),
+        (
+            "a.keras",
+            "b.safetensors",
+            ["--batch-first"],
+            "--batch-first: only for weights with PyTorch's names",
+        ),
+    ],
+)
+def test_options_that_do_not_belong_are_refused(source, target, options, message, tmp_path, capsys):
+    cylstm.save(model(), tmp_path / "a.safetensors")
+    convert.to_safetensors(model(), tmp_path / "w.safetensors")
+    before = sorted(tmp_path.iterdir())
+    status, printed = run(capsys, tmp_path / source, tmp_path / f"new.{target}", *options)
+    assert (status, printed.err) == (1, f"cylstm: {message}; leave it out\n")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_faults_are_one_line(tmp_path, capsys):
     cylstm.save(cylstm.LSTM(3, 4, proj_size=2), tmp_path / "p.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     (tmp_path / "x.pt").write_bytes(b"PK")
+    os.mkfifo(tmp_path / "pipe.safetensors")
     for source, target, message in [
         ("p.safetensors", "p.onnx", "layer 0: proj_size=2 of LSTM has no form in ONNX"),
         ("bad.safetensors", "m.safetensors", "not a readable safetensors file"),
         ("x.pt", "m.safetensors", "expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors"),
+        ("pipe.safetensors", "m.safetensors", "pipe.safetensors: not a regular file"),
         ("p.safetensors", "m.keras", "expected a name that ends in .onnx or .safetensors"),
         ("missing.safetensors", "m.safetensors", "No such file or directory"),
         ("p.safetensors", "p.safetensors", "would be overwritten"),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 import zipfile
 
 import numpy as np
@@ -169,8 +168,20 @@ def test_files_made_by_hand(tmp_path):
         cylstm.from_keras(a_file(tmp_path, config=[]))
     with pytest.raises(cylstm.ModelFileError, match="0: expected a part of the file"):
         cylstm.from_keras(a_file(tmp_path, weights=[h5py.SoftLink("/layers")]))
-    with pytest.raises(cylstm.ModelFileError, match=r"config: expected None with a \.keras"):
+
+
+@pytest.mark.parametrize("config", ["{", "[" * 10**5, "[]", [], 3])
+def test_a_configuration_that_is_none_is_the_callers_fault(config, tmp_path):
+    a_file(tmp_path)
+    with pytest.raises(ValueError, match=r"^config: expected") as caught:
+        cylstm.from_keras(tmp_path / "w.h5", config=config)
+    assert type(caught.value) is ValueError
+
+
+def test_a_configuration_is_for_weights_alone(tmp_path):
+    with pytest.raises(ValueError, match=r"^config: expected None with a \.keras") as caught:
         cylstm.from_keras(a_file(tmp_path), config={})
+    assert type(caught.value) is ValueError
 
 
 def test_archives_that_unpack_to_too_much_are_refused(tmp_path):
@@ -180,5 +191,5 @@ def test_archives_that_unpack_to_too_much_are_refused(tmp_path):
         archive.writestr("model.weights.h5", bytes(2**24))
     with pytest.raises(cylstm.ModelFileError, match=r"model\.weights\.h5: expected at most"):
         cylstm.from_keras(path)
-    with warnings.catch_warnings(), pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError):
         cylstm.from_keras(tmp_path / "missing.keras")

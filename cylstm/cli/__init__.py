@@ -1,7 +1,6 @@
 """The command `cylstm`: demo, train, predict, sample, serve and others. Arguments and output only."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 from cylstm import threads, versions
 from cylstm._version import __version__
 from cylstm.cli import convert, forecast, models, serve, text
+from cylstm.cli._common import print_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +81,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _info(options: argparse.Namespace) -> None:
     if options.json:
-        print(json.dumps(versions.describe()))
+        print_json(versions.describe())
     else:
         versions.show_versions()

@@ -66,10 +66,9 @@ def train(options: argparse.Namespace) -> None:
     print(f"Saved {options.output}")
 
 
-def predict(options: argparse.Namespace) -> None:
+def predict(model: Classifier, options: argparse.Namespace) -> None:
     """The likeliest class of each sequence, and how likely it is."""
     check_outputs([options.output], [*options.files, options.model])
-    model = Classifier.load(options.model)
     read = _read(options, options.files, None, model.columns)
     probabilities = model.probabilities(read.values)
     best = probabilities.argmax(axis=1)
@@ -82,9 +81,8 @@ def predict(options: argparse.Namespace) -> None:
     give_table(options, [header, *rows], as_json)
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(model: Classifier, options: argparse.Namespace) -> None:
     """Accuracy beside the commonest class, and which classes were taken for which."""
-    model = Classifier.load(options.model)
     read = _read(options, options.files, options.labels, model.columns)
     if read.labels is None:
         raise ValueError(f"{options.files[0]}: expected labels to compare with; {_where(options.files)}")

@@ -1,22 +1,17 @@
 """Models from and to other libraries: convert."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import cylstm
 from cylstm import convert, files
-from cylstm.cli._common import check_outputs
+from cylstm.cli._common import check_outputs, print_json
+from cylstm.cli.kinds import LEFT_OUT
 from cylstm.convert import keras, onnx_reader, torch
 from cylstm.convert._common import Conversion
 
 KINDS = ("cylstm", "onnx", "torch")
-LEFT_OUT = {  # of what `cylstm train` keeps with a network, by its name in the file
-    "forecaster": "the seasons and the scaling of the series, and the names of its columns",
-    "classifier": "the names of the classes and of the columns",
-    "text": "the vocabulary, the characters that the indices stand for",
-}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -52,9 +47,11 @@ def _convert(options: argparse.Namespace) -> None:
     to = options.to or ("onnx" if options.output.lower().endswith(".onnx") else "cylstm")
     if to != "onnx" and not options.output.lower().endswith(".safetensors"):
         raise ValueError(f"{options.output}: expected a name that ends in .onnx or .safetensors")
+    source = _source(options.input)
+    _check_options(options, source, to)
     left_out: list[str] = []
     try:
-        (model, sources), extra = _read(options)
+        (model, sources), extra = _read(options, source)
         if extra is not None:
             if to == "cylstm":
                 raise ValueError(f"{options.input}: already a model file of cylstm; copy it")
@@ -67,12 +64,10 @@ def _convert(options: argparse.Namespace) -> None:
             cylstm.save(model, options.output)
     except ImportError as error:
         raise ValueError(str(error)) from None
-    layers = [
-        {"from": source, "to": repr(layer)} for source, layer in zip(sources, model.layers, strict=True)
-    ]
+    layers = [{"from": name, "to": repr(layer)} for name, layer in zip(sources, model.layers, strict=True)]
     if options.json:
         report = {"layers": layers, "kind": to, "not_in_the_file": left_out, "model": options.output}
-        print(json.dumps(report))
+        print_json(report)
         return
     for layer in layers:
         print(f"{layer['from']}\n  {layer['to']}")
@@ -92,17 +87,15 @@ def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[
     return scalers + [LEFT_OUT.get(name, f"the extra {name!r}") for name in extra]
 
 
-def _read(options: argparse.Namespace) -> tuple[Conversion, dict[str, Any] | None]:
-    """The input, by its name's end, of .safetensors files by content; and the extra of cylstm's own."""
-    path, name = options.input, options.input.lower()
-    if name.endswith(".onnx"):
+def _read(options: argparse.Namespace, source: str) -> tuple[Conversion, dict[str, Any] | None]:
+    """The input, and the extra of cylstm's own."""
+    path = options.input
+    if source == "onnx":
         return onnx_reader.read(path), None
-    if name.endswith((".keras", ".h5")):
+    if source == "keras":
         text = None if options.config is None else Path(options.config).read_text(encoding="utf-8")
         return keras.read(path, config=text), None
-    if not name.endswith(".safetensors"):
-        raise ValueError(f"{path}: expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors")
-    if not files.is_model(path):
+    if source == "torch":
         return torch.read(path, order=options.order, batch_first=options.batch_first), None
     loaded, extra = files.load_with_extra(path)
     if isinstance(loaded, cylstm.Sequential):
@@ -112,3 +105,29 @@ def _read(options: argparse.Namespace) -> tuple[Conversion, dict[str, Any] | Non
         model.scalers, loaded.scalers = loaded.scalers, {}  # which belong to the whole
     sources = [f"{type(layer).__name__} {i}" for i, layer in enumerate(model.layers)]
     return Conversion(model, sources), extra
+
+
+def _source(path: str) -> str:
+    """Whose model a file is, by its name's end, of .safetensors files by content."""
+    name = path.lower()
+    if name.endswith(".onnx"):
+        return "onnx"
+    if name.endswith((".keras", ".h5")):
+        return "keras"
+    if not name.endswith(".safetensors"):
+        raise ValueError(f"{path}: expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors")
+    return "cylstm" if files.is_model(path) else "torch"
+
+
+def _check_options(options: argparse.Namespace, source: str, to: str) -> None:
+    """Refuse what has no meaning for this input or output."""
+    weights = "weights with PyTorch's names"
+    for flag, value, belongs, whom in (
+        ("--config", options.config, source == "keras", "files of Keras"),
+        ("--order", options.order, source == "torch", weights),
+        ("--batch-first", options.batch_first, source == "torch", weights),
+        ("--lengths", options.lengths, to == "onnx", "ONNX as output"),
+        ("--states", options.states, to == "onnx", "ONNX as output"),
+    ):
+        if value not in (None, False) and not belongs:
+            raise ValueError(f"{flag}: only for {whom}; leave it out")

@@ -207,21 +207,21 @@ def _filled(values: Array, n: int, columns: Sequence[str], path: str) -> Array:
     return interpolated(values)
 
 
-def predict(options: argparse.Namespace) -> None:
+def predict(forecaster: Forecaster, options: argparse.Namespace) -> None:
     """Forecast what follows the last row."""
     check_outputs([options.output], [*options.files, options.model])
-    forecaster, values = _model_and_table(options)
+    values = _table(forecaster, options)
     following = forecaster.forecast(values, options.phase)[-1]
     rows = [[h, *row] for h, row in enumerate(following.tolist(), 1)]
     as_json = {name: following[:, c].tolist() for c, name in enumerate(forecaster.columns)}
     give_table(options, [["step", *forecaster.columns], *rows], as_json)
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
     """Errors on the rows of a table, or the last ones, beside those of simple forecasts."""
     if not 0 < options.test <= 1:
         raise ValueError(f"--test: expected a share in (0, 1], got {options.test:g}")
-    forecaster, values = _model_and_table(options)
+    values = _table(forecaster, options)
     season = forecaster.period or 1  # which the simple forecasts of the season need before the first row
     first = season if season < len(values) else 1
     n = max(first, len(values) - round(options.test * len(values)))
@@ -245,9 +245,8 @@ def evaluate(options: argparse.Namespace) -> None:
     )
 
 
-def _model_and_table(options: argparse.Namespace) -> tuple[Forecaster, Array]:
-    """The model, and the columns that it forecasts without gaps."""
-    forecaster = Forecaster.load(options.model)
+def _table(forecaster: Forecaster, options: argparse.Namespace) -> Array:
+    """The columns that the model forecasts, whose names it keeps, without gaps."""
     if len(options.files) != 1:
         raise ValueError(
             f"{options.model}: a forecaster, which reads one CSV file, got {len(options.files)} files"
@@ -260,7 +259,7 @@ def _model_and_table(options: argparse.Namespace) -> tuple[Forecaster, Array]:
             f"{options.files[0]}: --phase {likely} fits its rows to the seasons that were learnt better than "
             f"--phase {options.phase}"
         )
-    return forecaster, values
+    return values
 
 
 def _read(options: argparse.Namespace, path: str, columns: list[str] | None) -> tuple[Array, list[str]]:

@@ -84,12 +84,12 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    kind = kind_of(given.model)
+    kind, model = kind_of(given.model)
     if kind == TEXT:
         raise ValueError(f"{given.model}: a model of text; `cylstm sample` writes with it")
-    COMMANDS[kind].predict(options.settings(given, options.PREDICT, kind))
+    COMMANDS[kind].predict(model, options.settings(given, options.PREDICT, kind))
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    kind = kind_of(given.model)
-    COMMANDS[kind].evaluate(options.settings(given, options.EVALUATE, kind))
+    kind, model = kind_of(given.model)
+    COMMANDS[kind].evaluate(model, options.settings(given, options.EVALUATE, kind))

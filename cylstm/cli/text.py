@@ -63,9 +63,8 @@ def train(options: argparse.Namespace) -> None:
     print(f"Saved {options.output}")
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(model: CharacterModel, options: argparse.Namespace) -> None:
     """How well a text is foretold."""
-    model = CharacterModel.load(options.model)
     if len(options.files) != 1:
         raise ValueError(f"evaluate: expected one text, got {len(options.files)} files")
     measured = model.evaluate(_text(options.files[0]))
@@ -96,10 +95,9 @@ def _sample(options: argparse.Namespace) -> None:
         _checks.natural("--seed", options.seed)
     if not options.prompt:
         raise ValueError("--prompt: expected at least one character, got none")
-    kind = kind_of(options.model)
+    kind, model = kind_of(options.model)
     if kind != TEXT:
         raise ValueError(f"{options.model}: not a model of text, but of {OF[kind]}; use `cylstm predict`")
-    model = CharacterModel.load(options.model)
     unknown = sorted(set(options.prompt).difference(model.vocabulary.symbols))
     if unknown:
         warn(f"--prompt: {', '.join(map(repr, unknown))} in no text that the model has learnt from")

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.files import ModelFileError
+from cylstm.files import ModelFileError, check_readable
 from cylstm.layer import Layer
+from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
 from cylstm.layers.sequential import Sequential
 from cylstm.rnn import GRU, LSTM, RNN
 
 Array = NDArray[Any]
 RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+ACTIVATED = {"LSTM": ActivatedLSTM, "GRU": ActivatedGRU, "RNN": ActivatedRNN}  # with activations of any kind
 
 # Blocks of rows in the weights of other libraries, by our names of gates. Ours are PyTorch's.
 GATES = {
@@ -23,6 +25,11 @@ GATES = {
     "onnx": {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"},
     "keras": {"LSTM": "ifgo", "GRU": "zrn", "RNN": "h"},
 }
+BY_GATES = {len(gates): kind for kind, gates in GATES["torch"].items()}  # kinds by blocks of rows
+PEEPHOLES = ("weight_ci", "weight_co", "weight_cf")  # in the order of ONNX
+
+# Activations of one direction, by default, here and in other libraries.
+USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
 # Our names of activations, and ONNX' names of those that its recurrent nodes can have.
 ACTIVATIONS = {
@@ -108,6 +115,18 @@ def reordered(value: Array, have: str, want: str) -> Array:
     return np.concatenate([blocks.get(gate, np.zeros_like(blocks[have[0]])) for gate in want])
 
 
+def activation_options(kind: str, names: Sequence[str]) -> dict[str, str]:
+    """Options of a recurrent layer with these activations, those of each direction one after the other.
+
+    With `activations` among them it is one of `ACTIVATED`.
+    """
+    if tuple(names) == USUAL[kind] * (len(names) // len(USUAL[kind])):
+        return {}
+    if kind == "RNN" and set(names) == {"relu"}:
+        return {"nonlinearity": "relu"}
+    return {"activations": "; ".join(names)}
+
+
 def real_dtype(values: Sequence[Array]) -> str:
     """float64 if any of the arrays is, else float32."""
     return "float64" if any(value.dtype == np.float64 for value in values) else "float32"
@@ -120,10 +139,7 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     Readers meet files of any content, in libraries whose errors are of many kinds.
     """
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(22, "not a regular file", str(path))
-    with path.open("rb"):  # a missing or unreadable file is an OSError that names it
-        pass
+    check_readable(path)
     try:
         yield path
     except (ConversionError, ModelFileError, MemoryError, ImportError):

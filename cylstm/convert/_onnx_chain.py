@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert._common import (
+    ACTIVATED,
     RECURRENT,
     Conversion,
     ConversionError,
@@ -17,7 +18,6 @@ from cylstm.convert._common import (
     refusing,
 )
 from cylstm.layer import Layer
-from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
 from cylstm.layers.activation import Activation
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
@@ -26,7 +26,6 @@ from cylstm.layers.pooling import Pooling
 from cylstm.layers.residual import Residual
 
 Array = NDArray[Any]
-ACTIVATED = {"LSTM": ActivatedLSTM, "GRU": ActivatedGRU, "RNN": ActivatedRNN}
 GELU = ("affine", "erf", "affine")
 
 

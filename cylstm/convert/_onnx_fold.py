@@ -64,12 +64,10 @@ def slices(
     return found
 
 
-def cut(n: int, part: tuple[int, int, int]) -> range:
-    """Indices along an axis of size n that a Slice keeps."""
+def kept(n: int, part: tuple[int, int, int]) -> slice:
+    """What a Slice keeps of an axis of size n."""
     start, stop, step = part
-    if step < 0 and stop <= -n - 1:
-        return range(n)[start::step]
-    return range(n)[start:stop:step]
+    return slice(start, None if step < 0 and stop <= -n - 1 else stop, step)
 
 
 def splits(attributes: dict[str, Any], n: int, sizes: Array | None, outputs: int) -> list[int]:
@@ -85,9 +83,7 @@ def splits(attributes: dict[str, Any], n: int, sizes: Array | None, outputs: int
 
 def _slice(a: dict[str, Any], x: Array, *given: Array | None) -> Array:
     for axis, part in slices(x.ndim, a, given).items():
-        start, stop, step = part
-        end = None if step < 0 and stop <= -x.shape[axis] - 1 else stop
-        x = x[(slice(None),) * axis + (slice(start, end, step),)]
+        x = x[(slice(None),) * axis + (kept(x.shape[axis], part),)]
     return x
 
 
@@ -157,7 +153,7 @@ def _cast(a: dict[str, Any], x: Array) -> Array:
     return x.astype(helper.tensor_dtype_to_np_dtype(a["to"]))
 
 
-def _divide(a: dict[str, Any], x: Array, y: Array) -> Array:
+def _divide(x: Array, y: Array) -> Array:
     if x.dtype.kind in "iu":
         return np.asarray(np.sign(x) * np.sign(y) * (abs(x) // abs(y)), x.dtype)  # towards 0
     return np.asarray(x / y)
@@ -186,7 +182,7 @@ FOLDED: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
-    "Div": _binary(lambda x, y: _divide({}, x, y)),
+    "Div": _binary(_divide),
     "Equal": _binary(np.equal),
     "Expand": _expand,
     "Gather": _gather,

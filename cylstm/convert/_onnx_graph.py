@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cylstm._version import __version__
 
 Array = NDArray[Any]
+Shape = tuple[int | str | None, ...]  # sizes, or names of those that are open
 OPSET = 17  # the first with LayerNormalization
 
 
@@ -84,17 +85,17 @@ class Graph:
         """A part of x along an axis."""
         return self.op("Slice", x, *(self.integers(k) for k in (start, stop, axis)))
 
-    def _value(self, name: str, dtype: "np.dtype[Any]", shape: tuple[int | str, ...]) -> Any:
+    def _value(self, name: str, dtype: "np.dtype[Any]", shape: Shape) -> Any:
         from onnx import helper
 
         return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
 
-    def input(self, name: str, dtype: "np.dtype[Any]", shape: tuple[int | str, ...]) -> str:
+    def input(self, name: str, dtype: "np.dtype[Any]", shape: Shape) -> str:
         """Add an input."""
         self._inputs.append(self._value(name, dtype, shape))
         return name
 
-    def output(self, name: str, value: str, shape: tuple[int | str, ...]) -> None:
+    def output(self, name: str, value: str, shape: Shape) -> None:
         """Make a value an output of this name."""
         from onnx import helper
 
@@ -154,7 +155,7 @@ class Graph:
         y = self.op("Transpose", y, perm=[0, 2, 1, 3])
         return self.op("Reshape", y, self.integers(0, 0, D * H))
 
-    def state_inputs(self, where: str, names: tuple[str, ...], shape: tuple[Any, ...]) -> dict[str, str]:
+    def state_inputs(self, where: str, names: tuple[str, ...], shape: Shape) -> dict[str, str]:
         """Inputs for a layer's states, if they were asked for."""
         if not self.stateful:
             return {}
@@ -164,7 +165,7 @@ class Graph:
         """Outputs of a stack's last states."""
         for name, values in zip(names, finals, strict=True) if self.stateful else ():
             whole = values[0] if len(values) == 1 else self.op("Concat", *values, axis=0)
-            self.output(f"{self._front(where)}{name}_n", whole, (None, "B", None))  # type: ignore[arg-type]
+            self.output(f"{self._front(where)}{name}_n", whole, (None, "B", None))
 
     def _front(self, where: str) -> str:
         return "" if self.stateful == 1 else where.removeprefix("layer ") + "."

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cylstm.convert import _onnx_values as values
 from cylstm.convert._common import ACTIVATIONS, ConversionError
-from cylstm.convert._onnx_fold import axes, cut, ints, slices, splits
+from cylstm.convert._onnx_fold import axes, ints, kept, slices, splits
 from cylstm.convert._onnx_recurrent import recurrent
 from cylstm.convert._onnx_unrolled import begin, is_step
 from cylstm.convert._onnx_values import ROW, Constant, Group, Groups, Rows, Steps, Value
@@ -120,9 +120,9 @@ def _slice(reader: "Reader", where: str, a: Attributes, x: Value, *given: Value 
     result: Value | None = x
     for axis, part in slices(len(groups), a, [_optional(value) for value in given]).items():
         n = values.shape(groups, _row_sizes(reader, x))[axis]
-        kept = cut(n, part)
-        if kept != range(n):
-            (result,) = _taken(reader, where, result, axis, kept)
+        chosen = range(n)[kept(n, part)]
+        if chosen != range(n):
+            (result,) = _taken(reader, where, result, axis, chosen)
     return [result]
 
 
@@ -248,12 +248,7 @@ def _add(reader: "Reader", where: str, a: Attributes, x: Value, y: Value) -> Res
         return _two(reader, where, x, y, reader.chain.residual)
     steps, array = reader.ready(x), _constant(y)
     last, width = reader.chain.last("Linear"), values.shape((reader.features,), reader.sizes)[0]
-    if (
-        last is not None
-        and "bias" not in last.values
-        and array.size in (1, width)
-        and array.dtype.kind == "f"
-    ):
+    if last and "bias" not in last.values and array.size in (1, width) and array.dtype.kind == "f":
         last.values["bias"] = np.broadcast_to(array.reshape(-1), width)
         reader.chain.edited()
         return [Steps(steps.groups, reader.chain.version)]

@@ -7,7 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert import _onnx_values as values
-from cylstm.convert._common import ACTIVATIONS, GATES, ConversionError, reordered
+from cylstm.convert._common import (
+    ACTIVATIONS,
+    GATES,
+    PEEPHOLES,
+    USUAL,
+    ConversionError,
+    activation_options,
+    reordered,
+)
 from cylstm.convert._onnx_values import ROW, Constant, Groups, Rows, Steps, Value
 from cylstm.layers.activation import FUNCTIONS
 from cylstm.workspace import parameter_name
@@ -18,12 +26,6 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Attributes = dict[str, Any]
 OURS = {theirs.casefold(): ours for ours, theirs in ACTIVATIONS.items()}
-USUAL = {
-    "LSTM": ("sigmoid", "tanh", "tanh"),
-    "GRU": ("sigmoid", "tanh"),
-    "RNN": ("tanh",),
-}
-PEEPHOLES = ("weight_ci", "weight_co", "weight_cf")
 ATTRIBUTES = {
     "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget",
     "layout", "linear_before_reset", "outputs", "output_sequence",
@@ -105,12 +107,7 @@ def _options(kind: str, a: Attributes, D: int, direction: str, peephole: bool) -
         options |= {"peephole": peephole, "coupled": bool(a.get("input_forget", 0))}
     if kind == "GRU" and not a.get("linear_before_reset", 0):
         options["reset_after"] = False
-    names = _activations(kind, a, D)
-    usual = list(USUAL[kind]) * D
-    if kind == "RNN" and names == ["relu"] * D:
-        options["nonlinearity"] = "relu"
-    elif names != usual:
-        options["activations"] = "; ".join(names)
+    options |= activation_options(kind, _activations(kind, a, D))
     return {name: value for name, value in options.items() if value is not False or name == "reset_after"}
 
 

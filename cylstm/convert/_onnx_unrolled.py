@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.convert._common import GATES, Conversion, ConversionError, reordered
+from cylstm.convert._common import BY_GATES, GATES, Conversion, ConversionError, reordered
 from cylstm.convert._onnx_values import Constant, Groups, Steps, Value, shape, without_ones
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ OPERATIONS = {  # of the steps of a layer
     "Add", "Cast", "Concat", "Div", "Gather", "Identity", "MatMul", "Mul", "Relu", "Shape", "Sigmoid",
     "Slice", "Split", "Squeeze", "Sub", "Tanh", "Unsqueeze",
 }  # fmt: skip
-KINDS = {4: "LSTM", 3: "GRU", 1: "RNN"}  # by blocks of gates
 LARGEST = 2**20  # numbers in an x by which values are compared
 STEPS = 4096  # of a graph whose values are computed one by one
 
@@ -133,7 +132,7 @@ def _layer(
         raise ConversionError("expected products of h with matrices of H rows in an unrolled layer")
     U = np.concatenate(matrices, axis=1)
     H = len(U)
-    kind = KINDS.get(len(weight) // H if H and len(weight) % H == 0 else 0)
+    kind = BY_GATES.get(len(weight) // H if H and len(weight) % H == 0 else 0)
     if kind is None or U.shape[1] != len(weight) or len(region.biases) > 1:
         raise ConversionError(f"expected 4, 3 or 1 gates in an unrolled layer, got {weight.shape} {U.shape}")
     have, want = GATES["keras"][kind], GATES["torch"][kind]

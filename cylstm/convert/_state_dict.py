@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert._common import (
+    BY_GATES,
     RECURRENT,
     Conversion,
     ConversionError,
@@ -95,9 +96,8 @@ def read(
         if sorted(chosen) != sorted(groups):
             raise ValueError(f"order: expected each of {sorted(groups)} once, got {chosen}")
     elif sorted_by_sizes:
-        numbers = {prefix: re.findall(r"\d+", prefix) for prefix in groups}
         if all(re.fullmatch(r"\d+(\.\d+)*", prefix) for prefix in groups):
-            chosen.sort(key=lambda prefix: list(map(int, numbers[prefix])))
+            chosen.sort(key=lambda prefix: list(map(int, prefix.split("."))))
         else:
             free = True
     dtype = real_dtype(list(values.values()))
@@ -134,7 +134,7 @@ def _recurrent_sizes(prefix: str, group: Values) -> tuple[str, int, int]:
     w_ih, w_hh = group["weight_ih_l0"], group["weight_hh_l0"]
     projection = group.get("weight_hr_l0")
     H = w_hh.shape[-1] if projection is None or projection.ndim != 2 else projection.shape[1]
-    kind = {4: "LSTM", 3: "GRU", 1: "RNN"}.get(len(w_hh) // H if H and w_hh.ndim == 2 else 0)
+    kind = BY_GATES.get(len(w_hh) // H if H and w_hh.ndim == 2 else 0)
     if kind is None or w_ih.ndim != 2 or len(w_hh) % H:
         shapes = f"weight_ih_l0 {w_ih.shape} and weight_hh_l0 {w_hh.shape}"
         raise ConversionError(

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert._common import (
+    ACTIVATED,
     GATES,
     RECURRENT,
     Conversion,
     ConversionError,
     Part,
+    activation_options,
     assembled,
     needing,
     reading,
@@ -28,8 +30,8 @@ from cylstm.convert._common import (
     refusing,
     reordered,
 )
-from cylstm.convert._onnx_chain import ACTIVATED
 from cylstm.files import ModelFileError
+from cylstm.layers.activated import parsed
 from cylstm.layers.activation import Activation
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
@@ -42,7 +44,6 @@ Array = NDArray[Any]
 Config = dict[str, Any]
 Vars = list[Array]
 KINDS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
-USUAL = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
 ACTIVATIONS = {  # Keras' names, and ours with alpha and beta
     "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softmax": "softmax", "log_softmax": "log_softmax",
     "elu": "elu(1.0)", "selu": "selu", "silu": "silu", "swish": "silu", "softplus": "softplus",
@@ -79,6 +80,8 @@ def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequentia
         layers and classes of one's own are refused.
     ModelFileError
         If the file is damaged.
+    ValueError
+        If `config` is no JSON object, or the file has its own.
     ImportError
         If h5py is not installed.
     """
@@ -89,18 +92,34 @@ def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
     """As `from_keras`, with what each layer was called."""
     with needing("keras"):
         import h5py
+    given = None if config is None else _given(config)
     with reading(path, "Keras model") as file:
-        if zipfile.is_zipfile(file):
-            if config is not None:
-                raise ValueError("config: expected None with a .keras file, which has its own")
+        archived = zipfile.is_zipfile(file)
+    if archived and given is not None:
+        raise ValueError("config: expected None with a .keras file, which has its own")
+    if not archived and given is None:
+        raise ConversionError(f"{path}: has weights only; give the model's to_json() as config=")
+    with reading(path, "Keras model") as file:
+        if given is None:
             text, weights = _parts_of_archive(file)
             with h5py.File(io.BytesIO(weights), "r") as opened:
                 return _model(json.loads(text), opened, len(weights))
-        if config is None:
-            raise ConversionError(f"{path}: has weights only; give the model's to_json() as config=")
-        loaded = json.loads(config) if isinstance(config, str) else dict(config)
         with h5py.File(file, "r") as opened:
-            return _model(loaded, opened, file.stat().st_size)
+            return _model(given, opened, file.stat().st_size)
+
+
+def _given(config: Any) -> Config:
+    """The caller's configuration, which is no part of the file."""
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"config: expected the model's to_json(), got what is no JSON: {error}"
+            ) from None
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config: expected a JSON object or a mapping, got {type(config).__name__}")
+    return dict(config)
 
 
 def _parts_of_archive(path: Path) -> tuple[bytes, bytes]:
@@ -201,8 +220,6 @@ def _activation(name: Any) -> str:
 
 def _activated(where: str, name: Any, dtype: str) -> Iterator[Part]:
     """The layer of an activation, if it is one."""
-    from cylstm.layers.activated import parsed
-
     if name not in (None, "linear"):
         kind, values = parsed(_activation(name))
         yield Part(f"{where} activation", Activation(kind, *values, dtype=dtype), {})
@@ -281,15 +298,12 @@ def _unrolled(where: str, kind: str, a: Config, directions: list[Vars]) -> Itera
     names = [_activation(a["activation"])] * (2 if kind == "LSTM" else 1)
     if kind != "RNN":
         names = [_activation(a["recurrent_activation"]), *names]
-    cls: Any = RECURRENT[kind]
-    if kind == "RNN" and names == ["relu"]:
-        options["nonlinearity"] = "relu"
-    elif names != USUAL[kind]:
-        cls, options["activations"] = ACTIVATED[kind], "; ".join(names * len(directions))
-    else:  # one mask for a sequence, as here
+    others = activation_options(kind, names * len(directions))
+    cls: Any = ACTIVATED[kind] if "activations" in others else RECURRENT[kind]
+    if not others:  # one mask for a sequence, as here
         options |= {"input_dropout": a["dropout"], "recurrent_dropout": a["recurrent_dropout"]}
     dtype = real_dtype(list(values.values()))
-    yield Part(where, cls(I, H, dtype=dtype, **options), values)
+    yield Part(where, cls(I, H, dtype=dtype, **options, **others), values)
     if not a["return_sequences"]:
         how: Any = "ends" if len(directions) == 2 else "last"
         yield Part(f"{where} last step", Pooling(how, dtype=dtype), {})

@@ -162,12 +162,12 @@ class Reader:
                     raise ConversionError(f"{value.name}: expected (T, B, features), got {len(atoms)} axes")
                 self.indices = whole
                 self.features = () if whole else (atoms[-1],)
-                self._x = without_ones(tuple((atom,) for atom in atoms), self.sizes)
+                x = without_ones(tuple((atom,) for atom in atoms), self.sizes)
                 self.features = without_ones((self.features,), self.sizes)[0]
-                self.outer = [self._x[k] for k in range(len(atoms) - (not whole))]
+                self.outer = [x[k] for k in range(len(atoms) - (not whole))]
                 if not whole and not kind.shape.dim[-1].dim_value:
                     self.open.add(atoms[-1])
-                self.values[value.name] = Steps(self._x, 0)
+                self.values[value.name] = Steps(x, 0)
                 continue
             groups: Groups = tuple((atom,) for atom in atoms)
             count = 1

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert import _onnx_attention
-from cylstm.convert._common import ACTIVATIONS, GATES, ConversionError, needing, reordered
+from cylstm.convert._common import (
+    ACTIVATIONS,
+    GATES,
+    PEEPHOLES,
+    RECURRENT,
+    ConversionError,
+    needing,
+    reordered,
+)
 from cylstm.convert._onnx_graph import Graph
 from cylstm.files import write_atomically
 from cylstm.layer import Layer
@@ -23,12 +31,10 @@ from cylstm.layers.pooling import Pooling
 from cylstm.layers.residual import Residual
 from cylstm.layers.sequential import Sequential
 from cylstm.recurrent import RecurrentLayer
-from cylstm.rnn import GRU, LSTM, RNN
 from cylstm.workspace import parameter_name
 
 Array = NDArray[Any]
 LARGEST = 2**31 - 2**20  # bytes that a protobuf message can hold, less its structure
-PEEPHOLES = {"i": "weight_ci", "o": "weight_co", "f": "weight_cf"}  # in the order of ONNX
 
 
 def to_onnx(
@@ -207,7 +213,7 @@ def _recurrent(graph: Graph, layer: RecurrentLayer, x: str, where: str) -> str:
             raise ConversionError(
                 f"{where}: {option}={value!r} of {type(layer).__name__} has no form in ONNX"
             )
-    kind = next(name for name, base in KINDS.items() if isinstance(layer, base))
+    kind = next(name for name, base in RECURRENT.items() if isinstance(layer, base))
     D, H, names = layer.num_directions, layer.hidden_size, layer.spec.states
     first = graph.state_inputs(where, names, (layer.num_layers * D, "B", H))
     finals: list[list[str]] = [[] for _ in names]
@@ -257,9 +263,7 @@ def _peepholes(layer: RecurrentLayer, l: int) -> Array:
     absent = np.zeros(layer.hidden_size, layer.dtype)
     return np.stack(
         [
-            np.concatenate(
-                [layer.parameters.get(parameter_name(name, l, d), absent) for name in PEEPHOLES.values()]
-            )
+            np.concatenate([layer.parameters.get(parameter_name(name, l, d), absent) for name in PEEPHOLES])
             for d in range(layer.num_directions)
         ]
     )
@@ -296,7 +300,6 @@ def attributes(layer: RecurrentLayer, kind: str) -> dict[str, Any]:
     return found | {name: value for name, value in chosen.items() if value}
 
 
-KINDS: dict[str, type[RecurrentLayer]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 WRITERS: dict[type[Layer], Callable[..., str]] = {
     Embedding: _embedding,
     Linear: _linear,

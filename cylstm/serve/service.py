@@ -8,8 +8,9 @@ from typing import Any
 import anyio
 from numpy.typing import NDArray
 
-from cylstm import files, sequence_network
+from cylstm import sequence_network
 from cylstm.classification import Classifier
+from cylstm.files import load_with_extra
 from cylstm.layers.sequential import Sequential
 from cylstm.micro_batch import QueueFull
 from cylstm.sequence_layer import SequenceLayer
@@ -57,11 +58,9 @@ class Service:
         self.requests = self.session.micro_batch(max_batch=MAX_BATCH, max_delay=0, max_queue=limits.max_queue)
 
     def _loaded(self, path: str | os.PathLike[str]) -> Any:
-        if "classifier" in files.extra_of(path):
-            classifier = Classifier.load(path)
-            self.classes = classifier.classes
-            return classifier.model
-        model = files.load(path)
+        model, extra = load_with_extra(path)
+        if "classifier" in extra:
+            self.classes = Classifier.of(path, model, extra).classes
         return model if isinstance(model, SequenceLayer) else Sequential(model)
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
-from cylstm.files import write_atomically
+from cylstm.files import check_readable, write_atomically
 
 Array = NDArray[Any]
 KEY, FORMAT = "cylstm-training", 1
@@ -171,8 +171,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
     """
     import safetensors
 
-    with open(path, "rb"):  # a missing or unreadable file is an OSError that names it
-        pass
+    check_readable(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
