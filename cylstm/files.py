@@ -159,13 +159,6 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
     return model, description["extra"]
 
 
-def extra_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What was stored as `extra`, without the model: the digest of both is not checked."""
-    with _opened(path) as (_, description):
-        extra: dict[str, Any] = description["extra"]
-    return extra
-
-
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A safetensors file and its description; what is found wrong with them is a ModelFileError."""

@@ -37,8 +37,8 @@ def run(*command, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    for name in ("Cython", "setuptools", "pip"):
-        pytest.importorskip(name, reason=f"{name} is not installed; the example is built with it")
+    for name, oldest in {"Cython": "3.1", "setuptools": "77", "pip": None}.items():
+        pytest.importorskip(name, oldest, reason=f"the example is built with {name} {oldest or ''}")
     return tmp_path_factory.mktemp("cython")
 
 

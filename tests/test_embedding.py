@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE, FUZZ = ROOT / "examples" / "c" / "serve.c", ROOT / "tests" / "c" / "fuzz_model.c"
 HEADER = Path(cylstm.get_include(), "cylstm", "model.h")
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
-SANITIZERS = ["-std=gnu99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZERS = ["-std=gnu99", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MODELS = list(embedding_models.models())
 
 pytestmark = [

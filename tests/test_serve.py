@@ -11,7 +11,6 @@ import pytest
 from servers import sample
 
 import cylstm
-from cylstm import files
 from cylstm.classification import Classifier
 
 pytest.importorskip("starlette", reason="starlette is not installed; the server or its tests need it")
@@ -22,7 +21,7 @@ pytest.importorskip("httpx", reason="httpx is not installed; the server or its t
 
 import httpx
 
-from cylstm.serve import Limits, app, application
+from cylstm.serve import Limits, app, application, service
 from cylstm.serve.service import Service
 
 JSON, RAW = {"Content-Type": "application/json"}, {"Content-Type": "application/octet-stream"}
@@ -123,8 +122,8 @@ def trained(tmp_path_factory):
 
 def test_a_file_is_loaded_once(tmp_path, trained, monkeypatch):
     cylstm.save(network(), tmp_path / "m.safetensors")
-    loaded, load = [], files.load_with_extra
-    monkeypatch.setattr(files, "load_with_extra", lambda path: loaded.append(path) or load(path))
+    loaded, load = [], service.load_with_extra
+    monkeypatch.setattr(service, "load_with_extra", lambda path: loaded.append(path) or load(path))
     for path in (trained[1], tmp_path / "m.safetensors"):
         application(path)
         assert loaded.pop() == path
