@@ -136,16 +136,21 @@ def _turn_of_blas(n: int | None) -> Iterator[None]:
 
 
 _all: "weakref.WeakSet[Cpus]" = weakref.WeakSet()
-_blas = threading.Lock()
+_blas = threading.RLock()
 PROCESS = Cpus()  # those of the process, for whoever has none of its own
 
 
 def _begin_in_child() -> None:
     global _blas
-    _blas = threading.Lock()
+    _blas = threading.RLock()
     for cpus in _all:
         cpus.begin()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    # A fork waits for a call on the BLAS path: OpenBLAS, forked in the middle of a product, may never return.
+    os.register_at_fork(
+        before=lambda: _blas.acquire(),
+        after_in_parent=lambda: _blas.release(),
+        after_in_child=_begin_in_child,
+    )
