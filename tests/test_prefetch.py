@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 import traceback
+import types
 
 import numpy as np
 import pytest
 
-from cylstm.data import Arrays, prefetch
+from cylstm.data import Arrays, prefetch, prefetching
+from cylstm.data.prefetching import HAND_OVER, prefetch_slow
 
 
 def threads():
@@ -144,3 +146,56 @@ if not child:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sum(ahead))
 """
     assert run(code) == ["0", str(sum(range(1, 100)))]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(prefetching, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
+
+
+def test_only_slow_values_are_made_in_another_thread(clock):
+    def made(slow):
+        for n in range(8):
+            clock[0] += 2 * HAND_OVER if n in slow else HAND_OVER / 2
+            yield n, threading.get_ident()
+
+    here = threading.get_ident()
+    values, threads = zip(*prefetch_slow(made({1, 3, 4})), strict=True)  # two in a row: then by another
+    assert values == tuple(range(8))
+    assert set(threads[:5]) == {here}
+    assert here not in threads[5:]
+    assert len(set(threads[5:])) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, 3 * HAND_OVER])
+def test_slow_or_not_leaving_early_closes_the_iterator_and_errors_come(clock, seconds):
+    closed, values = [], []
+
+    def made():
+        try:
+            for n in range(5):
+                clock[0] += seconds
+                yield n
+            raise OSError("no more to read")
+        finally:
+            closed.append(True)
+
+    def read():
+        for value in prefetch_slow(made()):
+            values.append(value)
+
+    with pytest.raises(OSError, match="no more to read"):
+        read()
+    assert (values, closed) == ([0, 1, 2, 3, 4], [True])
+    left = prefetch_slow(made())
+    assert [next(left) for _ in range(4)] == [0, 1, 2, 3]
+    left.close()
+    for _ in range(200):  # until the thread, if there is one, has ended
+        if len(closed) == 2:
+            break
+        gc.collect()
+        time.sleep(0.01)
+    assert closed == [True, True]

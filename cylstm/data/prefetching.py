@@ -2,11 +2,13 @@
 
 import os
 import threading
+import time
 from collections.abc import Generator, Iterable
 from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
+HAND_OVER = 1e-4  # seconds that it takes to wake a thread and to wait for the interpreter's lock meanwhile
 
 
 class _Failure(NamedTuple):
@@ -66,6 +68,29 @@ def prefetch(iterable: Iterable[T]) -> Generator[T, None, None]:
             yield value
     finally:
         wanted.put(False)
+
+
+def prefetch_slow(iterable: Iterable[T]) -> Generator[T, None, None]:
+    """The same values, those that take little time in the caller's thread: handing them over takes longer.
+
+    From two slow ones in a row on they come from `prefetch`; a single one may be the first, or bad luck.
+
+    Examples
+    --------
+    >>> list(prefetch_slow(range(3)))
+    [0, 1, 2]
+    """
+    iterator, slow = iter(iterable), 0
+    while slow < 2:
+        began = time.perf_counter()
+        try:
+            value = next(iterator)
+        except StopIteration:
+            return
+        slow = slow + 1 if time.perf_counter() - began > HAND_OVER else 0
+        yield value
+        del value
+    yield from prefetch(iterator)
 
 
 def _make(iterable: Iterable[T], wanted: "SimpleQueue[bool]", made: "SimpleQueue[T | _Failure]") -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cylstm.data import Minibatch, Source, prefetch
+from cylstm.data import Minibatch, Source
+from cylstm.data.prefetching import prefetch_slow
 from cylstm.optim import clip_grad_norm, clip_grad_value
 from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints
@@ -74,7 +75,7 @@ class Loop:
         run, began = self.run, time.perf_counter()
         self.trainer.model.train()  # a callback may have changed the mode
         run.begin_epoch()
-        batches = prefetch(self.data.epoch(run.rng, start=run.batch))
+        batches = prefetch_slow(self.data.epoch(run.rng, start=run.batch))
         with contextlib.closing(batches):
             for batch in batches:
                 for piece in self._pieces(batch):
