@@ -86,9 +86,18 @@ def sequence_lengths(lengths: Any, T: int, B: int) -> Array:
     array = np.asarray(lengths)
     if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
         raise ValueError(f"lengths: expected {B} ints, one a sequence, got {array.dtype} {array.shape}")
-    if B and not (array.min() >= 0 and array.max() <= T):
+    if not below(array, T + 1):
         raise ValueError(f"lengths: expected 0 to T = {T}, got {array.min()} to {array.max()}")
     return array.astype(np.intp)
+
+
+def below(array: Array, end: int) -> bool:
+    """Whether all ints of an array are from 0 to before the end, which an intp can hold."""
+    if not array.size:
+        return True
+    if array.dtype == np.intp:  # one pass instead of two: what is negative is large without its sign
+        return bool(array.view(np.uintp).max() < end)
+    return bool(array.min() >= 0 and array.max() < end)
 
 
 def generator(seed: Any) -> "np.random.Generator":  # numpy.random loads when it is used

@@ -29,6 +29,7 @@ class PackedWeights:
         self.unit = isa.unit(layer.dtype.itemsize)
         self.of: dict[tuple[int, int], dict[str, Array]] = {}
         self.version: tuple[Any, int] | None = None
+        self._moves: list[tuple[Any, ...]] = []  # functions and their arguments, all of which stay in place
         self.refresh(layer)
 
     def is_of(self, layer: "RecurrentLayer") -> bool:
@@ -37,14 +38,19 @@ class PackedWeights:
 
     def refresh(self, layer: "RecurrentLayer") -> None:
         """Pack anew, into the same arrays, unless nothing was written since."""
-        if self.is_of(layer):
-            return
         version = (layer._store.place, layer._store.version)
-        for l, d in np.ndindex(layer.num_layers, layer.num_directions):
-            self._pack(self.of.setdefault((l, d), {}), layer, layer.engine_parameters(l, d))
+        if self.version == version:
+            return
+        if self.version is None or self.version[0] is not layer._store.place:
+            self._moves = []
+            for l, d in np.ndindex(layer.num_layers, layer.num_directions):
+                self._plan(self.of.setdefault((l, d), {}), layer, layer.engine_parameters(l, d))
+        for function, *arguments in self._moves:
+            function(*arguments)
         self.version = version
 
-    def _pack(self, out: dict[str, Array], layer: "RecurrentLayer", weights: dict[str, Array]) -> None:
+    def _plan(self, out: dict[str, Array], layer: "RecurrentLayer", weights: dict[str, Array]) -> None:
+        """What has to be moved for one layer and direction."""
         G, H, P = len(layer.spec.gates), layer.hidden_size, layer.state_width("h")
         Hp = -(-H // self.unit) * self.unit
         for name in ("w_ih", "w_hh"):
@@ -60,18 +66,18 @@ class PackedWeights:
             if name not in out:
                 out[name] = np.zeros((count, Hp), layer.dtype)
             if name in weights:
-                out[name][:, :H] = weights[name].reshape(count, H)
+                self._moves.append((np.copyto, out[name][:, :H], weights[name].reshape(count, H)))
 
     def _rows(self, out: dict[str, Array], name: str, w: Array, blocks: int) -> None:
         units = w.shape[0] // blocks
         if name not in out:
             out[name] = _aligned(-(-units // self.unit) * self.unit * blocks * w.shape[1], w.dtype)
-        _packed.pack_rows(out[name], self.unit, w, blocks)
+        self._moves.append((_packed.pack_rows, out[name], self.unit, w, blocks))
 
     def _columns(self, out: dict[str, Array], name: str, w: Array, blocks: int, padded: int) -> None:
         if name not in out:
             out[name] = _aligned(-(-w.shape[1] // self.unit) * self.unit * blocks * padded, w.dtype)
-        _packed.pack_columns(out[name], self.unit, w, blocks, padded)
+        self._moves.append((_packed.pack_columns, out[name], self.unit, w, blocks, padded))
 
 
 def _aligned(size: int, dtype: np.dtype[Any]) -> Array:

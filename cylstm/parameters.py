@@ -107,11 +107,16 @@ class ParameterStore:
 
         All of them, but for parameters `by_rows`: their other rows have a gradient of 0 and stay as they are.
         """
-        if not any(store._used for _, store in self._leaves()):
+        by_rows = [(start, store) for start, store in self._leaves() if store._used]
+        if not by_rows:
             return self._all
         if self._spans[0] != (self.place, self.place.used):
-            edges = [edges for start, store in self._leaves() for edges in store._own_edges(start)]
-            spans = np.concatenate(edges).reshape(-1, 2)
+            edges, begin = [], 0
+            for start, store in by_rows:
+                for first, stop, rows in store._edges_of_rows():
+                    edges += [[begin, start + first], start + rows]
+                    begin = start + stop
+            spans = np.concatenate([*edges, [begin, self.size]]).reshape(-1, 2)
             self._spans = (self.place, self.place.used), spans[spans[:, 0] < spans[:, 1]]
         return self._spans[1]
 
@@ -126,17 +131,12 @@ class ParameterStore:
     def _leaves(self) -> "list[tuple[int, ParameterStore]]":
         return self._below or [(0, self)]  # itself is not kept: a cycle would outlive its model
 
-    def _own_edges(self, start: int) -> Iterator[Any]:
-        """Where spans begin and end, in turn."""
-        begin = 0  # of the parameters since the last one by rows
-        for (name, shape), (first, stop) in self._places if self._used else ():
-            if name not in self._used:
-                continue
-            yield start + begin, start + first
-            edges = np.flatnonzero(self._used[name][1:] != self._used[name][:-1])
-            yield start + first + edges * _count(shape[1:])
-            begin = stop
-        yield start + begin, start + self.size
+    def _edges_of_rows(self) -> Iterator[tuple[int, int, Array]]:
+        """Of parameters `by_rows`: where they begin and end, and their rows in use, from and to in turn."""
+        for (name, shape), (first, stop) in self._places:
+            if name in self._used:
+                used = self._used[name]
+                yield first, stop, first + np.flatnonzero(used[1:] != used[:-1]) * _count(shape[1:])
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Copy arrays in by name; nothing is changed unless all of them fit."""

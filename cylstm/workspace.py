@@ -1,7 +1,7 @@
 """The buffers of a stack of recurrent layers, and one pass through it, forward and back."""
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,17 @@ PARAMETERS = {  # the engine's names and PyTorch's
 def parameter_name(kind: str, layer: int, d: int) -> str:
     """PyTorch's name of a parameter."""
     return f"{kind}_l{layer}{'_reverse' if d else ''}"
+
+
+class _Carried(NamedTuple):
+    """One state of a layer and direction, among the rows of all steps."""
+
+    name: str
+    first: Array  # before the first step
+    beyond: Array  # of that, what no unit stands for
+    rows: Array
+    last: Any  # where each sequence's last one is
+    learned: str | None  # the parameter that it begins with, if it is one
 
 
 class Workspace:
@@ -94,13 +105,16 @@ class Workspace:
 
         return _layer_pass.LayerPass
 
-    def _state(self, name: str, l: int, d: int) -> tuple[str, Array, Array, Any]:
-        """A state's name, its rows before the first step, all rows, and where each sequence's last one is."""
-        rows, packing = self.buffer(name, l, d)[:, : self.plan.width(name)], self.packing
-        last = packing.last if self.training or name == "h" else packing.last_in_turn
+    def _state(self, name: str, l: int, d: int) -> _Carried:
+        buffer, packing, width = self.buffer(name, l, d), self.packing, self.plan.width(name)
+        last: Any = packing.last if self.training or name == "h" else packing.last_in_turn
         if packing.order is None and packing.B:  # one after the other
-            return name, rows[: packing.B], rows, slice(int(last[0]), int(last[0]) + packing.B)
-        return name, rows[: packing.B], rows, last
+            last = slice(int(last[0]), int(last[0]) + packing.B)
+        learned = parameter_name(f"{name}_0", l, d)
+        return _Carried(
+            name, buffer[: packing.B, :width], buffer[: packing.B, width:], buffer[:, :width], last,
+            learned if learned in self.layer._store.shapes else None,
+        )  # fmt: skip
 
     def _planned(self) -> Plan:
         layer, drawn = self.layer, self.training and not self.inspected
@@ -191,14 +205,14 @@ class Workspace:
             for k, d in places:
                 if d:
                     np.take(self.input(l, 0), self.packing.there, axis=0, out=self.input(l, 1), mode="clip")
-                for s, (name, first, *_) in enumerate(self.states[k]):
-                    first[...] = self._initial(name, k, l, d) if state is None else state[s][k, by_length]
-                    self.buffer(name, l, d)[: plan.B, plan.width(name) :] = 0
+                for s, one in enumerate(self.states[k]):
+                    one.first[...] = self._initial(one, k) if state is None else state[s][k, by_length]
+                    one.beyond[...] = 0
                 self._draw(l, d)
             self._go_through(l, given if l == 0 else None)
             for k, _ in places:
-                for s, (_, _, rows, last) in enumerate(self.states[k]):
-                    final[s][k, by_length] = rows[last]
+                for s, one in enumerate(self.states[k]):
+                    final[s][k, by_length] = one.rows[one.last]
             self._hand_up(l)
         if plan.reverse:
             top = self.hidden(plan.L - 1, 0)
@@ -214,14 +228,13 @@ class Workspace:
         for one in passes:
             one.forward(n, x)
 
-    def _initial(self, state: str, k: int, l: int, d: int) -> Any:
+    def _initial(self, state: _Carried, k: int) -> Any:
         """What a layer's state starts from: zeros, or what it has learned."""
-        name = parameter_name(f"{state}_0", l, d)
-        if name not in self.layer._store.shapes:
+        if state.learned is None:
             return 0
         if self.training and not self.inspected:
-            self.learned[state, k] = self.layer.gradients[name]
-        return self.layer.parameters[name]
+            self.learned[state.name, k] = self.layer.gradients[state.learned]
+        return self.layer.parameters[state.learned]
 
     def _hand_up(self, l: int) -> None:
         """A layer's output to the one above: directions side by side, (N, D.P), units dropped out."""
@@ -269,8 +282,8 @@ class Workspace:
         B, stages = self.plan.B, []
         for k, (l, d) in enumerate(self.parts):
             carried = [
-                (state[s][k], self.buffer(name, l, d)[:B], self.buffer(name, l, d)[last])
-                for s, (name, _, _, last) in enumerate(self.states[k])
+                (state[s][k], self.buffer(one.name, l, d)[:B], self.buffer(one.name, l, d)[one.last])
+                for s, one in enumerate(self.states[k])
             ]
             stages.append((self.passes[l, d], self.input(l, d), self.buffer("h", l, d)[B:], carried))
         return stages

@@ -100,7 +100,7 @@ class Embedding(RowLayer):
         return workspace.y, None
 
     def _check_indices(self, x: Array) -> None:
-        if x.size and not 0 <= x.min() <= x.max() < self.num_embeddings:
+        if not _checks.below(x, self.num_embeddings):
             raise ValueError(
                 f"x: expected indices from 0 to {self.num_embeddings - 1}, got {x.min()} to {x.max()}"
             )

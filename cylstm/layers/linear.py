@@ -137,33 +137,33 @@ class _Workspace(RowWorkspace):
         # The packed weights of training, in the same arrays every time.
         self._own: Array | None = None
         self._transposed: Array | None = None
-        self._pass: tuple[Any, Any] = (None, None)
+        self._pass: _packed_dense.PackedDense | None = None
+        self._version: tuple[Any, int] = (None, 0)  # of the parameters, for which it is
 
     def prepare(self, N: int, layer: RowLayer) -> bool:
         changed = super().prepare(N, layer)
         if changed:
-            self._pass = (None, None)
+            self._pass = None
         return changed
 
     def packed_pass(self, layer: Linear) -> _packed_dense.PackedDense:
         """The pass over these rows with the weights as they are now."""
         version = (layer._store.place, layer._store.version)
-        if self._pass[0] != version:
-            gradients = None
-            if self.training:
-                weight = self._own = layer.pack(self._own)
-                gradients = self._gradients(layer)
-            else:
-                weight = layer.packed_weight()
-            bias = layer.parameters.get("bias", self.none)
-            made = _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected(), gradients)
-            self._pass = (version, made)
-        found: _packed_dense.PackedDense = self._pass[1]
-        return found
-
-    def _gradients(self, layer: Linear) -> dict[str, Array]:
-        """What the backward pass uses besides."""
+        if self._pass is not None and self._version == version:
+            return self._pass
+        place_stays = self._version[0] is version[0]
+        self._version = version
+        if not self.training:
+            self._pass = self._made(layer, layer.packed_weight(), None)
+            return self._pass
+        weight = self._own = layer.pack(self._own)
         self._transposed = layer.pack_transposed(self._transposed)
-        names = {"weight": "dw", "bias": "db"}
-        of_layer = {names[name]: gradient for name, gradient in layer.gradients.items()}
-        return {"w_t": self._transposed, **of_layer}
+        if self._pass is None or not place_stays:
+            names = {"weight": "dw", "bias": "db"}
+            gradients = {names[name]: gradient for name, gradient in layer.gradients.items()}
+            self._pass = self._made(layer, weight, {"w_t": self._transposed, **gradients})
+        return self._pass
+
+    def _made(self, layer: Linear, weight: Array, gradients: Any) -> _packed_dense.PackedDense:
+        bias = layer.parameters.get("bias", self.none)
+        return _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected(), gradients)

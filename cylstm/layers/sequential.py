@@ -95,7 +95,10 @@ class Sequential(SequenceLayer):
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         if state is None:
-            state = (None,) * len(self.layers)
+            return tuple(
+                layer._checked_state(name, None, B) if isinstance(layer, SequenceLayer) else None
+                for layer in self.layers
+            )
         if not isinstance(state, (tuple, list)) or len(state) != len(self.layers):
             raise TypeError(
                 f"{name}: expected a tuple of {len(self.layers)} states, one a layer, "

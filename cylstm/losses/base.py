@@ -90,9 +90,10 @@ class Loss:
         targets = self._targets(target, layout)
         dy = self._dy.array(y.shape, y.dtype, (y, target))
         self.counted, value = 0.0, 0.0
-        if (end - begin).sum() < layout.T * layout.B:
+        steps = int((end - begin).sum())
+        if steps < layout.T * layout.B:
             dy[...] = 0
-        if (begin < end).any():
+        if steps:
             y_steps, dy_steps = layout.time_major(y), layout.time_major(dy)
             value, self.counted = self._compute(dy_steps, y_steps, targets, begin, end)
         return value, dy
