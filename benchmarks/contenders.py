@@ -31,7 +31,7 @@ def cylstm_call(shape: Shape, mode: str) -> Call:
     )
     x, lengths = shape.x(), shape.lengths() if shape.ragged else None
     if mode == "step":
-        stream, x_t = cylstm.Stream(layer), x[0, 0].copy()
+        stream, x_t = cylstm.Stream(layer, shape.B), x[0].copy()
         return lambda: stream.step(x_t)
     if mode == "forward":
         return lambda: layer(x, lengths=lengths)

@@ -123,7 +123,7 @@ def arithmetic_limit(threads: int) -> float:
     return best
 
 
-def machine(threads: int, limit: float) -> dict:
+def machine(threads: int, limit: float | None = None) -> dict:
     """What the figures belong to."""
     from cylstm import versions
 
@@ -132,7 +132,7 @@ def machine(threads: int, limit: float) -> dict:
         **versions.describe(),
         "environment": {name: value for name, value in os.environ.items() if name.startswith(switches)},
         "threads": f"{threads} of {os.cpu_count()} CPUs",
-        "sgemm_gflops": limit,
+        **({} if limit is None else {"sgemm_gflops": limit}),
         "compiler": platform.python_compiler(),
     }
 

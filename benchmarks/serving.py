@@ -3,10 +3,11 @@
     python benchmarks/serving.py > serving.jsonl     # about five minutes
     python benchmarks/serving.py --parts throughput --hidden 256
 
-Latency is that of one call on one thread, of a session, of the layer itself and of ONNX Runtime, measured as
-in run.py: each in a process of its own, taking turns. Throughput is that of clients, threads of one process
-that ask for one sequence at a time and wait for it; the ways take turns within each round. A session uses
-`--threads` CPUs for all of them together, ONNX Runtime so many for each call.
+Steps are those of streams whose state is kept, on one thread, of `Stream`, ONNX Runtime and PyTorch. Latency
+is that of one call on one thread, of a session, of the layer itself and of ONNX Runtime. Both are measured as
+in run.py: each library in a process of its own, taking turns. Throughput is that of clients, threads of one
+process that ask for one sequence at a time and wait for it; the ways take turns within each round. A session
+uses `--threads` CPUs for all of them together, ONNX Runtime so many for each call.
 Lines of JSON go to standard output, tables for people to standard error.
 """
 
@@ -29,27 +30,43 @@ import cylstm
 from cylstm.threads import usable_cpus
 
 CALLERS = ["cylstm", "cylstm-session", "onnxruntime"]
+STEPPERS = ["cylstm", "onnxruntime", "torch"]
 CLIENTS = (1, 8, 64)
 T = 20  # steps of a client's sequence
 
 
+def steps(options: argparse.Namespace) -> None:
+    """One step of streams whose state is kept."""
+    shapes = [
+        Shape(f"step-{H}", B, 1, H, H, "one step of a server's streams", "serving")
+        for H in options.hidden
+        for B in (1, 16)
+    ]
+    timed(options, STEPPERS, shapes, "step")
+
+
 def latency(options: argparse.Namespace) -> None:
-    """One call on one thread, of all sizes."""
-    names, limit = chosen_contenders(CALLERS), arithmetic_limit(1)
+    """One call for whole sequences."""
+    shapes = [
+        Shape(f"call-{H}", B, T, H, H, "one call of a server", "serving")
+        for H in options.hidden
+        for B in (1, 16)
+        for T in (1, 50)
+    ]
+    timed(options, CALLERS, shapes, "forward")
+
+
+def timed(options: argparse.Namespace, wanted: list[str], shapes: list[Shape], mode: str) -> None:
+    """A table of calls on one thread, of all sizes."""
+    names, limit = chosen_contenders(wanted), arithmetic_limit(1)
     contenders = [Contender(name, 1) for name in names]
     print(json.dumps(machine(1, limit)), flush=True)
     tell("µs of a call on one thread; in brackets, how many times cylstm's\n")
     tell("| shape | B, T, I, H | pass | " + " | ".join(names) + " |\n|" + "---|" * (3 + len(names)))
-    shapes = [
-        Shape(f"call-{H}", B, steps, H, H, "one call of a server", "serving")
-        for H in options.hidden
-        for B in (1, 16)
-        for steps in (1, 50)
-    ]
     for shape in tqdm(shapes, unit="shape", disable=None):
-        records = measure(contenders, shape, "forward", options.rounds, options.seconds, limit)
+        records = measure(contenders, shape, mode, options.rounds, options.seconds, limit)
         print("\n".join(map(json.dumps, records)), flush=True)
-        tell(row(shape, "forward", records, names))
+        tell(row(shape, mode, records, names))
     for contender in contenders:
         contender.close()
 
@@ -111,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = {"latency": latency, "throughput": throughput}
+    parts = {"steps": steps, "latency": latency, "throughput": throughput}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512, 1024], metavar="H")
     parser.add_argument("--threads", type=int, default=usable_cpus(), help="of throughput")

@@ -28,11 +28,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
+from run import machine
 from websockets.asyncio.client import connect
 
 import cylstm
@@ -348,6 +350,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.onnx:
         return serve_onnx(*options.onnx)
+    libraries = ("onnxruntime", "starlette", "uvicorn")
+    about = machine(1) | {"versions": {name: version(name) for name in libraries}}
+    print(json.dumps(about), flush=True)
     H = options.hidden
     model = cylstm.Sequential(cylstm.LSTM(I, H, seed=0), cylstm.Linear(H, O, seed=1))
     with tempfile.TemporaryDirectory() as folder:
