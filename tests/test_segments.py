@@ -58,6 +58,10 @@ def test_memory_is_that_of_one_segment():
         x = rng.standard_normal((4, T, 3)).astype(np.float32)
         cylstm.Trainer(model, losses.MSE(), segments=option).fit((x, x[..., :1]), epochs=1, progress=False)
         sizes[T, option] = sum(part.arena._block.nbytes for part in model._kept.workspaces)
+        tried = model._spare[0].workspaces[0].arena  # before training, on two of the four sequences
+        before = tried._block.nbytes
+        model(x.swapaxes(0, 1))
+        assert tried._block.nbytes > 1.8 * before or T == 20
     assert sizes[400, "auto"] == sizes[20, None] < sizes[400, None] / 5
 
 

@@ -103,6 +103,33 @@ def test_targets_of_another_length_are_refused_before_training():
     np.testing.assert_array_equal(model._store.data, start)
 
 
+def test_targets_of_other_sequences_are_refused_before_training():
+    class Uneven(data.Source):
+        targets = np.zeros((1, 1))
+
+        def __init__(self, shape):
+            self.shape = shape
+
+        def __len__(self):
+            return 1
+
+        def check(self):
+            pass
+
+        def _plan(self, rng):
+            return [0]
+
+        def _batch(self, part):
+            return data.Minibatch(np.zeros((5, 3, 2)), np.zeros(self.shape))
+
+    model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Linear(3, 1, seed=1))
+    for shape in ((5, 4, 1), (5, 2, 1), (4, 3, 1)):
+        with pytest.raises(ValueError, match="train: target: expected"):
+            cylstm.Trainer(model, losses.MSE()).fit(Uneven(shape), progress=False)
+    with pytest.raises(ValueError, match="train: target: expected those of 3 sequences, got 4"):
+        cylstm.Trainer(pooled(), losses.MSE()).fit(Uneven((4, 1)), progress=False)
+
+
 def test_a_last_minibatch_of_one_sample_works():
     x, y = series(33)
     history = cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(

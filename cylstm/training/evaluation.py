@@ -53,7 +53,11 @@ def _evaluated(
 def check_data(
     name: str, model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
 ) -> None:
-    """Refuse what would fail in the middle of a training: all values, and the first minibatch's shapes."""
+    """Refuse what would fail in the middle of a training: all values, and the first minibatch's shapes.
+
+    Without measures, which may need all of it, two of its sequences are tried: the buffers of a whole pass
+    may be larger than those of a training in segments.
+    """
     if not len(source):
         raise ValueError(f"{name}: expected at least one minibatch, got none")
     try:
@@ -64,9 +68,23 @@ def check_data(
         if model.reads_indices:
             for batch in source.epoch():
                 model._check_indices(batch.x)
-        evaluate(model, loss, itertools.islice(source.epoch(), 1), measures)
+        for batch in itertools.islice(source.epoch(), 1):
+            evaluate(model, loss, [batch if measures else _few(model, loss, batch, 2)], measures)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def _few(model: SequenceLayer, loss: Loss, batch: Minibatch, n: int) -> Minibatch:
+    """The first n sequences of a minibatch."""
+    target, B = batch.target, batch.x.shape[1]
+    few: Any
+    if isinstance(target, np.ndarray) and target.ndim > 1 and gradients.per_step(model, loss):
+        came, few = target.shape[1], target[:, :n]
+    else:
+        came, few = len(target), target[:n]
+    if came != B:
+        raise ValueError(f"target: expected those of {B} sequences, got {came}")
+    return Minibatch(batch.x[:, :n], few, None if batch.lengths is None else batch.lengths[:n], False)
 
 
 def _counted(loss: Loss, y: Array, target: Any) -> tuple[Array, Any]:
