@@ -161,7 +161,7 @@ def work(name: str, threads: int) -> None:
         request = json.loads(line)
         make = torch_epoch if name == "torch" else cylstm_epoch
         more = {"segments": request["segments"]} if request.get("segments") else {}
-        task = TASKS[request["task"]]
+        task = TASKS[request["task"]]._replace(**request.get("sizes", {}))
         if request.get("memory"):
             epoch = make(task, 1, **more)
             before = resident()
@@ -211,8 +211,8 @@ def timed(name: str, workers: dict[str, Worker], rounds: int, batches: int) -> d
     return {"times": times, "fixed": statistics.median(fixed)}
 
 
-def peaks(name: str, threads: int) -> dict[str, float]:
-    """Bytes that a training adds to a new process."""
+def peaks(name: str, threads: int, **sizes: int) -> dict[str, float]:
+    """Bytes that a training adds to a new process; of a task with other sizes, if these are given."""
     found = {}
     for label, library, segments in (
         ("cylstm", "cylstm", None), ("segments", "cylstm", "auto"), ("torch", "torch", None),
@@ -220,7 +220,7 @@ def peaks(name: str, threads: int) -> dict[str, float]:
         if label == "segments" and (TASKS[name].both or TASKS[name].last):
             continue
         worker = Worker(library, threads)
-        found[label] = worker.ask(task=name, memory=True, segments=segments)
+        found[label] = worker.ask(task=name, memory=True, segments=segments, sizes=sizes)
         worker.close()
     return found
 

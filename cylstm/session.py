@@ -101,7 +101,7 @@ class Session:
 
     @property
     def threads(self) -> int | None:
-        """CPUs of its own; None: it shares those of the process."""
+        """CPUs of its own, or None where it shares those of the process."""
         return self._threads
 
     def run(self, x: Any, state: Any = None, *, lengths: Any = None, out: Any = None) -> tuple[Any, Any]:

@@ -102,7 +102,7 @@ class Arrays(Source):
 
     @property
     def targets(self) -> Array | list[Array]:
-        """All targets as they are kept: samples first, or a list."""
+        """All targets as they are kept, samples first, or a list."""
         return self.target
 
     def check(self) -> None:

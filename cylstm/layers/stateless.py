@@ -47,7 +47,7 @@ class StatelessLayer(SequenceLayer, abstract=True):
 
     @property
     def causal(self) -> bool:
-        """No: it looks at steps that a state does not hold."""
+        """No, for it looks at steps that a state does not hold."""
         return False
 
     _pooled = Packing(1, 0)  # that of the last call's y, for calls that are like the one before

@@ -81,7 +81,7 @@ class MSE(_Elementwise):
 
 
 class MAE(_Elementwise):
-    """Mean absolute error, |y - target|; its gradient is 0 where they are equal.
+    """Mean absolute error, the mean of `abs(y - target)`; its gradient is 0 where they are equal.
 
     The target has y's shape, without the time axis for `steps="last"`.
 
@@ -103,8 +103,8 @@ class MAE(_Elementwise):
 class Huber(_Elementwise):
     """Squared error near the target, absolute error far from it, so that outliers pull less (Huber 1964).
 
-    d^2 / 2 for d = |y - target| up to delta, then delta (d - delta / 2). The target has y's shape, without
-    the time axis for `steps="last"`.
+    d^2 / 2 for d = `abs(y - target)` up to delta, then delta (d - delta / 2). The target has y's shape,
+    without the time axis for `steps="last"`.
 
     Parameters
     ----------
