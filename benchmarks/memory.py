@@ -17,7 +17,7 @@ STEPS = (30, 100, 300, 1000, 3000)
 
 
 def main() -> None:
-    print(json.dumps(machine(1, 0.0)), flush=True)
+    print(json.dumps(machine(1)), flush=True)
     for T in tqdm(STEPS, unit="length", disable=None, file=sys.stderr):
         record = {**TASKS["long"]._asdict(), "T": T, "peaks": peaks("long", 1, T=T)}
         print(json.dumps(record), flush=True)
