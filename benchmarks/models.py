@@ -13,7 +13,6 @@ Lines of JSON go to standard output, a table for people to standard error.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from contenders import resident
+from contenders import peak_of
 from tqdm import tqdm
 
 from cylstm.threads import usable_cpus
@@ -163,10 +162,7 @@ def work(name: str, threads: int) -> None:
         more = {"segments": request["segments"]} if request.get("segments") else {}
         task = TASKS[request["task"]]._replace(**request.get("sizes", {}))
         if request.get("memory"):
-            epoch = make(task, 1, **more)
-            before = resident()
-            epoch()
-            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+            answer = peak_of(make(task, 1, **more))
         else:
             key = f"{request['task']} {request['one']}"
             if key not in epochs:
