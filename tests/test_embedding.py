@@ -65,7 +65,7 @@ BUILDS = {
     "gcc": ("gcc", [], {}),
     "g++": ("g++", ["-x", "c++", "-std=c++17", "-DCYL_BASELINE_ONLY"], {"CYLSTM_ISA": "scalar"}),
     "clang": ("clang", [], None),
-    "aarch64": ("aarch64-linux-gnu-gcc", [], None),
+    "aarch64": ("aarch64-linux-gnu-gcc", ["-O1"], None),
 }
 
 
