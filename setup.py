@@ -13,6 +13,8 @@ ENGINE = Path("cylstm/_engine")
 HEADERS = [str(path) for folder in ("include/cylstm", "cylstm/_engine") for path in Path(folder).glob("*.h")]
 # The two -fno flags let loops with square roots and selects vectorise; results stay those of IEEE arithmetic.
 FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
+# A wheel for each Python, not one with the stable ABI: from Python 3.11 on that builds and runs, and is no
+# larger, but a step of a stream of 64 units takes 6 % longer (4.3 instead of 4.0 us).
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,

@@ -18,7 +18,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def _new_file_beside(path: Path) -> tuple[int, Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():  # a device or a pipe, which a rename would destroy
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    temporary = path.parent / f".cylstm-{secrets.token_hex(8)}"
+    temporary = path.parent / f".cylstm-{os.urandom(8).hex()}"
     try:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
         return os.open(temporary, flags, 0o666), temporary

@@ -52,7 +52,7 @@ class RandomWindows(Source):
     def check(self) -> None:
         """Nothing: what makes the inputs refuses rows that cannot be learnt from."""
 
-    def _plan(self, rng: np.random.Generator | None) -> Sequence[NDArray[Any]]:
+    def _plan(self, rng: "np.random.Generator | None") -> Sequence[NDArray[Any]]:
         places = len(self.target) - self.length + 1
         if rng is None:
             return list(np.resize(np.arange(places), (UPDATES, BATCH)))

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from emulation import emulator
 
 SOURCES = Path(__file__).parent / "c"
 INCLUDE = Path(__file__).parent.parent / "include"
@@ -54,6 +55,25 @@ def test_clean_under_sanitizers_which_see_a_planted_defect(tmp_path, flags):
 
 def run(program, *arguments):
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_a_compiler_without_extensions_builds_the_kernels(tmp_path):
+    """Those of the BLAS path; what else extension modules include leaves the packed path out."""
+    headers = ["bare.h", "cylstm/dense.h", "cylstm/optimizers.h", "cylstm/pass.h", "team.h"]
+    included = [flag for header in headers for flag in ("-include", header)]
+    strict = ["-std=c11", "-pedantic-errors", "-Wno-unused-function", "-O1"]
+    program = build(tmp_path, "gcc", *strict, f"-I{SOURCES}", *included)
+    assert run(program).stdout == "0 faults\n"
+
+
+@pytest.mark.parametrize("real", ["float f32", "double f64"])
+def test_kernels_run_on_aarch64(tmp_path, real):
+    """By one thread: several that wait for each other take minutes to emulate."""
+    emulated, (real, name) = emulator("aarch64"), real.split()
+    flags = ["-std=gnu99", "-O1", f"-DREAL={real}", f"-DTYPE={name}"]
+    for source, *arguments in ("kernels.c",), ("pass.c", "alone"):
+        program = build(tmp_path, "aarch64-linux-gnu-gcc", *flags, source=source)
+        assert run(*emulated, program, *arguments).stdout == "0 faults\n"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import embedding_models
 import numpy as np
 import pytest
+from emulation import emulator
 
 import cylstm
 
@@ -64,6 +65,7 @@ BUILDS = {
     "gcc": ("gcc", [], {}),
     "g++": ("g++", ["-x", "c++", "-std=c++17", "-DCYL_BASELINE_ONLY"], {"CYLSTM_ISA": "scalar"}),
     "clang": ("clang", [], None),
+    "aarch64": ("aarch64-linux-gnu-gcc", ["-O1"], None),
 }
 
 
@@ -71,10 +73,11 @@ BUILDS = {
 def served(request, tmp_path_factory):
     """The example as built by a compiler, the models for it, and whether bits are to be the same."""
     name, more, environment = BUILDS[request.param]
+    emulated = emulator("aarch64") if request.param == "aarch64" else []
     folder = tmp_path_factory.mktemp("built")
     flags = [flag for flag in flags_of_the_example() if not (more and flag == "-std=c99")]
     program = build(folder / "serve", name, EXAMPLE, *flags, *more)
-    return program, written(folder / "models", **(environment or {})), environment is not None
+    return [*emulated, program], written(folder / "models", **(environment or {})), environment is not None
 
 
 @pytest.mark.parametrize("mode", [[], ["whole"]])
@@ -83,7 +86,7 @@ def test_c_serves_the_bits_of_python(served, mode):
     for name in MODELS:
         x, y = ((folder / f"{name}.{end}").read_bytes() for end in "xy")
         result = subprocess.run(
-            [program, folder / f"{name}.safetensors", *mode], input=x, capture_output=True
+            [*program, folder / f"{name}.safetensors", *mode], input=x, capture_output=True
         )
         assert result.returncode == 0, (name, result.stderr)
         dtype = embedding_models.models()[name].dtype
@@ -110,6 +113,14 @@ def test_damaged_files_neither_crash_nor_hang_the_reader(fuzz, models):
     counts = list(map(int, errors.split()))
     assert int(opened) == counts[0] > 1000  # damage to weights is not seen, and much else was really run
     assert sum(count > 0 for count in counts) > 8  # hardly an error of files that is not among them
+
+
+def test_a_processor_whose_char_has_no_sign_reads_damaged_files_alike(fuzz, models, tmp_path):
+    emulated = emulator("aarch64")
+    program = build(tmp_path / "fuzz", "aarch64-linux-gnu-gcc", FUZZ, "-std=gnu99", "-O1")
+    arguments = [500, 1, *sorted(models.glob("*.safetensors"))]
+    result = run(*emulated, program, *arguments)
+    assert (result.returncode, result.stdout) == (0, run(fuzz, *arguments).stdout), result.stderr
 
 
 def test_sanitizers_see_a_planted_overrun(fuzz, models):
@@ -210,7 +221,7 @@ def test_indices_beyond_the_embedding_are_refused(tmp_path, models, served):
     program, folder, _ = served
     x = np.array([0, embedding_models.V], np.int64).tobytes()
     result = subprocess.run(
-        [program, folder / "embedding.safetensors", "whole"], input=x, capture_output=True
+        [*program, folder / "embedding.safetensors", "whole"], input=x, capture_output=True
     )
     assert result.returncode == 1
     assert b"expected indices" in result.stderr

@@ -70,6 +70,9 @@ def test_quotas_of_cgroups_are_read(tmp_path, files, expected):
 def test_importing_brings_in_numpy_only():
     others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm", "pandas"]
     assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
+    # Some versions of NumPy load it themselves.
+    before = "import sys, numpy; there = set(sys.modules); import cylstm"
+    assert run(f"{before}; print('numpy.random' in set(sys.modules) - there)")[0] == "False"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

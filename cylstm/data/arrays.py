@@ -112,7 +112,7 @@ class Arrays(Source):
         if self.x[0].ndim == 1:
             _inputs.check_ids("x", self.x)
 
-    def _plan(self, rng: np.random.Generator | None) -> list[Index]:
+    def _plan(self, rng: "np.random.Generator | None") -> list[Index]:
         order = order_of(len(self.x), rng)
         if rng is None or not isinstance(self.x, list):
             return in_batches(order, self.batch_size)

@@ -77,12 +77,12 @@ class Source(ABC):
         """Raise ValueError for values that nothing can be learnt from: NaN, infinity, ids below 0."""
 
     @abstractmethod
-    def _plan(self, rng: np.random.Generator | None) -> Sequence[Any]: ...
+    def _plan(self, rng: "np.random.Generator | None") -> Sequence[Any]: ...
 
     @abstractmethod
     def _batch(self, part: Any) -> Minibatch: ...
 
-    def epoch(self, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Minibatch]:
+    def epoch(self, rng: "np.random.Generator | None" = None, start: int = 0) -> Iterator[Minibatch]:
         """Every minibatch once.
 
         Parameters
@@ -111,7 +111,7 @@ def in_batches(order: Index, batch_size: int) -> list[Index]:
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
-def order_of(n: int, rng: np.random.Generator | None) -> Index:
+def order_of(n: int, rng: "np.random.Generator | None") -> Index:
     """All of n samples once, shuffled if there is a generator."""
     return np.arange(n) if rng is None else rng.permutation(n)
 

@@ -78,7 +78,7 @@ class TokenStream(Source):
         """Raise ValueError for an id below 0."""
         _inputs.check_ids("ids", self.ids)
 
-    def _plan(self, rng: np.random.Generator | None) -> range:
+    def _plan(self, rng: "np.random.Generator | None") -> range:
         return range(0, self._x.shape[1], self.length)
 
     def _batch(self, first: int) -> Minibatch:

@@ -140,7 +140,7 @@ class Windows(Source):
             for part in parts
         )
 
-    def _plan(self, rng: np.random.Generator | None) -> list[Index]:
+    def _plan(self, rng: "np.random.Generator | None") -> list[Index]:
         return in_batches(order_of(len(self.x), rng), self.batch_size)
 
     def _batch(self, part: Index) -> Minibatch:

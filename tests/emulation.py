@@ -1,0 +1,13 @@
+"""Programs for processors that this machine is not."""
+
+import shutil
+
+import pytest
+
+
+def emulator(machine):
+    """The command before a program for another processor; where it is not installed the test is skipped."""
+    path = shutil.which(f"qemu-{machine}")
+    if path is None:
+        pytest.skip(f"qemu-{machine} is not installed (Debian's package qemu-user)")
+    return [path, "-L", f"/usr/{machine}-linux-gnu"]
