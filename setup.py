@@ -11,14 +11,17 @@ from setuptools.command.build_py import build_py
 
 ENGINE = Path("cylstm/_engine")
 HEADERS = [str(path) for folder in ("include/cylstm", "cylstm/_engine") for path in Path(folder).glob("*.h")]
+# A build for tests that checks every index and memoryview; see proof/README.md.
+CHECKED = os.environ.get("CYLSTM_CHECKED") == "1"
 # The two -fno flags let loops with square roots and selects vectorise; results stay those of IEEE arithmetic.
-FLAGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
+OPTIMISE = ["-O1", "-g1"] if CHECKED else ["-O3", "-g0"]
+FLAGS = ["/O2"] if sys.platform == "win32" else [*OPTIMISE, "-fno-math-errno", "-fno-trapping-math"]
 DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": False,
+    "boundscheck": CHECKED,
     "wraparound": False,
     "cdivision": True,
-    "initializedcheck": False,
+    "initializedcheck": CHECKED,
 }
 
 
