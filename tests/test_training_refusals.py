@@ -1,12 +1,14 @@
 """What a Trainer refuses: data and arguments before training, numbers that are not finite in it."""
 
+import copy
+
 import numpy as np
 import pytest
 from training_problems import pooled, series, tagged, trained
 
 import cylstm
 from cylstm import data, losses, optim
-from cylstm.training import CheckpointError, NonFiniteError
+from cylstm.training import CheckpointError, NonFiniteError, checkpoints
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_place():
@@ -179,6 +181,50 @@ def test_a_checkpoint_of_another_training_changes_nothing(tmp_path):
     for other in ((x + 1, y), (x, np.concatenate([y[:-1], y[:1]]))):
         with pytest.raises(CheckpointError, match=r"data: it was made with others$"):
             cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit(other, epochs=2, resume=True, **saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["position"].update(epoch="1"), "epoch: expected"),
+        (lambda v: v["position"].update(batch=2), "batch: expected 1 at most, got 2"),
+        (lambda v: v["position"].update(steps=-1), "steps: expected"),
+        (lambda v: v["position"].update(lr=None), "lr: expected a number"),
+        (lambda v: v["position"]["order"].update(uinteger=2**70), "not of this training: .* too large"),
+        (lambda v: v.update(position=3), "not of this training"),
+        (lambda v: v.update(identity=None), "what it is of is damaged"),
+        (lambda v: v.update(masks=[{}, {}, None, None]), "not of this training"),
+        (lambda v: v["sums"].update(loss="high"), "loss: expected a number"),
+        (lambda v: v.update(best_loss=[1]), "best_loss: expected a number"),
+        (lambda v: v["optimizer"].update(steps=1.5), "steps: expected"),
+        (lambda v: v["schedule"].update(factor=-1), "factor: expected a number"),
+        (lambda v: v["schedule"].update(waited=None), "waited: expected"),
+        (lambda v: v["history"].update(stopped="bored"), "stopped: expected one of"),
+        (lambda v: v["history"].update(epochs=[{"loss": "low"}]), "history: expected numbers of each epoch"),
+    ],
+)
+def test_a_checkpoint_that_lies_changes_nothing(tmp_path, change, message):
+    """One whose digest fits; the format's own checks have nothing to say against it."""
+    path, samples = tmp_path / "run.ckpt", series(20)
+
+    def fit(trainer, **options):
+        trainer.fit(samples, samples, checkpoints=path, progress=False, **options)
+        return trainer
+
+    def new():
+        return cylstm.Trainer(pooled(), losses.MSE(), optim.Adam(), schedule=optim.ReduceOnPlateau(), seed=0)
+
+    fit(new(), epochs=1)
+    tensors, values = checkpoints.read(path)
+    change(values)
+    checkpoints.write(path, tensors, values)
+    trainer = new()
+    before = copy.deepcopy(trainer)
+    with pytest.raises(CheckpointError, match=message):
+        fit(trainer, epochs=2, resume=True)
+    assert trainer.model._store.data.tobytes() == before.model._store.data.tobytes()
+    assert trainer.model._random_state() == before.model._random_state()
+    assert (trainer.optimizer.steps, trainer.optimizer.lr) == (0, before.optimizer.lr)
 
 
 def test_notes_go_on_with_a_training(tmp_path):

@@ -208,7 +208,9 @@ class ReduceOnPlateau(Schedule):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self._state = {key: state[key] for key in self._state}
+        best, waited = state["best"], _checks.natural("waited", state["waited"])
+        best = None if best is None else _checks.number("best", best, -math.inf)
+        self._state = {"best": best, "waited": waited, "factor": _checks.number("factor", state["factor"], 0)}
 
 
 def _checked_per(per: Per) -> Per:

@@ -132,6 +132,8 @@ class Checkpoints:
 
 def check_identity(expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
     """Raise ValueError for the first value by which a checkpoint is of another training."""
+    if not isinstance(got, Mapping):
+        raise ValueError("what it is of is damaged")
     for name, value in expected.items():
         if got.get(name) == value:
             continue

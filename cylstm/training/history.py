@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+STOPPED = ("", "early", "interrupted", "callback")  # why a training ended
+
 
 class History:
     """Losses, learning rates and gradient norms of a training.

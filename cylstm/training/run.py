@@ -1,14 +1,17 @@
 """Where a training stands, and how it gets into a checkpoint and out again."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _checks
 from cylstm.optim import Optimizer, Schedule
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.training import checkpoints
-from cylstm.training.history import History
+from cylstm.training.history import STOPPED, History
 
 Array = NDArray[Any]
 
@@ -97,7 +100,7 @@ class Run:
             checkpoints.check_identity(self.identity, values["identity"])
             notes = dict(values["notes"])
             self._take(tensors, values, model, optimizer, schedule)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise checkpoints.CheckpointError(f"{path}: not of this training: {error}") from error
         return notes
 
@@ -115,19 +118,52 @@ class Run:
         for vector in (parameters, *([] if best is None else [best])):
             if vector.shape != model._store.data.shape or vector.dtype != model.dtype:
                 raise ValueError(f"parameters: expected {model._store.size}, got {vector.shape}")
-        optimizer.load_state_dict(values["optimizer"] | vectors)
-        if schedule:
-            schedule.load_state_dict(values["schedule"])
-        model._set_random_state(values["masks"])
+        place = values["position"]
+        counts = {name: _checks.natural(name, place[name]) for name in ("epoch", "batch", "steps", "waited")}
+        if counts["batch"] > self.identity["minibatches"]:
+            raise ValueError(f"batch: expected {self.identity['minibatches']} at most, got {counts['batch']}")
+        lr = _checks.number("lr", place["lr"], 0)
+        sums = {name: _checks.number(name, values["sums"][name], -math.inf) for name in self.sums}
+        lowest = values["best_loss"]
+        best_loss = np.inf if lowest is None else _checks.number("best_loss", lowest, -math.inf)
+        state = checkpoints.unflattened(values["state"], tensors)
+        history = _history(values["history"], tensors)
+        masks = model._random_state()
+        try:
+            model._set_random_state(values["masks"])
+            self.rng.bit_generator.state = place["order"]
+            if schedule:
+                schedule.load_state_dict(values["schedule"])
+            optimizer.load_state_dict(values["optimizer"] | vectors)
+        except Exception:
+            model._set_random_state(masks)
+            raise
         with model._store.writing() as flat:
             flat[...] = parameters
-        for name, value in values["position"].items():
-            setattr(self, name, value)
-        self.rng.bit_generator.state = self.order
-        self.sums, self.best = values["sums"], best
-        self.best_loss = np.inf if values["best_loss"] is None else values["best_loss"]
-        self.state = checkpoints.unflattened(values["state"], tensors)
-        self.history.steps = {name: tensors[f"history.{name}"].tolist() for name in self.history.steps}
-        self.history.epochs = values["history"]["epochs"]
-        self.history.best_epoch = values["history"]["best_epoch"]
-        self.history.stopped = values["history"]["stopped"]
+        for name, count in counts.items():
+            setattr(self, name, count)
+        self.lr, self.order, self.sums = lr, place["order"], sums
+        self.best, self.best_loss, self.state, self.history = best, best_loss, state, history
+
+
+def _history(values: Mapping[str, Any], tensors: Mapping[str, Array]) -> History:
+    """That of a checkpoint.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If it is none.
+    """
+    history = History()
+    for name in history.steps:
+        if tensors[f"history.{name}"].shape != tensors["history.loss"].shape[:1]:
+            raise ValueError(f"history {name}: expected a number for each update")
+        history.steps[name] = tensors[f"history.{name}"].tolist()
+    history.epochs, history.stopped = values["epochs"], values["stopped"]
+    history.best_epoch = _checks.natural("best_epoch", values["best_epoch"])
+    if history.stopped not in STOPPED:
+        raise ValueError(f"stopped: expected one of {STOPPED}, got {history.stopped!r}")
+    numbers = [number for record in history.epochs for number in dict(record).values()]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise ValueError("history: expected numbers of each epoch")
+    return history
