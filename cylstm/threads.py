@@ -152,7 +152,7 @@ def _register() -> Any:
         """cylstm's thread team."""
 
         user_api = internal_api = "cylstm"
-        filename_prefixes = ("_packed",)
+        filename_prefixes = ("_packed.",)  # and not _packed_dense, which threadpoolctl 3.2 would ask, too
         check_symbols = ("cylstm_get_num_threads", "cylstm_set_num_threads")
 
         def get_num_threads(self) -> int:
