@@ -198,11 +198,13 @@ def test_a_stop_answers_what_has_come(tmp_path, rng, workers, number):
     with server(tmp_path / "m.safetensors", "--workers", workers) as process:
         until(lambda: post(process, bytes(12))[0] == 200)
         links = [connection(process) for _ in range(12)]
-        for link in links:
-            link.sendall(head(x.nbytes) + x.tobytes())
+        for link in links:  # all but a byte, so that none is answered before all have come
+            link.sendall(head(x.nbytes) + x.tobytes()[:-1])
         until(lambda: metric(process, "cylstm_requests_in_progress") == 12 or workers > 1)
         if workers > 1:
             time.sleep(0.3)
+        for link in links:
+            link.sendall(x.tobytes()[-1:])
         stopping = threading.Thread(target=lambda: results.append(stopped(process, number)))
         stopping.start()
         for link in links:
