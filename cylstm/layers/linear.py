@@ -151,17 +151,16 @@ class _Workspace(RowWorkspace):
         version = (layer._store.place, layer._store.version)
         if self._pass is not None and self._version == version:
             return self._pass
-        place_stays = self._version[0] is version[0]
-        self._version = version
         if not self.training:
             self._pass = self._made(layer, layer.packed_weight(), None)
-            return self._pass
-        weight = self._own = layer.pack(self._own)
-        self._transposed = layer.pack_transposed(self._transposed)
-        if self._pass is None or not place_stays:
-            names = {"weight": "dw", "bias": "db"}
-            gradients = {names[name]: gradient for name, gradient in layer.gradients.items()}
-            self._pass = self._made(layer, weight, {"w_t": self._transposed, **gradients})
+        else:
+            weight = self._own = layer.pack(self._own)
+            self._transposed = layer.pack_transposed(self._transposed)
+            if self._pass is None or self._version[0] is not version[0]:
+                names = {"weight": "dw", "bias": "db"}
+                gradients = {names[name]: gradient for name, gradient in layer.gradients.items()}
+                self._pass = self._made(layer, weight, {"w_t": self._transposed, **gradients})
+        self._version = version  # last, for Ctrl-C may come at any line
         return self._pass
 
     def _made(self, layer: Linear, weight: Array, gradients: Any) -> _packed_dense.PackedDense:
