@@ -13,7 +13,7 @@ from damage import damaged
 import cylstm
 from cylstm import convert
 
-FILES = 1000  # damaged copies of each; tens of thousands were run by hand
+FILES = 1000  # damaged copies of each; proof/fuzz.py has tens of thousands
 SECONDS = 5  # that reading one may take
 
 
