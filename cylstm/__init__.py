@@ -6,6 +6,7 @@ NumPy in, NumPy out, with PyTorch's names and shapes::
     y, state = model(x)  # x (T, B, 1) -> y (T, B, 1)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from cylstm import data, datasets, diagnostics, init, losses, optim
@@ -22,17 +23,17 @@ from cylstm.layers.linear import Linear
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.residual import Residual
 from cylstm.layers.sequential import Sequential
-from cylstm.micro_batch import QueueFull
 from cylstm.rnn import GRU, LSTM, RNN
 from cylstm.session import Session
 from cylstm.stream import Stream
 from cylstm.threads import get_num_threads, num_threads, set_num_threads
-from cylstm.training import Checkpoints, Trainer
 from cylstm.versions import show_versions
 
 if TYPE_CHECKING:
     from cylstm import convert
     from cylstm.convert import from_keras, from_onnx, from_torch
+    from cylstm.micro_batch import QueueFull
+    from cylstm.training import Checkpoints, Trainer
 
 __all__ = [
     "GRU",
@@ -76,11 +77,24 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """What reads other libraries' models is imported when it is asked for."""
-    if name not in ("convert", "from_keras", "from_onnx", "from_torch"):
-        raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
-    import importlib
+# Imported when they are asked for: what only runs models starts in less time without them.
+_LATER = {
+    "Checkpoints": "cylstm.training",
+    "QueueFull": "cylstm.micro_batch",
+    "Trainer": "cylstm.training",
+    "from_keras": "cylstm.convert",
+    "from_onnx": "cylstm.convert",
+    "from_torch": "cylstm.convert",
+}
 
-    converting = importlib.import_module("cylstm.convert")
-    return converting if name == "convert" else getattr(converting, name)
+
+def __getattr__(name: str) -> Any:
+    if name in ("convert", "training"):
+        return importlib.import_module(f"cylstm.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,6 @@ for memory.
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -187,6 +186,8 @@ def is_model(path: str | os.PathLike[str]) -> bool:
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Any]) -> str:
     """SHA-256 of the description's parts as JSON and of all tensors' bytes, one after the other."""
+    import hashlib  # brings OpenSSL: a tenth of the time that `import cylstm` takes
+
     parts = [description[part] for part in DIGESTED[description["format"]]]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for tensor in tensors.values():

@@ -1,7 +1,7 @@
 """A model as a server runs it: an immutable snapshot that any number of threads may call."""
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from cylstm import _checks, states
 from cylstm._engine import _steps, isa
 from cylstm.cpus import PROCESS, Cpus
-from cylstm.micro_batch import MicroBatch
 from cylstm.packing import Packing
 from cylstm.sequence_layer import PackedSequences, SequenceLayer
 from cylstm.threads import checked, get_num_threads
+
+if TYPE_CHECKING:
+    from cylstm.micro_batch import MicroBatch
 
 Array = NDArray[Any]
 
@@ -205,8 +207,10 @@ class Session:
 
     def micro_batch(
         self, *, max_batch: int = 16, max_delay: float = 0.001, max_queue: int = 1024
-    ) -> MicroBatch:
+    ) -> "MicroBatch":
         """A queue that joins single requests of many threads into batches; see `MicroBatch`."""
+        from cylstm.micro_batch import MicroBatch
+
         return MicroBatch(self, max_batch=max_batch, max_delay=max_delay, max_queue=max_queue)
 
     def __reduce__(self) -> Any:

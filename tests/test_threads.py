@@ -70,9 +70,16 @@ def test_quotas_of_cgroups_are_read(tmp_path, files, expected):
 def test_importing_brings_in_numpy_only():
     others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm", "pandas"]
     assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
-    # Some versions of NumPy load it themselves.
+    # Some versions of NumPy load these themselves; with what trains they take a third of the time.
+    later = ["numpy.random", "hashlib", "logging", "concurrent.futures", "cylstm.training"]
     before = "import sys, numpy; there = set(sys.modules); import cylstm"
-    assert run(f"{before}; print('numpy.random' in set(sys.modules) - there)")[0] == "False"
+    assert run(f"{before}; print([m for m in {later} if m in set(sys.modules) - there])")[0] == "[]"
+
+
+def test_what_is_imported_later_is_there():
+    assert run("import cylstm; print(set(cylstm.__all__) - set(dir(cylstm)))")[0] == "set()"
+    assert run("from cylstm import *; print(Trainer.__name__, QueueFull.__name__)")[0] == "Trainer QueueFull"
+    assert run("import cylstm; print(cylstm.training.Trainer is cylstm.Trainer)")[0] == "True"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
