@@ -39,11 +39,8 @@
 /* The array functions by activation and instruction set: cyl_activations_f32[CYL_TANH][isa]. */
 typedef enum { CYL_EXP = 0, CYL_SIGMOID = 1, CYL_TANH = 2, CYL_ACTIVATION_COUNT = 3 } cyl_activation;
 
-#define CYL_ACTIVATIONS(type)                                                      \
-    {                                                                              \
-        CYL_ISA_ROW(cyl_exp_array, type), CYL_ISA_ROW(cyl_sigmoid_array, type),    \
-            CYL_ISA_ROW(cyl_tanh_array, type)                                      \
-    }
+#define CYL_ACTIVATIONS(type) \
+    {CYL_ISA_ROW(cyl_exp_array, type), CYL_ISA_ROW(cyl_sigmoid_array, type), CYL_ISA_ROW(cyl_tanh_array, type)}
 typedef void (*cyl_activation_f32)(float *, const float *, ptrdiff_t);
 typedef void (*cyl_activation_f64)(double *, const double *, ptrdiff_t);
 CYL_UNUSED static const cyl_activation_f32 cyl_activations_f32[CYL_ACTIVATION_COUNT][CYL_ISA_COUNT] =

@@ -70,25 +70,20 @@ CYL_UNUSED static const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT] = {
     {4, 2, 8, 14, 1, 1, {{0, 0, 4, 0, 1}, {0, 0, 0, 0, 0}}},
 };
 
-#define CYL_ONE_STAGE(cell, type)                                   \
-    {                                                               \
-        {CYL_ISA_ROW(cyl_##cell##_fwd, type), {0}}, {               \
-            CYL_BACKWARD_ROW(cyl_##cell##_bwd, type), { 0 }         \
-        }                                                           \
+#define CYL_ONE_STAGE(cell, type)                                                                     \
+    {                                                                                                 \
+        {CYL_ISA_ROW(cyl_##cell##_fwd, type), {0}}, { CYL_BACKWARD_ROW(cyl_##cell##_bwd, type), {0} } \
     }
-#define CYL_TWO_STAGES(first, second, type)                                          \
-    {                                                                                \
-        {CYL_ISA_ROW(cyl_##first##_fwd, type), CYL_ISA_ROW(cyl_##second##_fwd, type)}, { \
+#define CYL_TWO_STAGES(first, second, type)                                                       \
+    {                                                                                             \
+        {CYL_ISA_ROW(cyl_##first##_fwd, type), CYL_ISA_ROW(cyl_##second##_fwd, type)}, {          \
             CYL_BACKWARD_ROW(cyl_##first##_bwd, type), CYL_BACKWARD_ROW(cyl_##second##_bwd, type) \
-        }                                                                            \
+        }                                                                                         \
     }
-#define CYL_CELLS(type)                                                                          \
-    {                                                                                            \
-        CYL_ONE_STAGE(lstm, type), CYL_ONE_STAGE(rnn_tanh, type), CYL_ONE_STAGE(rnn_relu, type), \
-            CYL_ONE_STAGE(gru, type), CYL_TWO_STAGES(gru_reset, gru_update, type),               \
-            CYL_ONE_STAGE(lstm_peephole, type), CYL_ONE_STAGE(lstm_coupled, type),               \
-            CYL_ONE_STAGE(lstm_coupled_peephole, type), CYL_ONE_STAGE(lstm_norm, type)           \
-    }
+#define CYL_CELLS(type)                                                                                            \
+    {CYL_ONE_STAGE(lstm, type), CYL_ONE_STAGE(rnn_tanh, type), CYL_ONE_STAGE(rnn_relu, type),                      \
+        CYL_ONE_STAGE(gru, type), CYL_TWO_STAGES(gru_reset, gru_update, type), CYL_ONE_STAGE(lstm_peephole, type), \
+        CYL_ONE_STAGE(lstm_coupled, type), CYL_ONE_STAGE(lstm_coupled_peephole, type), CYL_ONE_STAGE(lstm_norm, type)}
 CYL_UNUSED static const cyl_cell_f32 cyl_cells_f32[CYL_CELL_COUNT] = CYL_CELLS(f32);
 CYL_UNUSED static const cyl_cell_f64 cyl_cells_f64[CYL_CELL_COUNT] = CYL_CELLS(f64);
 

@@ -23,12 +23,10 @@
 #include "gradient.h"
 #include "parts.h"
 
-typedef void (*cyl_dense_function_f32)(
-    float *, const float *, const float *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
-    ptrdiff_t);
-typedef void (*cyl_dense_function_f64)(
-    double *, const double *, const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
-    ptrdiff_t);
+typedef void (*cyl_dense_function_f32)(float *, const float *, const float *, const float *, ptrdiff_t, ptrdiff_t,
+    ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef void (*cyl_dense_function_f64)(double *, const double *, const double *, const double *, ptrdiff_t, ptrdiff_t,
+    ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 
 #define CYL_STRIPS_BYTES 98304 /* of stack, for strips of 96 outputs in float32 */
 

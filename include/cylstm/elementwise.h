@@ -39,15 +39,12 @@ typedef double (*cyl_elementwise_function_f32)(
 typedef double (*cyl_elementwise_function_f64)(
     double *, const double *, const double *, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, double);
 
-#define CYL_ELEMENTWISE(type)                                                                            \
-    {                                                                                                    \
-        CYL_ISA_ROW(cyl_square_sum, type), CYL_ISA_ROW(cyl_absolute_sum, type),                          \
-            CYL_ISA_ROW(cyl_huber_sum, type), CYL_ISA_ROW(cyl_pinball_sum, type),                        \
-            CYL_ISA_ROW(cyl_logistic_sum, type)                                                          \
-    }
-CYL_UNUSED static const cyl_elementwise_function_f32
-    cyl_elementwise_f32[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT] = CYL_ELEMENTWISE(f32);
-CYL_UNUSED static const cyl_elementwise_function_f64
-    cyl_elementwise_f64[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT] = CYL_ELEMENTWISE(f64);
+#define CYL_ELEMENTWISE(type)                                                                                  \
+    {CYL_ISA_ROW(cyl_square_sum, type), CYL_ISA_ROW(cyl_absolute_sum, type), CYL_ISA_ROW(cyl_huber_sum, type), \
+        CYL_ISA_ROW(cyl_pinball_sum, type), CYL_ISA_ROW(cyl_logistic_sum, type)}
+CYL_UNUSED static const cyl_elementwise_function_f32 cyl_elementwise_f32[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT] =
+    CYL_ELEMENTWISE(f32);
+CYL_UNUSED static const cyl_elementwise_function_f64 cyl_elementwise_f64[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT] =
+    CYL_ELEMENTWISE(f64);
 
 #endif

@@ -10,14 +10,11 @@
 #include "activations.h"
 
 /* function(..., H, clips) for the arguments a, with constants where that pays: a panel of units, no clip. */
-#define CYL_CHOOSE(function, ...)                  \
-    do {                                           \
-        if (CYL_TYPED(cyl_clips)(a->clip))         \
-            function(__VA_ARGS__, a->H, 1);        \
-        else if (a->H == CYL_PANEL)                \
-            function(__VA_ARGS__, CYL_PANEL, 0);   \
-        else                                       \
-            function(__VA_ARGS__, a->H, 0);        \
+#define CYL_CHOOSE(function, ...)                                          \
+    do {                                                                   \
+        if (CYL_TYPED(cyl_clips)(a->clip)) function(__VA_ARGS__, a->H, 1); \
+        else if (a->H == CYL_PANEL) function(__VA_ARGS__, CYL_PANEL, 0);   \
+        else function(__VA_ARGS__, a->H, 0);                               \
     } while (0)
 
 #define CYL_BODY "gates_body.h"

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CYL_JSON_TEXT 64   /* characters of a name or number, with the 0 at its end */
-#define CYL_JSON_DEPTH 64  /* of values in values */
+#define CYL_JSON_TEXT 64  /* characters of a name or number, with the 0 at its end */
+#define CYL_JSON_DEPTH 64 /* of values in values */
 
 typedef struct {
     const unsigned char *at, *end;

@@ -3,26 +3,26 @@
 #define CYL_SQRT(x) ((CYL_REAL)sqrt((double)(x)))
 
 /* Sum of an expression over `blocks` gates of H units; in it, j is a place in the gates and q one in the parameters. */
-#define CYL_SUM(sum, blocks, H, gate, plane, expression)                            \
-    do {                                                                            \
-        CYL_REAL lanes_[CYL_LANES] = {0};                                           \
-        sum = 0;                                                                    \
-        for (ptrdiff_t block_ = 0; block_ < (blocks); block_++) {                   \
-            const ptrdiff_t j_ = block_ * (gate), q_ = block_ * (plane);            \
-            ptrdiff_t start_ = 0;                                                   \
-            for (; start_ + CYL_LANES <= (H); start_ += CYL_LANES)                  \
-                for (ptrdiff_t k_ = 0; k_ < CYL_LANES; k_++) {                      \
-                    const ptrdiff_t j = j_ + start_ + k_, q = q_ + start_ + k_;     \
-                    (void)q;                                                        \
-                    lanes_[k_] += (expression);                                     \
-                }                                                                   \
-            for (ptrdiff_t k_ = 0; start_ + k_ < (H); k_++) {                       \
-                const ptrdiff_t j = j_ + start_ + k_, q = q_ + start_ + k_;         \
-                (void)q;                                                            \
-                lanes_[k_] += (expression);                                         \
-            }                                                                       \
-        }                                                                           \
-        for (ptrdiff_t k_ = 0; k_ < CYL_LANES; k_++) sum += lanes_[k_];             \
+#define CYL_SUM(sum, blocks, H, gate, plane, expression)                        \
+    do {                                                                        \
+        CYL_REAL lanes_[CYL_LANES] = {0};                                       \
+        sum = 0;                                                                \
+        for (ptrdiff_t block_ = 0; block_ < (blocks); block_++) {               \
+            const ptrdiff_t j_ = block_ * (gate), q_ = block_ * (plane);        \
+            ptrdiff_t start_ = 0;                                               \
+            for (; start_ + CYL_LANES <= (H); start_ += CYL_LANES)              \
+                for (ptrdiff_t k_ = 0; k_ < CYL_LANES; k_++) {                  \
+                    const ptrdiff_t j = j_ + start_ + k_, q = q_ + start_ + k_; \
+                    (void)q;                                                    \
+                    lanes_[k_] += (expression);                                 \
+                }                                                               \
+            for (ptrdiff_t k_ = 0; start_ + k_ < (H); k_++) {                   \
+                const ptrdiff_t j = j_ + start_ + k_, q = q_ + start_ + k_;     \
+                (void)q;                                                        \
+                lanes_[k_] += (expression);                                     \
+            }                                                                   \
+        }                                                                       \
+        for (ptrdiff_t k_ = 0; k_ < CYL_LANES; k_++) sum += lanes_[k_];         \
     } while (0)
 
 /* Of v, `blocks` gates of H units, `gate` apart. */

@@ -85,7 +85,16 @@ typedef struct {
 
 /* What a parameter is for; those of a cell's own follow one another from CYL_OWN on. */
 typedef enum {
-    CYL_W_IH, CYL_W_HH, CYL_B_IH, CYL_B_HH, CYL_W_HR, CYL_H_0, CYL_C_0, CYL_WEIGHT, CYL_BIAS, CYL_OWN
+    CYL_W_IH,
+    CYL_W_HH,
+    CYL_B_IH,
+    CYL_B_HH,
+    CYL_W_HR,
+    CYL_H_0,
+    CYL_C_0,
+    CYL_WEIGHT,
+    CYL_BIAS,
+    CYL_OWN
 } cyl_role;
 
 typedef struct {

@@ -4,13 +4,13 @@
 static inline void CYL_TYPED(cyl_pack_blocks)(
     void *out, const void *w, ptrdiff_t panel, ptrdiff_t blocks, ptrdiff_t units, ptrdiff_t K) {
     for (ptrdiff_t g = 0; g < blocks; g++)
-        CYL_TYPED(cyl_pack_rows)
-        ((CYL_REAL *)out + g * K * panel, blocks * K * panel, panel, (const CYL_REAL *)w + g * units * K, units, K);
+        CYL_TYPED(cyl_pack_rows)(
+            (CYL_REAL *)out + g * K * panel, blocks * K * panel, panel, (const CYL_REAL *)w + g * units * K, units, K);
 }
 
 /* planes (count, H), NULL for zeros, padded to Hp. */
-static inline void CYL_TYPED(cyl_pad_planes)(
-    void *out, const void *planes, ptrdiff_t count, ptrdiff_t H, ptrdiff_t Hp) {
+static inline void
+CYL_TYPED(cyl_pad_planes)(void *out, const void *planes, ptrdiff_t count, ptrdiff_t H, ptrdiff_t Hp) {
     memset(out, 0, (size_t)(count * Hp) * sizeof(CYL_REAL));
     for (ptrdiff_t k = 0; k < count && planes; k++)
         memcpy((CYL_REAL *)out + k * Hp, (const CYL_REAL *)planes + k * H, (size_t)H * sizeof(CYL_REAL));
@@ -41,22 +41,21 @@ static inline void CYL_TYPED(cyl_pack_model)(const cyl_runner *r) {
         const cyl_layer *layer = &m->layer[k];
         if (layer->kind == CYL_LAYER_RECURRENT) CYL_TYPED(cyl_pack_stack)(m, layer, &r->ready[k]);
         if (layer->kind == CYL_LAYER_LINEAR)
-            CYL_TYPED(cyl_pack_blocks)
-            (r->ready[k].w_ih[0], cyl_parameter(m, layer, CYL_WEIGHT, 0), cyl_panel(m->isa, sizeof(CYL_REAL)), 1,
-             layer->O, layer->I);
+            CYL_TYPED(cyl_pack_blocks)(r->ready[k].w_ih[0], cyl_parameter(m, layer, CYL_WEIGHT, 0),
+                cyl_panel(m->isa, sizeof(CYL_REAL)), 1, layer->O, layer->I);
     }
 }
 
 /* Rows of a state with zeros in their padding, (B, width) to (B, ld), and back. */
-static inline void CYL_TYPED(cyl_put_state)(
-    CYL_REAL *out, ptrdiff_t ld, const void *state, ptrdiff_t B, ptrdiff_t width) {
+static inline void
+CYL_TYPED(cyl_put_state)(CYL_REAL *out, ptrdiff_t ld, const void *state, ptrdiff_t B, ptrdiff_t width) {
     for (ptrdiff_t b = 0; b < B; b++) {
         memcpy(out + b * ld, (const CYL_REAL *)state + b * width, (size_t)width * sizeof(CYL_REAL));
         memset(out + b * ld + width, 0, (size_t)(ld - width) * sizeof(CYL_REAL));
     }
 }
-static inline void CYL_TYPED(cyl_get_state)(
-    void *state, const CYL_REAL *rows, ptrdiff_t ld, ptrdiff_t B, ptrdiff_t width) {
+static inline void
+CYL_TYPED(cyl_get_state)(void *state, const CYL_REAL *rows, ptrdiff_t ld, ptrdiff_t B, ptrdiff_t width) {
     for (ptrdiff_t b = 0; b < B; b++)
         memcpy((CYL_REAL *)state + b * width, rows + b * ld, (size_t)width * sizeof(CYL_REAL));
 }
@@ -84,9 +83,9 @@ static inline cyl_pass CYL_TYPED(cyl_pass_of)(
 }
 
 /* y (T, B, D P) in the columns of a direction from x (T, B, I), carrying its states on. */
-static inline void CYL_TYPED(cyl_run_direction)(
-    const cyl_runner *r, const cyl_layer *layer, const cyl_ready *ready, int d, CYL_REAL *y, const CYL_REAL *x,
-    ptrdiff_t T) {
+static inline void
+CYL_TYPED(cyl_run_direction)(const cyl_runner *r, const cyl_layer *layer, const cyl_ready *ready, int d,
+    CYL_REAL *y, const CYL_REAL *x, ptrdiff_t T) {
     cyl_pass p = CYL_TYPED(cyl_pass_of)(r, layer, ready, d, T);
     const ptrdiff_t B = p.B, panel = cyl_panel(r->model->isa, sizeof(CYL_REAL));
     const int back = d || layer->reverse;
@@ -96,8 +95,8 @@ static inline void CYL_TYPED(cyl_run_direction)(
     if (back) {
         p.x = r->reversed;
         for (ptrdiff_t t = 0; t < T; t++)
-            memcpy((CYL_REAL *)r->reversed + t * B * p.I, x + (T - 1 - t) * B * p.I,
-                   (size_t)(B * p.I) * sizeof(CYL_REAL));
+            memcpy(
+                (CYL_REAL *)r->reversed + t * B * p.I, x + (T - 1 - t) * B * p.I, (size_t)(B * p.I) * sizeof(CYL_REAL));
     }
     CYL_TYPED(cyl_put_state)((CYL_REAL *)p.h, p.Pp, ready->h[d], B, p.P);
     if (p.c) CYL_TYPED(cyl_put_state)((CYL_REAL *)p.c, p.Hp, ready->c[d], B, p.H);
@@ -109,7 +108,7 @@ static inline void CYL_TYPED(cyl_run_direction)(
     for (ptrdiff_t t = 0; t < T; t++)
         for (ptrdiff_t b = 0; b < B; b++)
             memcpy(y + (t * B + b) * layer->O + d * p.P, h + ((back ? T - 1 - t : t) * B + b) * p.Pp,
-                   (size_t)p.P * sizeof(CYL_REAL));
+                (size_t)p.P * sizeof(CYL_REAL));
 }
 
 /* NumPy's sum of a row, whose order makes its bits: halves, blocks of at most 128, eight sums side by side. */
@@ -131,9 +130,8 @@ static inline CYL_REAL CYL_TYPED(cyl_pairwise_sum)(const CYL_REAL *a, ptrdiff_t 
 }
 
 /* y (rows, F) = gain (x - mean) / sqrt(variance + eps) + bias; loop by loop, as NumPy does, for its bits. */
-static inline void CYL_TYPED(cyl_normalise)(
-    CYL_REAL *y, const CYL_REAL *x, const CYL_REAL *gain, const CYL_REAL *bias, ptrdiff_t rows, ptrdiff_t F,
-    double eps) {
+static inline void CYL_TYPED(cyl_normalise)(CYL_REAL *y, const CYL_REAL *x, const CYL_REAL *gain, const CYL_REAL *bias,
+    ptrdiff_t rows, ptrdiff_t F, double eps) {
     for (ptrdiff_t n = 0; n < rows; n++, y += F, x += F) {
         const CYL_REAL mean = CYL_TYPED(cyl_pairwise_sum)(x, F) / (CYL_REAL)F;
         for (ptrdiff_t j = 0; j < F; j++) y[j] = (x[j] - mean) * (x[j] - mean);
@@ -147,8 +145,8 @@ static inline void CYL_TYPED(cyl_normalise)(
 
 /* y (B, F) of one step from x (T, B, F): the last step, its first half and the second one of the first step, the mean,
  * or the largest numbers, NaN if there is one. */
-static inline void CYL_TYPED(cyl_pool)(
-    cyl_layer_kind how, CYL_REAL *y, const CYL_REAL *x, ptrdiff_t T, ptrdiff_t B, ptrdiff_t F) {
+static inline void
+CYL_TYPED(cyl_pool)(cyl_layer_kind how, CYL_REAL *y, const CYL_REAL *x, ptrdiff_t T, ptrdiff_t B, ptrdiff_t F) {
     const CYL_REAL steps = (CYL_REAL)T;
     const ptrdiff_t n = B * F;
     if (how == CYL_LAYER_POOL_LAST || how == CYL_LAYER_POOL_ENDS) {
@@ -176,8 +174,7 @@ static inline void CYL_TYPED(cyl_run_layer)(cyl_runner *r, int k, void *to, cons
     CYL_REAL *y = (CYL_REAL *)to;
     switch (layer->kind) {
     case CYL_LAYER_RECURRENT:
-        for (int d = 0; d < layer->directions; d++)
-            CYL_TYPED(cyl_run_direction)(r, layer, &r->ready[k], d, y, x, T);
+        for (int d = 0; d < layer->directions; d++) CYL_TYPED(cyl_run_direction)(r, layer, &r->ready[k], d, y, x, T);
         break;
     case CYL_LAYER_LINEAR:
         CYL_TYPED(cyl_dense)[m->isa](y, x, (const CYL_REAL *)r->ready[k].w_ih[0], bias, N, I, O, I, 0, O);

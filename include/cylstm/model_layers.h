@@ -23,12 +23,38 @@ static const char cyl_type_names[] = "Sequential Residual LSTM GRU RNN Linear Em
 
 /* What a configuration may hold, in the order of cyl_keys. Options of training are known and not used. */
 typedef enum {
-    CYL_KEY_TYPE, CYL_KEY_DTYPE, CYL_KEY_INPUT_SIZE, CYL_KEY_HIDDEN_SIZE, CYL_KEY_NUM_LAYERS, CYL_KEY_BIAS,
-    CYL_KEY_BIDIRECTIONAL, CYL_KEY_REVERSE, CYL_KEY_LEARN_STATE, CYL_KEY_CLIP, CYL_KEY_ZONEOUT, CYL_KEY_ZONEOUT_CELL,
-    CYL_KEY_PROJ_SIZE, CYL_KEY_PEEPHOLE, CYL_KEY_COUPLED, CYL_KEY_LAYER_NORM, CYL_KEY_RESET_AFTER, CYL_KEY_NONLINEARITY,
-    CYL_KEY_IN_FEATURES, CYL_KEY_OUT_FEATURES, CYL_KEY_NUM_EMBEDDINGS, CYL_KEY_EMBEDDING_DIM, CYL_KEY_FIELDS,
-    CYL_KEY_FEATURES, CYL_KEY_EPS, CYL_KEY_HOW, CYL_KEY_P, CYL_KEY_BATCH_FIRST, CYL_KEY_DROPOUT,
-    CYL_KEY_INPUT_DROPOUT, CYL_KEY_RECURRENT_DROPOUT, CYL_KEY_COUNT
+    CYL_KEY_TYPE,
+    CYL_KEY_DTYPE,
+    CYL_KEY_INPUT_SIZE,
+    CYL_KEY_HIDDEN_SIZE,
+    CYL_KEY_NUM_LAYERS,
+    CYL_KEY_BIAS,
+    CYL_KEY_BIDIRECTIONAL,
+    CYL_KEY_REVERSE,
+    CYL_KEY_LEARN_STATE,
+    CYL_KEY_CLIP,
+    CYL_KEY_ZONEOUT,
+    CYL_KEY_ZONEOUT_CELL,
+    CYL_KEY_PROJ_SIZE,
+    CYL_KEY_PEEPHOLE,
+    CYL_KEY_COUPLED,
+    CYL_KEY_LAYER_NORM,
+    CYL_KEY_RESET_AFTER,
+    CYL_KEY_NONLINEARITY,
+    CYL_KEY_IN_FEATURES,
+    CYL_KEY_OUT_FEATURES,
+    CYL_KEY_NUM_EMBEDDINGS,
+    CYL_KEY_EMBEDDING_DIM,
+    CYL_KEY_FIELDS,
+    CYL_KEY_FEATURES,
+    CYL_KEY_EPS,
+    CYL_KEY_HOW,
+    CYL_KEY_P,
+    CYL_KEY_BATCH_FIRST,
+    CYL_KEY_DROPOUT,
+    CYL_KEY_INPUT_DROPOUT,
+    CYL_KEY_RECURRENT_DROPOUT,
+    CYL_KEY_COUNT
 } cyl_key;
 
 /* kind: s size, b bool, r share in [0, 1), + above 0, or the names of which a string is one; `fallback` where it is not
@@ -199,8 +225,8 @@ static inline int cyl_add_layer(cyl_model *m, cyl_layer_kind kind, ptrdiff_t I, 
 static const struct {
     const char *name;
     int planes;
-} cyl_own[] = {{"weight_ci", 1}, {"weight_cf", 1}, {"weight_co", 1}, {"norm_ih", 4},
-               {"norm_hh", 4},   {"bias", 4},      {"norm_c", 1},    {"bias_c", 1}};
+} cyl_own[] = {{"weight_ci", 1}, {"weight_cf", 1}, {"weight_co", 1}, {"norm_ih", 4}, {"norm_hh", 4}, {"bias", 4},
+    {"norm_c", 1}, {"bias_c", 1}};
 #define CYL_OWN_KINDS 8
 
 static inline int cyl_has_own(int cell, int k) {
@@ -229,8 +255,7 @@ static inline int cyl_expect_direction(
 
 static inline int cyl_cell_of(const cyl_config *config) {
     const int peephole = cyl_chosen(config, CYL_KEY_PEEPHOLE), coupled = cyl_chosen(config, CYL_KEY_COUPLED);
-    if (config->type == CYL_TYPE_GRU)
-        return cyl_chosen(config, CYL_KEY_RESET_AFTER) ? CYL_GRU : CYL_GRU_RESET_BEFORE;
+    if (config->type == CYL_TYPE_GRU) return cyl_chosen(config, CYL_KEY_RESET_AFTER) ? CYL_GRU : CYL_GRU_RESET_BEFORE;
     if (config->type == CYL_TYPE_RNN) return cyl_chosen(config, CYL_KEY_NONLINEARITY) ? CYL_RNN_RELU : CYL_RNN_TANH;
     if (cyl_chosen(config, CYL_KEY_LAYER_NORM)) return CYL_LSTM_NORM;
     if (coupled) return peephole ? CYL_LSTM_COUPLED_PEEPHOLE : CYL_LSTM_COUPLED;
@@ -240,13 +265,14 @@ static inline int cyl_cell_of(const cyl_config *config) {
 static inline int cyl_read_stack(cyl_model *m, const cyl_config *config, const char *prefix) {
     const ptrdiff_t H = cyl_size_of(config, CYL_KEY_HIDDEN_SIZE), projected = cyl_size_of(config, CYL_KEY_PROJ_SIZE);
     const int both = cyl_chosen(config, CYL_KEY_BIDIRECTIONAL), reverse = cyl_chosen(config, CYL_KEY_REVERSE);
-    const int layers = cyl_size_of(config, CYL_KEY_NUM_LAYERS) > CYL_MOST_LAYERS ? CYL_MOST_LAYERS + 1
-                                                                            : (int)config->value[CYL_KEY_NUM_LAYERS];
+    const int layers = cyl_size_of(config, CYL_KEY_NUM_LAYERS) > CYL_MOST_LAYERS
+                           ? CYL_MOST_LAYERS + 1
+                           : (int)config->value[CYL_KEY_NUM_LAYERS];
     const ptrdiff_t P = projected ? projected : H;
     if (layers < 1 || H < 1 || projected >= H || (both && reverse)) return CYL_BAD_OPTION;
     if (cyl_chosen(config, CYL_KEY_LAYER_NORM) &&
         (cyl_chosen(config, CYL_KEY_PEEPHOLE) || cyl_chosen(config, CYL_KEY_COUPLED) ||
-         !cyl_chosen(config, CYL_KEY_BIAS)))
+            !cyl_chosen(config, CYL_KEY_BIAS)))
         return CYL_BAD_OPTION;
     if (both || reverse) m->causal = 0;
     for (int l = 0; l < layers; l++) {

@@ -30,11 +30,8 @@ typedef void (*cyl_optimizer_f64)(double *, const double *, double *, double *, 
 #define CYL_BODY "optimizers_body.h"
 #include "instantiate.h"
 
-#define CYL_OPTIMIZERS(type) \
-    {CYL_ISA_ROW(cyl_sgd, type), CYL_ISA_ROW(cyl_rmsprop, type), CYL_ISA_ROW(cyl_adam, type)}
-CYL_UNUSED static const cyl_optimizer_f32 cyl_optimizers_f32[CYL_OPTIMIZER_COUNT][CYL_ISA_COUNT] =
-    CYL_OPTIMIZERS(f32);
-CYL_UNUSED static const cyl_optimizer_f64 cyl_optimizers_f64[CYL_OPTIMIZER_COUNT][CYL_ISA_COUNT] =
-    CYL_OPTIMIZERS(f64);
+#define CYL_OPTIMIZERS(type) {CYL_ISA_ROW(cyl_sgd, type), CYL_ISA_ROW(cyl_rmsprop, type), CYL_ISA_ROW(cyl_adam, type)}
+CYL_UNUSED static const cyl_optimizer_f32 cyl_optimizers_f32[CYL_OPTIMIZER_COUNT][CYL_ISA_COUNT] = CYL_OPTIMIZERS(f32);
+CYL_UNUSED static const cyl_optimizer_f64 cyl_optimizers_f64[CYL_OPTIMIZER_COUNT][CYL_ISA_COUNT] = CYL_OPTIMIZERS(f64);
 
 #endif

@@ -14,9 +14,9 @@ static inline void CYL_TYPED(cyl_pack_rows)(
 }
 
 /* Columns of w (K, columns) as panels of K_padded rows, zeros beyond the last column and row; `apart` likewise. */
-static inline void CYL_TYPED(cyl_pack_columns)(
-    CYL_REAL *out, ptrdiff_t apart, ptrdiff_t panel, const CYL_REAL *w, ptrdiff_t K, ptrdiff_t columns,
-    ptrdiff_t K_padded) {
+static inline void
+CYL_TYPED(cyl_pack_columns)(CYL_REAL *out, ptrdiff_t apart, ptrdiff_t panel, const CYL_REAL *w, ptrdiff_t K,
+    ptrdiff_t columns, ptrdiff_t K_padded) {
     for (ptrdiff_t first = 0; first < columns; first += panel, out += apart) {
         const ptrdiff_t n = columns - first < panel ? columns - first : panel;
         for (ptrdiff_t k = 0; k < K; k++) {

@@ -42,11 +42,11 @@ typedef struct {
     const void *w_ih_t, *w_hh_t, *w_hr_t; /* (I|P panels, G Hp, PANEL); (Hp/PANEL, P, PANEL) */
     const void *b_ih, *b_hh, *own;        /* (G, Hp), (G, Hp), (K, Hp) or NULL */
     const void *x;                        /* (N, I) */
-    void *gates;     /* (N, ld_gates) gate g from column g Hp on; in inference rows_of_gates rows, scratch */
-    void *extra;     /* (N, ld_extra), in inference (B, ld_extra), or NULL */
-    void *h, *c;     /* (B+N, Pp); (B+N, Hp), in inference (2 B, Hp), or NULL */
-    void *m;         /* (N, Hp) h before its projection; (B, Hp) in inference; or NULL */
-    void *h_masked;  /* (N, Pp) or NULL: no recurrent dropout */
+    void *gates;    /* (N, ld_gates) gate g from column g Hp on; in inference rows_of_gates rows, scratch */
+    void *extra;    /* (N, ld_extra), in inference (B, ld_extra), or NULL */
+    void *h, *c;    /* (B+N, Pp); (B+N, Hp), in inference (2 B, Hp), or NULL */
+    void *m;        /* (N, Hp) h before its projection; (B, Hp) in inference; or NULL */
+    void *h_masked; /* (N, Pp) or NULL: no recurrent dropout */
     const void *mask_h, *zone_h, *zone_c; /* (B, P), (N, P), (N, H), or NULL */
     void *dy;                             /* (N, P) in; with a projection then dL/d(its result) */
     void *dh, *dc;                        /* (B, Pp), (B, Hp) in: of the last states; out: of the first */
@@ -61,14 +61,14 @@ typedef struct {
 } cyl_pass;
 
 typedef struct {
-    int index, count;          /* of parts */
-    ptrdiff_t row, row_end;    /* sequences */
-    ptrdiff_t unit, unit_end;  /* panels of units in the steps */
-    ptrdiff_t wide, wide_end;  /* panels of h, P wide, in the steps */
+    int index, count;           /* of parts */
+    ptrdiff_t row, row_end;     /* sequences */
+    ptrdiff_t unit, unit_end;   /* panels of units in the steps */
+    ptrdiff_t wide, wide_end;   /* panels of h, P wide, in the steps */
     ptrdiff_t share, share_end; /* tiles of units whose weights' gradients this part sums */
     unsigned met;
-    cyl_meeting *meetings;     /* NULL: no other part to wait for in a step */
-    cyl_meeting *gatherings;   /* NULL: no other part at all */
+    cyl_meeting *meetings;   /* NULL: no other part to wait for in a step */
+    cyl_meeting *gatherings; /* NULL: no other part at all */
     unsigned gathered;
 } cyl_part;
 
@@ -77,9 +77,9 @@ typedef struct {
     cyl_pass_function forward[CYL_ISA_COUNT], backward[CYL_ISA_COUNT];
 } cyl_pass_functions;
 
-#define CYL_NEAR 512e3      /* bytes of weights that stay in a core's own cache */
-#define CYL_FEW_ROWS 16      /* fewer in a step: the product with x takes several steps at once */
-#define CYL_ROWS_AHEAD 32    /* that many rows of them */
+#define CYL_NEAR 512e3    /* bytes of weights that stay in a core's own cache */
+#define CYL_FEW_ROWS 16   /* fewer in a step: the product with x takes several steps at once */
+#define CYL_ROWS_AHEAD 32 /* that many rows of them */
 
 #if CYL_PACKED
 static inline void cyl_meet(cyl_part *w) {
@@ -126,9 +126,8 @@ static inline int cyl_side_by_side(const cyl_pass *p, int n, size_t real) {
 }
 
 /* The parts of a call for at most n threads; returns how many there are. meetings: 2 n of them. */
-static inline int cyl_divide(
-    const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_t tile, size_t real, int backward, cyl_part *parts,
-    cyl_meeting *meetings) {
+static inline int cyl_divide(const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_t tile, size_t real, int backward,
+    cyl_part *parts, cyl_meeting *meetings) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
     const ptrdiff_t units = p->Hp / panel, wide = p->Pp / panel, tiles = cyl_tiles(p->H, tile);
     const double step = 2 * cyl_weights(p) * (double)p->N / (double)(p->T ? p->T : 1);

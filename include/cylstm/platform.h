@@ -84,9 +84,7 @@ static inline unsigned cyl_flush_subnormals(void) {
     __asm__ volatile("msr fpcr, %0" : : "r"(kept | (1u << 24)));
     return (unsigned)kept;
 }
-static inline void cyl_restore_subnormals(unsigned kept) {
-    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)kept));
-}
+static inline void cyl_restore_subnormals(unsigned kept) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)kept)); }
 #else
 static inline unsigned cyl_flush_subnormals(void) { return 0; }
 static inline void cyl_restore_subnormals(unsigned kept) { (void)kept; }
@@ -97,8 +95,8 @@ static inline void cyl_restore_subnormals(unsigned kept) { (void)kept; }
 static inline int cyl_detect_isa(void) {
 #if CYL_X86_DISPATCH
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw"))
         return CYL_AVX512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return CYL_AVX2;
 #endif
