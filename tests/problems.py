@@ -192,6 +192,10 @@ def run_reference_back(layer, x, dy, dstate, saved):
     return dvalues, initial, gradients
 
 
+def _largest(values):
+    return np.abs(np.nan_to_num(values)).max(initial=0)
+
+
 def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None, learned=False):
     """Values and all gradients of a training pass, and the values of evaluation."""
     given, first = (None, None) if learned else (for_caller(state), state)
@@ -211,10 +215,14 @@ def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None, lear
     pairs["y in evaluation"] = (layer.eval()(x, given, lengths=lengths)[0], evaluated, False)
     factor = tolerances.amplification(layer.spec.name, layer.hidden_size)
     sources = [value for _, value, _ in pairs.values()] + [dy, *dstate]
+    # What is added up: with one or two units it may cancel to much smaller results.
+    w_ih, w_hh = (_largest(layer.parameters[f"weight_{name}_l0"]) for name in ("ih", "hh"))
+    h, *others = state
+    terms = [w_ih * _largest(x), w_hh * _largest(h), *map(_largest, others)]
     for name, (ours, theirs, backward) in pairs.items():
         assert ours.dtype == layer.dtype
         relevant = sources if backward else [value for _, value, b in pairs.values() if not b]
-        scale = max(np.abs(np.nan_to_num(value)).max(initial=0) for value in relevant)
+        scale = max(*terms, *map(_largest, relevant))
         limits = tolerances.float64(scale, factor)
         if layer.dtype == np.float32:
             inner = layer.input_size + layer.hidden_size
