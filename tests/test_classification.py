@@ -208,7 +208,7 @@ def test_it_has_to_be_fitted_first(tmp_path):
 def test_scikit_learn_is_not_needed():
     code = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "import cylstm.classification, cylstm.cli; cylstm.cli._parser()\n"
+        "import cylstm.classification, cylstm.cli; cylstm.cli.parser()\n"
         "assert not any(name.split('.')[0] == 'joblib' for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _usable_streams()
     try:
-        options = _parser().parse_args(arguments)
+        options = parser().parse_args(arguments)
         if options.threads is not None:
             threads.set_num_threads(threads.checked("--threads", options.threads))
         options.run(options)
@@ -51,7 +51,8 @@ def _fail(message: str, status: int = 1) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What arguments there are; the documentation shows it, too."""
     parser = argparse.ArgumentParser(
         prog="cylstm", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train and run LSTM networks on this machine's CPUs: forecasts of tables, classes of "
