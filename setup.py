@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 
 ENGINE = Path("cylstm/_engine")
 HEADERS = [str(path) for folder in ("include/cylstm", "cylstm/_engine") for path in Path(folder).glob("*.h")]
-# A build for tests that checks every index and memoryview; see proof/README.md.
+# A build for tests that checks every index and memoryview, and can count lines; see proof/README.md.
 CHECKED = os.environ.get("CYLSTM_CHECKED") == "1"
 # The two -fno flags let loops with square roots and selects vectorise; results stay those of IEEE arithmetic.
 OPTIMISE = ["-O1", "-g1"] if CHECKED else ["-O3", "-g0"]
@@ -24,6 +24,7 @@ DIRECTIVES = {
     "wraparound": False,
     "cdivision": True,
     "initializedcheck": CHECKED,
+    "linetrace": CHECKED,
 }
 
 

@@ -11,6 +11,7 @@ little-endian machine the low half of an int64 lies at its own address: a pointe
 to an int64 is right for either ABI as long as the value fits. What is left for
 the probe is which values fit.
 """
+cimport cython
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport INT32_MAX, INT64_MAX, int64_t
 
@@ -117,6 +118,7 @@ cdef void add_column_sums(
             out[j] += a[row * lda + j]
 
 
+@cython.boundscheck(False)  # empty arrays have no first element, and nobody reads it
 def _gemm(bint trans_a, bint trans_b, const real[:, :] a, const real[:, :] b, real beta, real[:, :] c):
     """`gemm` on arrays whose rows are dense but may stand apart, for the tests."""
     cdef Py_ssize_t m = c.shape[0], n = c.shape[1], k = a.shape[0] if trans_a else a.shape[1]
