@@ -1,4 +1,4 @@
-"""Programs for processors that this machine is not."""
+"""Programs for processors and systems that this machine is not."""
 
 import shutil
 
@@ -11,3 +11,11 @@ def emulator(machine):
     if path is None:
         pytest.skip(f"qemu-{machine} is not installed (Debian's package qemu-user)")
     return [path, "-L", f"/usr/{machine}-linux-gnu"]
+
+
+def windows():
+    """The command before a program for Windows; where it is not installed the test is skipped."""
+    path = shutil.which("wine")
+    if path is None:
+        pytest.skip("wine is not installed (Debian's packages wine and wine64)")
+    return [path]

@@ -2,7 +2,7 @@
  *
  * A caller that finds the team at work does its job alone, so any number of threads may call, and no more CPUs work
  * than callers and members together. A forked child starts without workers and makes its own. Workers take no
- * signals. Without POSIX threads every job is done by the caller alone.
+ * signals. Where there are no threads every job is done by the caller alone.
  *
  * Each worker has its own post: it reads the job only after it was called to it, and the caller waits for those that
  * it called; the others sleep on.
@@ -12,11 +12,9 @@
 
 typedef void (*cyl_job)(void *argument, int index);
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#include <signal.h>
-#include <time.h>
+#include "system_threads.h"
 
+#if CYL_SYSTEM_THREADS
 #include "cylstm/parts.h"
 
 #define CYL_SPIN_NS 200000
@@ -24,24 +22,17 @@ typedef void (*cyl_job)(void *argument, int index);
 typedef struct {
     unsigned called, done; /* jobs, counted up */
     int asleep;
-    pthread_t thread;
-    pthread_cond_t wake;
+    cyl_bell wake;
     char rest[128];
 } cyl_worker;
 
 static struct {
-    pthread_mutex_t lock; /* of sleeping and waking */
+    cyl_lock lock; /* of sleeping and waking */
     int busy, workers, prepared;
     cyl_job function;
     void *argument;
     cyl_worker worker[CYL_MOST_PARTS]; /* from 1 on: 0 is the caller */
-} cyl_team = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static inline long long cyl_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (long long)t.tv_sec * 1000000000 + t.tv_nsec;
-}
+} cyl_team = {.lock = CYL_UNLOCKED};
 
 /* Until there is a call after `seen`: first spinning, then asleep. */
 static unsigned cyl_await_call(cyl_worker *me, unsigned seen) {
@@ -49,16 +40,16 @@ static unsigned cyl_await_call(cyl_worker *me, unsigned seen) {
     for (unsigned turns = 1; __atomic_load_n(&me->called, __ATOMIC_ACQUIRE) == seen; turns++) {
         cyl_pause();
         if (turns % 64 || cyl_now() < until) continue;
-        pthread_mutex_lock(&cyl_team.lock);
+        cyl_take_lock(&cyl_team.lock);
         __atomic_store_n(&me->asleep, 1, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&me->called, __ATOMIC_SEQ_CST) == seen) pthread_cond_wait(&me->wake, &cyl_team.lock);
+        while (__atomic_load_n(&me->called, __ATOMIC_SEQ_CST) == seen) cyl_sleep_by(&me->wake, &cyl_team.lock);
         __atomic_store_n(&me->asleep, 0, __ATOMIC_SEQ_CST);
-        pthread_mutex_unlock(&cyl_team.lock);
+        cyl_leave_lock(&cyl_team.lock);
     }
     return seen + 1;
 }
 
-static void *cyl_work(void *place) {
+CYL_THREAD cyl_work(void *place) {
     cyl_worker *me = (cyl_worker *)place;
     for (unsigned seen = me->done;;) {
         seen = cyl_await_call(me, seen);
@@ -70,26 +61,17 @@ static void *cyl_work(void *place) {
 
 /* In a forked child: the workers are the parent's. */
 static void cyl_forget_team(void) {
-    pthread_mutex_init(&cyl_team.lock, 0);
+    cyl_unlocked(&cyl_team.lock);
     cyl_team.busy = cyl_team.workers = 0;
 }
 
 /* One worker more; whether it could be started. */
 static int cyl_hire(void) {
     cyl_worker *worker = &cyl_team.worker[cyl_team.workers + 1];
-    pthread_attr_t detached;
-    sigset_t all, before;
     worker->called = worker->done = 0;
     worker->asleep = 0;
-    pthread_cond_init(&worker->wake, 0);
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&detached, 1 << 20);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int started = !pthread_create(&worker->thread, &detached, cyl_work, worker);
-    pthread_sigmask(SIG_SETMASK, &before, 0);
-    pthread_attr_destroy(&detached);
+    cyl_make_bell(&worker->wake);
+    const int started = cyl_start_thread(cyl_work, worker);
     cyl_team.workers += started;
     return started;
 }
@@ -98,7 +80,7 @@ static int cyl_hire(void) {
 static int cyl_take_team(int members) {
     if (members > CYL_MOST_PARTS) members = CYL_MOST_PARTS;
     if (members <= 1 || __atomic_exchange_n(&cyl_team.busy, 1, __ATOMIC_ACQUIRE)) return 1;
-    if (!cyl_team.prepared) cyl_team.prepared = !pthread_atfork(0, 0, cyl_forget_team);
+    if (!cyl_team.prepared) cyl_team.prepared = cyl_call_in_children(cyl_forget_team);
     while (cyl_team.prepared && cyl_team.workers + 1 < members && cyl_hire()) {}
     if (cyl_team.workers + 1 < members) members = cyl_team.workers + 1; /* no more threads to be had */
     if (members == 1) __atomic_store_n(&cyl_team.busy, 0, __ATOMIC_RELEASE);
@@ -115,9 +97,9 @@ static void cyl_run_team(cyl_job function, void *argument, int members) {
         cyl_worker *worker = &cyl_team.worker[k];
         __atomic_store_n(&worker->called, worker->called + 1, __ATOMIC_SEQ_CST);
         if (!__atomic_load_n(&worker->asleep, __ATOMIC_SEQ_CST)) continue;
-        pthread_mutex_lock(&cyl_team.lock);
-        pthread_cond_signal(&worker->wake);
-        pthread_mutex_unlock(&cyl_team.lock);
+        cyl_take_lock(&cyl_team.lock);
+        cyl_ring(&worker->wake);
+        cyl_leave_lock(&cyl_team.lock);
     }
     function(argument, 0);
     for (int k = 1; k < members; k++) {

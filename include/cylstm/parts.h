@@ -25,6 +25,9 @@ static inline void cyl_pause(void) {}
 #if defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
 static inline void cyl_give_way(void) { sched_yield(); }
+#elif defined(_WIN32)
+__declspec(dllimport) int __stdcall SwitchToThread(void); /* of windows.h */
+static inline void cyl_give_way(void) { SwitchToThread(); }
 #else
 static inline void cyl_give_way(void) {}
 #endif

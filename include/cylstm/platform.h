@@ -17,6 +17,13 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#if defined(__clang__) && defined(_MSC_VER) /* where clang before 20 leaves these out of it */
+#include <smmintrin.h>
+#include <avxintrin.h>
+#include <avx2intrin.h>
+#include <fmaintrin.h>
+#include <avx512fintrin.h>
+#endif
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)
