@@ -156,6 +156,36 @@ def test_indices_of_several_fields(rng, batch_first, tmp_path):
         cylstm.from_onnx(tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("states", [False, True])
+def test_a_model_with_lengths_is_read_back(rng, batch_first, states, tmp_path):
+    lengths, x = [4, 1, 6, 0], rng.standard_normal((4, 6, I) if batch_first else (6, 4, I)).astype(np.float32)
+    model = cylstm.Sequential(
+        cylstm.LSTM(I, H, 2, bidirectional=True, batch_first=batch_first, seed=0),
+        cylstm.Linear(2 * H, 5, seed=1),
+        cylstm.GRU(5, H, batch_first=batch_first, seed=2),
+        cylstm.Linear(H, 3, seed=3),
+    )
+    convert.to_onnx(model, tmp_path / "m.onnx", lengths=True, states=states)
+    read = cylstm.from_onnx(tmp_path / "m.onnx")
+    np.testing.assert_array_equal(read(x, lengths=lengths)[0], model(x, lengths=lengths)[0])
+
+
+def test_zeros_after_the_last_step_of_a_model_that_goes_on_are_refused(tmp_path):
+    convert.to_onnx(
+        cylstm.Sequential(cylstm.LSTM(I, H), cylstm.Linear(H, 3)), tmp_path / "m.onnx", lengths=True
+    )
+    proto = onnx.load(tmp_path / "m.onnx")
+    value = onnx.numpy_helper.from_array(np.ones((3, 3), np.float32), "w")
+    proto.graph.initializer.append(value)
+    (last,) = [node for node in proto.graph.node if "y" in node.output]
+    last.output[0] = "before"
+    proto.graph.node.append(onnx.helper.make_node("MatMul", ["before", "w"], ["y"]))
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(convert.ConversionError, match=r"MatMul y: .*expected no layer after zeros"):
+        cylstm.from_onnx(tmp_path / "m.onnx")
+
+
 def scaled_model(features, dtype="float32"):
     model = cylstm.Sequential(
         cylstm.LSTM(features, H, batch_first=True, dtype=dtype, seed=0),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm.convert import _onnx_lengths
 from cylstm.convert import _onnx_values as values
 from cylstm.convert._common import ACTIVATIONS, ConversionError
 from cylstm.convert._onnx_fold import axes, ints, kept, slices, splits
@@ -373,6 +374,7 @@ OPS: dict[str, Callable[..., Results]] = {
     "Identity": _same,
     "LSTM": recurrent("LSTM"),
     "LayerNormalization": _layer_norm,
+    "Less": _onnx_lengths.less,
     "LogSoftmax": _softmax("log_softmax"),
     "MatMul": _matmul,
     "Mul": _mul,
@@ -389,6 +391,7 @@ OPS: dict[str, Callable[..., Results]] = {
     "Sub": _sub,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": _onnx_lengths.choose,
     "Erf": _activation("erf"),
     **{
         theirs: _activation(ours, alpha="alpha", beta="beta")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm.convert import _onnx_lengths
 from cylstm.convert import _onnx_values as values
 from cylstm.convert._common import (
     ACTIVATIONS,
@@ -72,7 +73,7 @@ def _node(
         raise ConversionError("expected steps and batch as they came")
     reader.time, reader.batch = time, batch
     if lengths is not None:
-        _check_lengths(reader, lengths, time)
+        _onnx_lengths.check(reader, lengths, time)
     options = _options(kind, a, D, direction, arrays["P"] is not None)
     named = _parameters(kind, arrays, bool(options.get("coupled")))
     named |= _initial(reader, kind, D, H, {"h": h, "c": c}, bool(a.get("layout")))
@@ -88,14 +89,6 @@ def _weights(name: str, value: Value | None) -> Array | None:
     if not isinstance(value, Constant) or value.shaped:
         raise ConversionError(f"{name}: expected constant weights; give those of inputs as constants=")
     return value.array
-
-
-def _check_lengths(reader: "Reader", lengths: Value, time: tuple[str, ...]) -> None:
-    if isinstance(lengths, Rows) and len(lengths.rows) == 1:
-        return
-    T = values.shape((time,), reader.sizes)[0]
-    if not isinstance(lengths, Constant) or not (lengths.array == T).all():
-        raise ConversionError("sequence_lens: expected an input, or the length of all sequences")
 
 
 def _options(kind: str, a: Attributes, D: int, direction: str, peephole: bool) -> dict[str, Any]:

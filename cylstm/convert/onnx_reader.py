@@ -25,8 +25,8 @@ def from_onnx(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | No
 
     The graph has to be a chain of layers: LSTM, GRU and RNN with every attribute of the specification, and
     around them embeddings (Gather), dense layers (Gemm, MatMul and Add), LayerNormalization, activations,
-    sums around layers, the last step, means and maxima over time, in any layout (Transpose, Reshape, Squeeze,
-    Slice, Concat and the like), as `torch.onnx.export` and Keras' exports write them.
+    sums around layers, the last step, means and maxima over time, zeros after the end of each sequence, in any
+    layout (Transpose, Reshape, Squeeze, Slice, Concat and the like), as `torch.onnx.export` and Keras' exports write them.
 
     Parameters
     ----------
@@ -110,6 +110,7 @@ class Reader:
         self.batch: tuple[str, ...] | None = None
         self.region: _onnx_unrolled.Region | None = None  # the steps of an unrolled layer, in the midst of it
         self.unrolled = False  # whether there was one
+        self.ends = False  # whether no layer may follow
         self.alias: dict[str, str] = {}
         for node in self.graph.node:
             if node.op_type == "Identity" and len(node.input) == 1:
@@ -236,6 +237,8 @@ class Reader:
             value = self.pooled(value)
         if not isinstance(value, Steps):
             raise ConversionError("expected to read x")
+        if self.ends:
+            raise ConversionError("expected no layer after zeros in the steps that are not real")
         if value.version != self.chain.version:
             raise ConversionError("reads what another layer has read already; cylstm's layers are a chain")
         if size is not None and (named := self.open & set(self.features)):

@@ -1,0 +1,46 @@
+"""Lengths of sequences in ONNX: what recurrent nodes read, and zeros after the last real step of each."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cylstm.convert import _onnx_values as values
+from cylstm.convert._common import ConversionError
+from cylstm.convert._onnx_values import Constant, Rows, Steps, Value
+
+if TYPE_CHECKING:
+    from cylstm.convert.onnx_reader import Reader
+
+REAL = (("", 0),)  # what is true in real steps; no input has this name
+
+
+def check(reader: "Reader", lengths: Value, time: tuple[str, ...]) -> None:
+    """Whether they are an input, or those of whole sequences."""
+    if isinstance(lengths, Rows) and len(lengths.rows) == 1:
+        return
+    T = values.shape((time,), reader.sizes)[0]
+    if not isinstance(lengths, Constant) or not (lengths.array == T).all():
+        raise ConversionError("sequence_lens: expected an input, or the length of all sequences")
+
+
+def less(reader: "Reader", where: str, a: dict[str, Any], steps: Value, lengths: Value) -> list[Any]:
+    """Less: the number of a step and the length of a sequence, so whether a step is real."""
+    if reader.time is None or reader.batch is None or not isinstance(steps, Constant):
+        raise ConversionError("expected the numbers of steps, less than the lengths")
+    T = values.shape((reader.time,), reader.sizes)[0]
+    if not (steps.shaped and np.array_equal(steps.array, np.arange(T)[:, None])):
+        raise ConversionError(f"expected the numbers of all steps, (T, 1), got an array {steps.array.shape}")
+    if not isinstance(lengths, Rows) or len(lengths.rows) != 1 or lengths.groups != (reader.batch,):
+        raise ConversionError("expected an input of lengths (B,)")
+    return [Rows(REAL, (reader.time, reader.batch))]
+
+
+def choose(reader: "Reader", where: str, a: dict[str, Any], real: Value, x: Value, other: Value) -> list[Any]:
+    """Where: x in real steps, 0 elsewhere; a model gives that by itself, with `lengths`."""
+    ready = reader.ready(x)
+    if not isinstance(real, Rows) or real != Rows(REAL, (*ready.groups[:-1], ())):
+        raise ConversionError("expected to choose by whether steps are real")
+    if not isinstance(other, Constant) or other.array.any():
+        raise ConversionError("expected zeros in the steps that are not real")
+    reader.ends = True  # layers that follow would make something of these zeros
+    return [Steps(ready.groups, ready.version)]
