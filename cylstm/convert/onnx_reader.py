@@ -25,8 +25,9 @@ def from_onnx(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | No
 
     The graph has to be a chain of layers: LSTM, GRU and RNN with every attribute of the specification, and
     around them embeddings (Gather), dense layers (Gemm, MatMul and Add), LayerNormalization, activations,
-    sums around layers, the last step, means and maxima over time, zeros after the end of each sequence, in any
-    layout (Transpose, Reshape, Squeeze, Slice, Concat and the like), as `torch.onnx.export` and Keras' exports write them.
+    sums around layers, the last step, means and maxima over time, zeros after the end of each sequence, in
+    any layout (Transpose, Reshape, Squeeze, Slice, Concat and the like), as `torch.onnx.export` and Keras'
+    exports write them.
 
     Parameters
     ----------
