@@ -89,7 +89,7 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("convert", "training"):
+    if name in ("convert", "micro_batch", "training"):
         return importlib.import_module(f"cylstm.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'cylstm' has no attribute {name!r}")

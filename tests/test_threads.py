@@ -80,6 +80,7 @@ def test_what_is_imported_later_is_there():
     assert run("import cylstm; print(set(cylstm.__all__) - set(dir(cylstm)))")[0] == "set()"
     assert run("from cylstm import *; print(Trainer.__name__, QueueFull.__name__)")[0] == "Trainer QueueFull"
     assert run("import cylstm; print(cylstm.training.Trainer is cylstm.Trainer)")[0] == "True"
+    assert run("import cylstm; print(cylstm.micro_batch.QueueFull is cylstm.QueueFull)")[0] == "True"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
