@@ -93,7 +93,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"cylstm.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LATER[name]), name)
+    value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

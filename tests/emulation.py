@@ -1,6 +1,7 @@
 """Programs for processors and systems that this machine is not."""
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -13,9 +14,16 @@ def emulator(machine):
     return [path, "-L", f"/usr/{machine}-linux-gnu"]
 
 
-def windows():
+def windows(tmp_path, monkeypatch):
     """The command before a program for Windows; where it is not installed the test is skipped."""
     path = shutil.which("wine")
     if path is None:
         pytest.skip("wine is not installed (Debian's packages wine and wine64)")
+    for name, value in {
+        "PREFIX": tmp_path / "wine",
+        "DEBUG": "-all",
+        "DLLOVERRIDES": "mscoree,mshtml=",
+    }.items():
+        monkeypatch.setenv(f"WINE{name}", str(value))
+    subprocess.run([path, "wineboot", "--init"], check=True, capture_output=True, timeout=600)
     return [path]

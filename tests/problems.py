@@ -215,10 +215,11 @@ def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None, lear
     pairs["y in evaluation"] = (layer.eval()(x, given, lengths=lengths)[0], evaluated, False)
     factor = tolerances.amplification(layer.spec.name, layer.hidden_size)
     sources = [value for _, value, _ in pairs.values()] + [dy, *dstate]
-    # What is added up: with one or two units it may cancel to much smaller results.
-    w_ih, w_hh = (_largest(layer.parameters[f"weight_{name}_l0"]) for name in ("ih", "hh"))
-    h, *others = state
-    terms = [w_ih * _largest(x), w_hh * _largest(h), *map(_largest, others)]
+    # What is added up; with one or two units it may cancel to results that are much smaller.
+    weights = [value for name, value in layer.parameters.items() if name.startswith("weight_")]
+    starts = [v for name, v in layer.parameters.items() if name[:3] in ("h_0", "c_0")] if learned else state
+    reach = max(map(_largest, [x, starts[0], *(value for _, value, back in pairs.values() if not back)]))
+    terms = [reach * max(map(_largest, weights)), *map(_largest, starts[1:])]
     for name, (ours, theirs, backward) in pairs.items():
         assert ours.dtype == layer.dtype
         relevant = sources if backward else [value for _, value, b in pairs.values() if not b]

@@ -171,19 +171,50 @@ def test_a_model_with_lengths_is_read_back(rng, batch_first, states, tmp_path):
     np.testing.assert_array_equal(read(x, lengths=lengths)[0], model(x, lengths=lengths)[0])
 
 
-def test_zeros_after_the_last_step_of_a_model_that_goes_on_are_refused(tmp_path):
-    convert.to_onnx(
-        cylstm.Sequential(cylstm.LSTM(I, H), cylstm.Linear(H, 3)), tmp_path / "m.onnx", lengths=True
-    )
-    proto = onnx.load(tmp_path / "m.onnx")
-    value = onnx.numpy_helper.from_array(np.ones((3, 3), np.float32), "w")
-    proto.graph.initializer.append(value)
-    (last,) = [node for node in proto.graph.node if "y" in node.output]
-    last.output[0] = "before"
-    proto.graph.node.append(onnx.helper.make_node("MatMul", ["before", "w"], ["y"]))
-    onnx.save(proto, tmp_path / "m.onnx")
-    with pytest.raises(convert.ConversionError, match=r"MatMul y: .*expected no layer after zeros"):
-        cylstm.from_onnx(tmp_path / "m.onnx")
+def zeros_then(path, *nodes, change=lambda graph: None):
+    """A file of an LSTM and a dense layer with lengths, in which nodes follow."""
+    model = cylstm.Sequential(cylstm.LSTM(I, H, bidirectional=True, seed=0), cylstm.Linear(2 * H, 3, seed=1))
+    convert.to_onnx(model, path, lengths=True)
+    proto = onnx.load(path)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((3, 3), np.float32), "w"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(-1), "last"))
+    (end,) = [node for node in proto.graph.node if "y" in node.output]
+    if nodes:
+        end.output[0] = "before"
+    proto.graph.node.extend(nodes)
+    change(proto.graph)
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        onnx.helper.make_node("MatMul", ["before", "w"], ["y"]),
+        onnx.helper.make_node("Relu", ["before"], ["y"]),
+        onnx.helper.make_node("ReduceMean", ["before"], ["y"], axes=[0], keepdims=0),
+        onnx.helper.make_node("Gather", ["before", "last"], ["y"], axis=0),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_a_layer_that_would_read_the_zeros_of_shorter_sequences_is_refused(node, tmp_path):
+    with pytest.raises(convert.ConversionError, match=f"{node.op_type} y: .*no layer after zeros"):
+        cylstm.from_onnx(zeros_then(tmp_path / "m.onnx", node))
+
+
+def test_zeros_by_other_lengths_than_those_of_the_layers_are_refused(tmp_path):
+    def without(graph):
+        (lstm,) = [node for node in graph.node if node.op_type == "LSTM"]
+        lstm.input[4] = ""
+
+    def others(graph):
+        graph.input.append(onnx.helper.make_tensor_value_info("others", onnx.TensorProto.INT64, ["B"]))
+        (less,) = [node for node in graph.node if node.op_type == "Less"]
+        less.input[1] = "others"
+
+    for change in (without, others):
+        with pytest.raises(convert.ConversionError, match=r"Less .*: expected the lengths that all layers"):
+            cylstm.from_onnx(zeros_then(tmp_path / "m.onnx", change=change))
 
 
 def scaled_model(features, dtype="float32"):

@@ -56,11 +56,11 @@ ULP = {"exp": 2, "sigmoid": 3, "tanh": 3}
 def float32(inner: int, steps: int, scale: float, backward: bool = False) -> dict[str, float]:
     """float32 engine against the float64 reference, k eps ceil(log2((I+H) T)), twice that backward.
 
-    Relative to the largest element of all results, of the products with x and the first states, and of the
-    gradients that come in: a small one is a sum of large ones, or a product with 1 - y^2 where y is almost 1.
-    k = 4; relative to results alone, measured over 1500 problems like those of tests/test_recurrent.py: at
-    most 2.3 forward and 2.4 backward, but more than 4 in 6 of 1000 layers of one or two units, whose products
-    cancel; relative to these in none of 26,000.
+    Relative to the largest element of all results, of the products with weights, of the first states, and of
+    the gradients that come in: a small one is a sum of large ones, or a product with 1 - y^2 where y is
+    almost 1. k = 4; relative to results alone, measured over 1500 problems like those of
+    tests/test_recurrent.py: at most 2.3 forward and 2.4 backward, but more than 4 in 6 of 1000 layers of one
+    or two units, whose products cancel.
     """
     k = 4 * (2 if backward else 1)
     eps = float(np.finfo(np.float32).eps)

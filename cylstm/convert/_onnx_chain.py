@@ -47,7 +47,13 @@ class Chain:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.closed = False  # by zeros in the steps that are not real, of which a layer would make something
         self.version = 0
+
+    def _edit(self) -> None:
+        if self.closed:
+            raise ConversionError("expected no layer after zeros in the steps that are not real")
+        self.version += 1
 
     def append(
         self, name: str, kind: str, values: Mapping[str, Array] | None = None, **arguments: Any
@@ -58,11 +64,11 @@ class Chain:
                 raise ConversionError(f"{key}: expected floating-point numbers, got {value.dtype}")
         record = Record(name, kind, self.version, self.version + 1, arguments, dict(values or {}))
         self.records.append(record)
-        self.version += 1
+        self._edit()
 
     def edited(self) -> Record:
         """The last layer, of which more is known now."""
-        self.version += 1
+        self._edit()
         self.records[-1].after = self.version
         return self.records[-1]
 
@@ -125,7 +131,7 @@ class Chain:
 
     def _replace(self, layers: list[Record], record: Record) -> None:
         del self.records[len(self.records) - len(layers) :]
-        self.version += 1
+        self._edit()
         record.after = self.version
         self.records.append(record)
 

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 REAL = (("", 0),)  # what is true in real steps; no input has this name
 
 
-def check(reader: "Reader", lengths: Value, time: tuple[str, ...]) -> None:
-    """Whether they are an input, or those of whole sequences."""
-    if isinstance(lengths, Rows) and len(lengths.rows) == 1:
-        return
+def check(reader: "Reader", lengths: Value | None, time: tuple[str, ...]) -> None:
+    """Whether a recurrent node's lengths are an input, the same in all nodes, or those of whole sequences."""
     T = values.shape((time,), reader.sizes)[0]
-    if not isinstance(lengths, Constant) or not (lengths.array == T).all():
+    if isinstance(lengths, Rows) and len(lengths.rows) == 1:
+        read = lengths.rows
+    elif lengths is None or (isinstance(lengths, Constant) and (lengths.array == T).all()):
+        read = None
+    else:
         raise ConversionError("sequence_lens: expected an input, or the length of all sequences")
+    if read and any(before not in (None, read) for before in reader.lengths):
+        raise ConversionError("sequence_lens: expected the same input as in the nodes before")
+    reader.lengths.append(read)
 
 
 def less(reader: "Reader", where: str, a: dict[str, Any], steps: Value, lengths: Value) -> list[Any]:
@@ -30,8 +35,10 @@ def less(reader: "Reader", where: str, a: dict[str, Any], steps: Value, lengths:
     T = values.shape((reader.time,), reader.sizes)[0]
     if not (steps.shaped and np.array_equal(steps.array, np.arange(T)[:, None])):
         raise ConversionError(f"expected the numbers of all steps, (T, 1), got an array {steps.array.shape}")
-    if not isinstance(lengths, Rows) or len(lengths.rows) != 1 or lengths.groups != (reader.batch,):
+    if not isinstance(lengths, Rows) or lengths.groups != (reader.batch,):
         raise ConversionError("expected an input of lengths (B,)")
+    if set(reader.lengths) != {lengths.rows}:
+        raise ConversionError("expected the lengths that all layers before read")
     return [Rows(REAL, (reader.time, reader.batch))]
 
 
@@ -42,5 +49,5 @@ def choose(reader: "Reader", where: str, a: dict[str, Any], real: Value, x: Valu
         raise ConversionError("expected to choose by whether steps are real")
     if not isinstance(other, Constant) or other.array.any():
         raise ConversionError("expected zeros in the steps that are not real")
-    reader.ends = True  # layers that follow would make something of these zeros
+    reader.chain.closed = True
     return [Steps(ready.groups, ready.version)]

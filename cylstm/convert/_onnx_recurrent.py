@@ -72,8 +72,7 @@ def _node(
     ):
         raise ConversionError("expected steps and batch as they came")
     reader.time, reader.batch = time, batch
-    if lengths is not None:
-        _onnx_lengths.check(reader, lengths, time)
+    _onnx_lengths.check(reader, lengths, time)
     options = _options(kind, a, D, direction, arrays["P"] is not None)
     named = _parameters(kind, arrays, bool(options.get("coupled")))
     named |= _initial(reader, kind, D, H, {"h": h, "c": c}, bool(a.get("layout")))

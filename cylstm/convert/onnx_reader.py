@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.convert import _onnx_ops, _onnx_unrolled, _onnx_values
+from cylstm.convert import _onnx_lengths, _onnx_ops, _onnx_unrolled, _onnx_values
 from cylstm.convert._common import Conversion, ConversionError, needing, reading, refusing
 from cylstm.convert._onnx_chain import Chain
 from cylstm.convert._onnx_fold import fold
@@ -25,9 +25,9 @@ def from_onnx(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | No
 
     The graph has to be a chain of layers: LSTM, GRU and RNN with every attribute of the specification, and
     around them embeddings (Gather), dense layers (Gemm, MatMul and Add), LayerNormalization, activations,
-    sums around layers, the last step, means and maxima over time, zeros after the end of each sequence, in
-    any layout (Transpose, Reshape, Squeeze, Slice, Concat and the like), as `torch.onnx.export` and Keras'
-    exports write them.
+    sums around layers, the last step, means and maxima over time, at the end zeros after the last step of
+    each sequence, in any layout (Transpose, Reshape, Squeeze, Slice, Concat and the like), as
+    `torch.onnx.export` and Keras' exports write them.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Reader:
         self.batch: tuple[str, ...] | None = None
         self.region: _onnx_unrolled.Region | None = None  # the steps of an unrolled layer, in the midst of it
         self.unrolled = False  # whether there was one
-        self.ends = False  # whether no layer may follow
+        self.lengths: list[tuple[tuple[str, int], ...] | None] = []  # inputs that recurrent nodes read
         self.alias: dict[str, str] = {}
         for node in self.graph.node:
             if node.op_type == "Identity" and len(node.input) == 1:
@@ -238,8 +238,6 @@ class Reader:
             value = self.pooled(value)
         if not isinstance(value, Steps):
             raise ConversionError("expected to read x")
-        if self.ends:
-            raise ConversionError("expected no layer after zeros in the steps that are not real")
         if value.version != self.chain.version:
             raise ConversionError("reads what another layer has read already; cylstm's layers are a chain")
         if size is not None and (named := self.open & set(self.features)):
@@ -282,7 +280,9 @@ class Reader:
         if any(isinstance(value, Steps) for _, value in outputs):  # else these are all there is
             outputs = [(name, value) for name, value in outputs if not _onnx_unrolled.is_step(value)]
         ends = [(name, value) for name, value in outputs if isinstance(value, Steps)]
-        states = [value for _, value in outputs if isinstance(value, Rows)]
+        states = [
+            value for _, value in outputs if isinstance(value, Rows) and value.rows != _onnx_lengths.REAL
+        ]
         if len(ends) + len(states) != len(outputs) or not outputs:
             raise ConversionError(f"outputs: expected those of layers, got {[name for name, _ in outputs]}")
         if not ends and states and self._can_pool(states[0]):

@@ -26,7 +26,10 @@ static inline void cyl_pause(void) {}
 #include <sched.h>
 static inline void cyl_give_way(void) { sched_yield(); }
 #elif defined(_WIN32)
-__declspec(dllimport) int __stdcall SwitchToThread(void); /* of windows.h */
+#ifdef __cplusplus
+extern "C"
+#endif
+    __declspec(dllimport) int __stdcall SwitchToThread(void); /* of windows.h */
 static inline void cyl_give_way(void) { SwitchToThread(); }
 #else
 static inline void cyl_give_way(void) {}

@@ -48,8 +48,9 @@ static REAL *packed_rows(ptrdiff_t G, ptrdiff_t units, ptrdiff_t K, ptrdiff_t pa
 static REAL *packed_columns(ptrdiff_t G, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t K_padded, ptrdiff_t panel) {
     const ptrdiff_t panels = cyl_tiles(columns, panel);
     REAL *w = numbers(G * K * columns), *out = numbers(panels * G * K_padded * panel);
-    for (ptrdiff_t g = 0; g < G; g++) TYPED(cyl_pack_columns)
-    (out + g * K_padded * panel, G * K_padded * panel, panel, w + g * K * columns, K, columns, K_padded);
+    for (ptrdiff_t g = 0; g < G; g++)
+        TYPED(cyl_pack_columns)(
+            out + g * K_padded * panel, G * K_padded * panel, panel, w + g * K * columns, K, columns, K_padded);
     return out;
 }
 
