@@ -30,7 +30,7 @@ COMPILE += ["-fno-math-errno", "-fno-trapping-math"]  # as setup.py does
 WHOLE = ["tests/test_recurrent.py", "tests/test_options.py"]
 PASS = [*WHOLE, "tests/test_bits.py", "tests/test_stream.py", "tests/test_guards.py"]
 PLAIN = "agrees_with_reference and not any and not both and not reverse"
-DENSE = ["tests/test_dense.py", "tests/test_layers.py", "tests/test_bits.py"]
+DENSE = ["tests/test_dense.py", "tests/test_sequential.py", "tests/test_layers.py", "tests/test_bits.py"]
 LOSSES = ["tests/engine/test_losses.py", "tests/test_losses.py"]
 TESTS = {  # of each body: the module it is compiled into, all tests, which of them come first
     "activations": ("_kernels", ["tests/engine/test_activations.py"], "special or ulp"),

@@ -31,7 +31,7 @@ TESTS = {  # of each module: all its tests, and which of them see nearly everyth
         ["tests/reference/test_layers.py", "tests/test_layers.py"],
         "reference or differences or function",
     ),
-    "dense": (["tests/test_dense.py"], "reference"),
+    "dense": (["tests/test_dense.py", "tests/test_sequential.py"], "reference or linear"),
     "optimizers": (["tests/test_optim.py"], "reference"),
 }
 EQUIVALENT = {}  # by "module:line: what", or by the line, with the reason why no test can see it
