@@ -30,26 +30,27 @@ COMPILE += ["-fno-math-errno", "-fno-trapping-math"]  # as setup.py does
 WHOLE = ["tests/test_recurrent.py", "tests/test_options.py"]
 PASS = [*WHOLE, "tests/test_bits.py", "tests/test_stream.py", "tests/test_guards.py"]
 PLAIN = "agrees_with_reference and not any and not both and not reverse"
+ONE = "test_recurrent and lstm and not norm and not peephole and not coupled"
 DENSE = ["tests/test_dense.py", "tests/test_sequential.py", "tests/test_layers.py", "tests/test_bits.py"]
 LOSSES = ["tests/engine/test_losses.py", "tests/test_losses.py"]
-TESTS = {  # of each body: the module it is compiled into, all tests, which of them come first
-    "activations": ("_kernels", ["tests/engine/test_activations.py"], "special or ulp"),
-    "activations_array": ("_kernels", ["tests/engine/test_activations.py"], "special or ulp"),
-    "gates": ("_packed", WHOLE, f"test_options and clip and {PLAIN}"),
-    "lstm": ("_packed", WHOLE, f"lstm and not norm and (test_recurrent or clip) and {PLAIN}"),
-    "gru": ("_packed", WHOLE, f"gru and (test_recurrent or clip) and {PLAIN}"),
-    "rnn": ("_packed", WHOLE, f"rnn and (test_recurrent or clip) and {PLAIN}"),
-    "lstm_norm": ("_packed", WHOLE, f"lstm_norm and (test_recurrent or clip) and {PLAIN}"),
-    "product": ("_packed", PASS, f"(lstm or gru) and not norm and test_recurrent and {PLAIN}"),
-    "gradient": ("_packed", PASS, f"(lstm or gru) and not norm and test_recurrent and {PLAIN}"),
-    "pack": ("_packed", PASS, f"(lstm or gru) and not norm and test_recurrent and {PLAIN}"),
-    "pass_forward": ("_packed", PASS, f"test_options and (all or gru_reset) and {PLAIN}"),
-    "pass_backward": ("_packed", PASS, f"test_options and (all or gru_reset) and {PLAIN}"),
-    "dense": ("_packed_dense", DENSE, "test_dense"),
-    "elementwise": ("_losses", LOSSES, "engine and not refuse"),
-    "elementwise_array": ("_losses", LOSSES, "engine and not refuse"),
-    "softmax": ("_losses", LOSSES, "engine and not refuse"),
-    "optimizers": ("_optim", ["tests/test_optim.py"], "reference"),
+TESTS = {  # of each body: the modules that are compiled with it, all tests, which of them come first
+    "activations": (["_kernels"], ["tests/engine/test_activations.py"], "special or ulp"),
+    "activations_array": (["_kernels"], ["tests/engine/test_activations.py"], "special or ulp"),
+    "gates": (["_packed"], WHOLE, f"test_options and clip and {PLAIN}"),
+    "lstm": (["_packed"], WHOLE, f"lstm and not norm and (test_recurrent or clip) and {PLAIN}"),
+    "gru": (["_packed"], WHOLE, f"gru and (test_recurrent or clip) and {PLAIN}"),
+    "rnn": (["_packed"], WHOLE, f"rnn and (test_recurrent or clip) and {PLAIN}"),
+    "lstm_norm": (["_packed"], WHOLE, f"lstm_norm and (test_recurrent or clip) and {PLAIN}"),
+    "product": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
+    "gradient": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
+    "pack": (["_packed"], PASS, f"{ONE} and {PLAIN}"),
+    "pass_forward": (["_packed"], PASS, f"test_options and (all or gru_reset) and {PLAIN}"),
+    "pass_backward": (["_packed"], PASS, f"test_options and (all or gru_reset) and {PLAIN}"),
+    "dense": (["_packed_dense"], DENSE, "test_dense"),
+    "elementwise": (["_losses"], LOSSES, "engine and not refuse"),
+    "elementwise_array": (["_losses"], LOSSES, "engine and not refuse"),
+    "softmax": (["_losses"], LOSSES, "engine and not refuse"),
+    "optimizers": (["_optim"], ["tests/test_optim.py"], "reference"),
 }
 EQUIVALENT = {}  # by "body: the line it makes", or by the line, with the reason why no test can see it
 
@@ -100,12 +101,15 @@ def replace(files):
     sys.meta_path.insert(0, Replaced(files))
 
 
-def compiled(module, include, folder):
-    """The extension module built against these headers; None if they do not compile."""
-    out = Path(folder, f"{module}.so")
-    paths = [f"-I{path}" for path in (include, ENGINE, sysconfig.get_path("include"))]
-    result = subprocess.run([*COMPILE, *paths, ENGINE / f"{module}.c", "-o", out, "-lm"], capture_output=True)
-    return None if result.returncode else out
+def compiled(modules, include, folder):
+    """Extension modules built against these headers, by name; None if they do not compile."""
+    paths, made = [f"-I{path}" for path in (include, ENGINE, sysconfig.get_path("include"))], {}
+    for module in modules:
+        made[f"cylstm._engine.{module}"] = out = Path(folder, f"{module}.so")
+        command = [*COMPILE, *paths, ENGINE / f"{module}.c", "-o", out, "-lm"]
+        if subprocess.run(command, capture_output=True).returncode:
+            return None
+    return made
 
 
 class Bench:
@@ -118,11 +122,11 @@ class Bench:
         self.passed = []
         sources = [path.stem for path in ENGINE.glob("_*.c") if '#include "cylstm/' in path.read_text()]
         assert sources, "no C files: python setup.py build_ext --inplace"
-        self.good = {f"cylstm._engine.{name}": compiled(name, INCLUDE, folder) for name in sources}
-        assert all(self.good.values()), "the kernels do not compile"
+        self.good = compiled(sources, INCLUDE, folder)
+        assert self.good, "the kernels do not compile"
 
     def mutants(self, body, every, quick):
-        module, tests, first = TESTS[body]
+        modules, tests, first = TESTS[body]
         if (first, tests) not in self.passed and not mutation.passes(
             functools.partial(replace, self.good), "-k", first, *tests
         ):
@@ -133,11 +137,11 @@ class Bench:
         lines = good.splitlines(keepends=True)
         for number, line, changed in list(mutations(good))[::every]:
             header.write_text("".join([*lines[:number], changed + "\n", *lines[number + 1 :]]))
-            file = compiled(module, self.include, self.made)
+            made = compiled(modules, self.include, self.made)
             header.write_text(good)
             seen = "compiler"
-            if file:
-                files = {**self.good, f"cylstm._engine.{module}": file}
+            if made:
+                files = {**self.good, **made}
                 seen = mutation.seen_by(functools.partial(replace, files), tests, first, quick)
             yield f"{body}: {changed.strip()}", f"{body}: {line.strip()}", seen
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 300  # of CPU time for the tests of one mutant
-PATIENCE = 1200  # of real time, for those that wait for ever
+SECONDS = 900  # of CPU time for the tests of one mutant; ten times that for those that wait
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
 Found = Iterator[tuple[str, str, str | None]]  # mutant, line of the source, what has seen it if anything
 
@@ -28,7 +27,7 @@ def in_child(work: Callable[[], int]) -> bool:
     if pid == 0:
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(PATIENCE)
+        signal.alarm(10 * SECONDS)
         os._exit(work())
     return os.waitpid(pid, 0)[1] == 0
 
