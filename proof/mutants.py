@@ -37,6 +37,7 @@ TESTS = {  # of each module: all its tests, and which of them see nearly everyth
 EQUIVALENT = {  # by "module:line: what", or by the line, with the reason why no test can see it
     "losses:24: LtE -> Lt": "both branches are delta^2 / 2 at d = delta",
     "losses:31: minus left out": "target has two axes: the last is number 1",
+    "losses:71: minus left out": "q has two axes: the last is number 1",
     "losses:104: GtE -> Gt": "place 2 is a blank, as place 0 is, so it is no skip either way",
 }
 
