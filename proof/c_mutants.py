@@ -52,7 +52,10 @@ TESTS = {  # of each body: the modules that are compiled with it, all tests, whi
     "softmax": (["_losses"], LOSSES, "engine and not refuse"),
     "optimizers": (["_optim"], ["tests/test_optim.py"], "reference"),
 }
-EQUIVALENT = {}  # by "body: the line it makes", or by the line, with the reason why no test can see it
+EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason why no test can see it
+    "product: for (; j + 2 < panels; j += 2)": "the last pair is computed panel by panel, to the same bits",
+    "product: __builtin_prefetch((const char *)(b + k * ldb) + 2048);": "a hint to the caches",
+}
 
 OPERAND = r"(?:\w+->)?\w[\w.]*(?:\[[^][]*\])?"
 OTHER = {
