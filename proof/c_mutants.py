@@ -55,6 +55,17 @@ TESTS = {  # of each body: the modules that are compiled with it, all tests, whi
 EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason why no test can see it
     "product: for (; j + 2 < panels; j += 2)": "the last pair is computed panel by panel, to the same bits",
     "product: __builtin_prefetch((const char *)(b + k * ldb) + 2048);": "a hint to the caches",
+    "gradient: for (ptrdiff_t first = from; first <= to; first += CYL_TILE, out += count * CYL_TILE) {": (
+        "after whole tiles a last one of no columns, of which nothing is copied"
+    ),
+    "pass_forward: #define CYL_COLUMNS(panel, width) ((panel) * CYL_PANEL <= (width) "
+    "? (panel) * CYL_PANEL : (width))": "where both are equal it is the same number",
+    "pass_backward: ((CYL_REAL *)p->dw_hr + from * p->H, p->H, to - from, p->H, strips, 1, 0, 1, "
+    "(const CYL_REAL *)p->m, p->Hp,": "the distance of gates, of which there is one",
+    "pass_backward: while (t > 0 && (t == last || end - start + p->rows[t - 1] < CYL_ROWS_AT_ONCE)) {": (
+        "blocks end a step earlier; no sum depends on where they do"
+    ),
+    "elementwise: *slope = (no * (y > 0 ? 1 : e) - yes * (y >= 0 ? e : 1)) / (1 + e);": "e is 1 at y = 0",
 }
 
 OPERAND = r"(?:\w+->)?\w[\w.]*(?:\[[^][]*\])?"

@@ -39,6 +39,9 @@ EQUIVALENT = {  # by "module:line: what", or by the line, with the reason why no
     "losses:31: minus left out": "target has two axes: the last is number 1",
     "losses:71: minus left out": "q has two axes: the last is number 1",
     "losses:104: GtE -> Gt": "place 2 is a blank, as place 0 is, so it is no skip either way",
+    "layers:101: GtE -> Gt": "both branches are 0 at 0",
+    "layers:102: GtE -> Gt": "both branches are 0 at 0",
+    "layers:103: GtE -> Gt": "both branches are 0 at 0",
 }
 
 OTHER = {
