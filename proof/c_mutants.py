@@ -81,6 +81,7 @@ CHANGES = [  # what is looked for, and what stands there in a mutant
     (rf" [+*-] {OPERAND}(?![\w(\[.]|->)", ""),  # without the right side
     (rf"(?<![\w.\])>]){OPERAND} [+*] (?=[\w(])", ""),  # and without the left one
 ]  # fmt: skip
+CONTINUED = " \\"  # the end of a line within a macro
 POINTER = re.compile(r"CYL_(TYPED|KERNEL)\(\w+\) \* ?\w+[,)]")  # a parameter that looks like a product
 BEGINS = re.compile(r"\s*#define \w+(\([^)]*\))?(?=\s)")
 
@@ -157,7 +158,8 @@ class Bench:
             if made:
                 files = {**self.good, **made}
                 seen = mutation.seen_by(functools.partial(replace, files), tests, first, quick)
-            yield f"{body}: {changed.strip()}", f"{body}: {line.strip()}", seen
+            mutant, line = (f"{body}: {text.strip().rstrip(CONTINUED)}" for text in (changed, line))
+            yield mutant, line, seen
 
 
 if __name__ == "__main__":
