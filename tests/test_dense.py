@@ -8,7 +8,7 @@ import tolerances
 
 import cylstm
 from cylstm._engine import _packed, _packed_dense, isa
-from cylstm.reference.dense import dense_backward
+from cylstm.reference.dense import dense_backward, dense_forward
 
 pytestmark = pytest.mark.skipif(
     isa.path() != "packed", reason="the BLAS path computes it with SciPy, as tests/test_layers.py checks"
@@ -40,17 +40,31 @@ class Problem:
         shapes = {"x": (N, I), "dy": (N, O), "w": (O, I), "dw": (O, I), "db": (O,) if bias else (0,)}
         self.start = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
 
-    def backward(self, need_dx=True, threads=1):
-        """dw, db and x after the call, all within guards that are looked at."""
-        (_, I, O), start = self.sizes, self.start
+    def packed(self):
+        """The weights in panels, for the way there and for that back."""
+        (_, I, O), w = self.sizes, self.start["w"]
         unit = _packed.panel(isa.NAMES.index(self.kind), self.dtype.itemsize)
-        arrays = {name: guarded(value.shape, self.dtype, value) for name, value in start.items()}
         packed = {
             "w": np.empty(-(-O // unit) * unit * I, self.dtype),
             "w_t": np.empty(-(-I // unit) * unit * O, self.dtype),
         }
-        _packed.pack_rows(packed["w"], unit, start["w"], 1)
-        _packed.pack_columns(packed["w_t"], unit, start["w"], 1, O)
+        _packed.pack_rows(packed["w"], unit, w, 1)
+        _packed.pack_columns(packed["w_t"], unit, w, 1, O)
+        return packed
+
+    def forward(self):
+        """y of x, within guards that are looked at; its bias is what db begins with."""
+        (N, _, O), start, kind = self.sizes, self.start, isa.NAMES.index(self.kind)
+        y, whole = guarded((N, O), self.dtype, np.nan)
+        _packed_dense.PackedDense(y, start["x"], self.packed()["w"], start["db"], kind).forward()
+        assert (whole[:32] == 1234.5).all()
+        assert (whole[-32:] == 1234.5).all()
+        return y
+
+    def backward(self, need_dx=True, threads=1):
+        """dw, db and x after the call, all within guards that are looked at."""
+        start, packed = self.start, self.packed()
+        arrays = {name: guarded(value.shape, self.dtype, value) for name, value in start.items()}
         y, x, dw, db = (arrays[name][0] for name in ("dy", "x", "dw", "db"))
         gradients = {"w_t": packed["w_t"], "dw": dw, "db": db}
         layer = _packed_dense.PackedDense(y, x, packed["w"], db.copy(), isa.NAMES.index(self.kind), gradients)
@@ -66,6 +80,20 @@ class Problem:
         found = dense_backward(wide["dy"], wide["x"], wide["w"])
         db = wide["db"] + found["db"] if self.bias else wide["db"]
         return {"dw": wide["dw"] + found["dw"], "db": db, "dx": found["dx"]}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", isa.available())
+def test_outputs_agree_with_the_reference_at_every_edge(rng, kind, dtype):
+    for (N, I, O), bias in itertools.product(SIZES, [True, False]):
+        p = Problem(rng, N, I, O, dtype, kind, bias)
+        wide = {name: value.astype(float) for name, value in p.start.items()}
+        theirs = dense_forward(wide["x"], wide["w"], wide["db"] if bias else np.zeros(O))
+        scale = float(np.abs(theirs).max(initial=1))
+        limits = (
+            tolerances.float64(scale * I**0.5, 10) if dtype == "float64" else tolerances.float32(I, 1, scale)
+        )
+        np.testing.assert_allclose(p.forward(), theirs, **limits, err_msg=f"{N, I, O}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -131,7 +131,8 @@ for kind, sizes in {
     "AdditiveAttention": (F, 4),
     "MultiHeadAttention": (F, 3),
 }.items():
-    for name, options in {"": {}, " causal": {"causal": True}, " last": {"query": "last"}}.items():
+    causal, last = {"causal": True}, {"query": "last"}
+    for name, options in {"": {}, " causal": causal, " last": last, " causal last": causal | last}.items():
         make = functools.partial(getattr(cylstm, kind), *sizes, **options)
         CASES[kind + name] = (make, attended, attended_by_torch)
 

@@ -23,7 +23,7 @@ OPTIMIZERS = {
     "SGD": (
         lambda: cylstm.optim.SGD(0.1, weight_decay=0.05),
         lambda torch, p: torch.optim.SGD(p, 0.1, weight_decay=0.05),
-        lambda p, g, s, t: reference.sgd(p, g, *s, 0.1, 0, False, 0.05),
+        lambda p, g, s, t: reference.sgd(p, g, *s, 0.1, weight_decay=0.05),
     ),
     "SGD momentum": (
         lambda: cylstm.optim.SGD(0.1, 0.8, weight_decay=0.05),

@@ -39,16 +39,20 @@ def test_readers_take_or_refuse_damaged_inputs():
     assert sum(result["inputs"] for result in results) > 500
 
 
-@pytest.fixture
-def fuzz(monkeypatch):
-    """The module of that name."""
+def module_of(monkeypatch, name):
     monkeypatch.syspath_prepend(PROOF)
-    pytest.importorskip("onnx", reason="onnx is not installed; its files are read with it")
-    pytest.importorskip("h5py", reason="h5py is not installed; Keras' files are read with it")
-    specification = importlib.util.spec_from_file_location("fuzz", PROOF / "fuzz.py")
+    specification = importlib.util.spec_from_file_location(name, PROOF / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def fuzz(monkeypatch):
+    """The module of that name."""
+    pytest.importorskip("onnx", reason="onnx is not installed; its files are read with it")
+    pytest.importorskip("h5py", reason="h5py is not installed; Keras' files are read with it")
+    return module_of(monkeypatch, "fuzz")
 
 
 def crash(content):
@@ -118,3 +122,20 @@ def test_a_bit_that_differs_is_seen():
     plant = "soak.TASKS = {soak.whole_call: 1}"
     _, [(_, faults)] = run("-c", SOAK.format(plant=plant, spoil=spoil))
     assert any("y of a whole call" in fault and "apart" in fault for fault in faults)
+
+
+def test_mutants_of_c_are_made_of_code_alone(monkeypatch):
+    source = """/* a + b
+     * c - 1 */
+    #if A < B
+    #define CYL_NEXT(x) ((x) + 2)
+    void f(const CYL_TYPED(cyl_forward) * a, double *c) {
+        if (!c) return; /* 1 - 0 */
+        c[0] = a->b * 2;
+    }"""
+    made = [changed.strip() for _, _, changed in module_of(monkeypatch, "c_mutants").mutations(source)]
+    assert sorted(made) == sorted([
+        "#define CYL_NEXT(x) ((x) - 2)", "#define CYL_NEXT(x) ((x))",
+        "if (c) return;",
+        "c[1] = a->b * 2;", "c[0] = a->b + 2;", "c[0] = a->b;", "c[0] = 2;",
+    ])  # fmt: skip

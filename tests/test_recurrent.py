@@ -48,6 +48,15 @@ def test_every_instruction_set_agrees_with_reference(rng, monkeypatch, cell, ins
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batches_of_many_rows_agree_with_reference(rng, cell, dtype):
+    """From 16 rows on x enters step by step, from 49 on inference takes them in pieces (pass.h)."""
+    for T, B in (3, 17), (2, 50):
+        layer = make(cell, 3, 5, dtype=dtype, seed=1)
+        assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_ragged_batches_equal_each_sequence_alone(rng, cell, dtype, direction):
     for lengths in ([3, 7, 1, 7, 0], [1, 2, 3], [7], [0, 0], [4, 4, 4]):
@@ -367,6 +376,16 @@ def test_nan_and_infinity_go_through_as_ieee_says(rng):
     assert np.isnan(y[3:, 1]).all()
     saturated = cylstm.LSTM(1, 4, seed=0)(np.full((6, 2, 1), np.inf))[0]
     assert np.isfinite(saturated).all()
+
+
+@pytest.mark.parametrize("H", [4, 37])
+@pytest.mark.parametrize("cell", ["lstm", "rnn_tanh", "gru"])
+def test_what_pads_the_units_has_no_gradient(cell, H):
+    """Saturated gates have none, so dx is 0; in the padding there is the NaN of 0 times infinity."""
+    layer = make(cell, 1, H, seed=0).train()
+    layer(np.full((6, 2, 1), np.inf))
+    dx, _ = layer.backward(np.ones((6, 2, H)))
+    np.testing.assert_array_equal(dx, np.zeros((6, 2, 1)))
 
 
 def test_gradients_go_through_infinite_activations_of_relu(torch):

@@ -34,7 +34,7 @@ def pooling(x: Array, how: str) -> Array:
     return result
 
 
-def attention(scores: Array, values: Array, first: int = 0, causal: bool = False) -> Array:
+def attention(scores: Array, values: Array, first: int, causal: bool) -> Array:
     """y_t = sum_j a_tj v_j with a_t = softmax(e_t): scores e (Q,T), values v (T,F).
 
     The query of row q is step first + q; a causal one looks at no later step.
@@ -63,7 +63,7 @@ def additive_scores(
 
 
 def multi_head_attention(
-    queries: Array, x: Array, p: dict[str, Array], heads: int, first: int = 0, causal: bool = False
+    queries: Array, x: Array, p: dict[str, Array], heads: int, first: int, causal: bool
 ) -> Array:
     """Vaswani et al. 2017, section 3.2.2, with the parameters p of torch.nn.MultiheadAttention."""
     F = x.shape[1]

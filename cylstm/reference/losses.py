@@ -81,7 +81,7 @@ def ctc(y: Array, labels: Labels, blank: int) -> Result:
     for label in labels:
         extended += [int(label), blank]
     S = len(extended)
-    alpha, beta = np.full((T, S), -np.inf), np.full((T, S), -np.inf)
+    alpha, beta = np.empty((2, T, S))
     for t in range(T):
         for s in range(S):
             before = [alpha[t - 1, k] for k in _sources(extended, s)] if t else [0.0] * (s < 2)

@@ -22,7 +22,7 @@ def sgd(
 
 
 def rmsprop(
-    p: Array, g: Array, v: Array, lr: float, alpha: float, eps: float, weight_decay: float = 0
+    p: Array, g: Array, v: Array, lr: float, alpha: float, eps: float, weight_decay: float
 ) -> tuple[Array, Array]:
     """Parameters and mean of squares after a step (Hinton 2012, lecture 6e)."""
     g = g + weight_decay * p

@@ -53,6 +53,12 @@ def test_the_loss_does_not_depend_on_the_instruction_set(rng, dtype, instruction
 
 
 @every
+def test_a_huge_number_at_any_place_overflows_nowhere(dtype, instruction_set):
+    places = np.eye(33, dtype=dtype)
+    np.testing.assert_array_equal(softmax(1000 * places, instruction_set), places)
+
+
+@every
 def test_special_values(dtype, instruction_set):
     large = np.finfo(dtype).max / 4
     rows = {

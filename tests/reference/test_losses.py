@@ -44,3 +44,11 @@ def test_gradients_agree_with_differences(rng, case):
     (dy,) = case.expected([y[:, 0]], own)[1]
     numerical = gradient(lambda: case.expected([y[:, 0]], own)[0], y, 1e-6)
     np.testing.assert_allclose(dy, numerical[:, 0], rtol=5e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("ignore_index, weight", [(1, [1.0, 1.0, 1.0]), (None, [1.0, 0.0, 1.0])])
+def test_labels_without_weight_are_a_loss_of_zero(rng, ignore_index, weight):
+    y, labels = rng.standard_normal((4, 3)), np.ones(4, int)
+    value, dy, total = reference.cross_entropy(y, labels, np.array(weight), ignore_index, 0.1)
+    assert (value, total) == (0, 0)
+    np.testing.assert_array_equal(dy, np.zeros((4, 3)))

@@ -1,0 +1,170 @@
+"""Mutants of the C kernels, one defect each: the tests have to see every one.
+
+    python proof/c_mutants.py --every 25 > c-mutants.jsonl
+    python proof/c_mutants.py --file lstm
+
+A mutant is one of the bodies in `include/cylstm` with one operator, comparison, constant, term or factor
+changed or left out, and is named by the line that this makes. The extension module that computes with it is
+compiled, for the compiler's baseline of instruction sets only and without optimisation, and imported in place
+of the real one by a forked process, which runs the tests of that body until one fails. The reference was not
+changed, so it is the oracle. Needs gcc and the C files that `python setup.py build_ext --inplace` leaves.
+Lines of JSON like those of `mutants.py`; what does not compile is counted as "seen by compiler".
+"""
+
+import functools
+import importlib.abc
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import mutation
+
+INCLUDE, ENGINE = mutation.ROOT / "include", mutation.ROOT / "cylstm" / "_engine"
+COMPILE = ["gcc", "-O0", "-w", "-fPIC", "-shared", "-DCYL_BASELINE_ONLY"]
+COMPILE += ["-fno-math-errno", "-fno-trapping-math"]  # as setup.py does
+WHOLE = ["tests/test_recurrent.py", "tests/test_options.py"]
+PASS = [*WHOLE, "tests/test_bits.py", "tests/test_stream.py", "tests/test_guards.py"]
+PLAIN = "agrees_with_reference and not any and not both and not reverse"
+ONE = "test_recurrent and lstm and not norm and not peephole and not coupled"
+DENSE = ["tests/test_dense.py", "tests/test_sequential.py", "tests/test_layers.py", "tests/test_bits.py"]
+LOSSES = ["tests/engine/test_losses.py", "tests/test_losses.py"]
+TESTS = {  # of each body: the modules that are compiled with it, all tests, which of them come first
+    "activations": (["_kernels"], ["tests/engine/test_activations.py"], "special or ulp"),
+    "activations_array": (["_kernels"], ["tests/engine/test_activations.py"], "special or ulp"),
+    "gates": (["_packed"], WHOLE, f"test_options and clip and {PLAIN}"),
+    "lstm": (["_packed"], WHOLE, f"lstm and not norm and (test_recurrent or clip) and {PLAIN}"),
+    "gru": (["_packed"], WHOLE, f"gru and (test_recurrent or clip) and {PLAIN}"),
+    "rnn": (["_packed"], WHOLE, f"rnn and (test_recurrent or clip) and {PLAIN}"),
+    "lstm_norm": (["_packed"], WHOLE, f"lstm_norm and (test_recurrent or clip) and {PLAIN}"),
+    "product": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
+    "gradient": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
+    "pack": (["_packed"], PASS, f"{ONE} and {PLAIN}"),
+    "pass_forward": (["_packed"], PASS, f"test_options and (all or gru_reset) and {PLAIN}"),
+    "pass_backward": (["_packed"], PASS, f"test_options and (all or gru_reset) and {PLAIN}"),
+    "dense": (["_packed_dense"], DENSE, "test_dense"),
+    "elementwise": (["_losses"], LOSSES, "engine and not refuse"),
+    "elementwise_array": (["_losses"], LOSSES, "engine and not refuse"),
+    "softmax": (["_losses"], LOSSES, "engine and not refuse"),
+    "optimizers": (["_optim"], ["tests/test_optim.py"], "reference"),
+}
+EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason why no test can see it
+    "product: for (; j + 2 < panels; j += 2)": "the last pair is computed panel by panel, to the same bits",
+    "product: __builtin_prefetch((const char *)(b + k * ldb) + 2048);": "a hint to the caches",
+    "gradient: for (ptrdiff_t first = from; first <= to; first += CYL_TILE, out += count * CYL_TILE) {": (
+        "after whole tiles a last one of no columns, of which nothing is copied"
+    ),
+    "gradient: for (ptrdiff_t m = 0; m <= n; m++) out[k * CYL_TILE + m] = row[m];": (
+        "no tile reads what is in the strip beyond its columns; only a sanitizer could see the read"
+    ),
+    "pass_forward: #define CYL_COLUMNS(panel, width) ((panel) * CYL_PANEL <= (width) "
+    "? (panel) * CYL_PANEL : (width))": "where both are equal it is the same number",
+    "pass_backward: ((CYL_REAL *)p->dw_hr + from * p->H, p->H, to - from, p->H, strips, 1, 0, 1, "
+    "(const CYL_REAL *)p->m, p->Hp,": "the distance of gates, of which there is one",
+    "pass_backward: while (t > 0 && (t == last || end - start + p->rows[t - 1] < CYL_ROWS_AT_ONCE)) {": (
+        "blocks end a step earlier; no sum depends on where they do"
+    ),
+    "elementwise: *slope = (no * (y > 0 ? 1 : e) - yes * (y >= 0 ? e : 1)) / (1 + e);": "e is 1 at y = 0",
+}
+
+OPERAND = r"(?:\w+->)?\w[\w.]*(?:\[[^][]*\])?"
+OTHER = {
+    "+": "-", "-": "+", "*": "+", "/": "*", "%": "/", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=",
+    "!=": "==", "&&": "||", "||": "&&", "+=": "=", "-=": "+=", "*=": "=", "/=": "*=",
+}  # fmt: skip
+CHANGES = [  # what is looked for, and what stands there in a mutant
+    *[(f" {re.escape(old)} ", f" {new} ") for old, new in OTHER.items()],
+    (r" < (?=[^;]* \? )", " > "), (r" > (?=[^;]* \? )", " < "),  # the larger of two, the smaller
+    (r"(?<![\w.])0(?![\w.])", "1"), (r"(?<![\w.])1(?![\w.])", "0"),
+    (r"(?<=[( ])-(?=[\w(])", ""), (r"!(?=[\w(])", ""),
+    (rf" [+*-] {OPERAND}(?![\w(\[.]|->)", ""),  # without the right side
+    (rf"(?<![\w.\])>]){OPERAND} [+*] (?=[\w(])", ""),  # and without the left one
+]  # fmt: skip
+CONTINUED = " \\"  # the end of a line within a macro
+POINTER = re.compile(r"CYL_(TYPED|KERNEL)\(\w+\) \* ?\w+[,)]")  # a parameter that looks like a product
+BEGINS = re.compile(r"\s*#define \w+(\([^)]*\))?(?=\s)")
+
+
+def mutations(text):
+    """(number, line, changed line) in order, without comments and directives."""
+    code = re.sub(r"/\*.*?\*/", lambda found: re.sub(r"[^\n]", " ", found[0]), text, flags=re.DOTALL)
+    for number, line in enumerate(code.splitlines()):
+        begin = BEGINS.match(line)
+        if (line.lstrip().startswith("#") and not begin) or POINTER.search(line):
+            continue
+        start, made = begin.end() if begin else 0, set()
+        for old, new in CHANGES:
+            for found in re.finditer(old, line[start:]):
+                a, b = found.start() + start, found.end() + start
+                made.add((a, line[:a] + new + line[b:]))
+        yield from ((number, line, changed) for _, changed in sorted(made))
+
+
+class Replaced(importlib.abc.MetaPathFinder):
+    """Extension modules from elsewhere than the package."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def find_spec(self, name, path, target=None):
+        file = self.files.get(name)
+        return file and importlib.util.spec_from_file_location(name, file)
+
+
+def replace(files):
+    sys.meta_path.insert(0, Replaced(files))
+
+
+def compiled(modules, include, folder):
+    """Extension modules built against these headers, by name; None if they do not compile."""
+    paths, made = [f"-I{path}" for path in (include, ENGINE, sysconfig.get_path("include"))], {}
+    for module in modules:
+        made[f"cylstm._engine.{module}"] = out = Path(folder, f"{module}.so")
+        command = [*COMPILE, *paths, ENGINE / f"{module}.c", "-o", out, "-lm"]
+        if subprocess.run(command, capture_output=True).returncode:
+            return None
+    return made
+
+
+class Bench:
+    """A folder with changed headers, the good modules, and one from changed headers."""
+
+    def __init__(self, folder):
+        self.include, self.made = Path(folder, "include"), Path(folder, "made")
+        shutil.copytree(INCLUDE, self.include)
+        self.made.mkdir()
+        self.passed = []
+        sources = [path.stem for path in ENGINE.glob("_*.c") if '#include "cylstm/' in path.read_text()]
+        assert sources, "no C files: python setup.py build_ext --inplace"
+        self.good = compiled(sources, INCLUDE, folder)
+        assert self.good, "the kernels do not compile"
+
+    def mutants(self, body, every, quick):
+        modules, tests, first = TESTS[body]
+        if (first, tests) not in self.passed and not mutation.passes(
+            functools.partial(replace, self.good), "-k", first, *tests
+        ):
+            sys.exit(f"{body}: its tests fail without a defect")
+        self.passed.append((first, tests))
+        header = self.include / "cylstm" / f"{body}_body.h"
+        good = header.read_text()
+        lines = good.splitlines(keepends=True)
+        for number, line, changed in list(mutations(good))[::every]:
+            header.write_text("".join([*lines[:number], changed + "\n", *lines[number + 1 :]]))
+            made = compiled(modules, self.include, self.made)
+            header.write_text(good)
+            seen = "compiler"
+            if made:
+                files = {**self.good, **made}
+                seen = mutation.seen_by(functools.partial(replace, files), tests, first, quick)
+            mutant, line = (f"{body}: {text.strip().rstrip(CONTINUED)}" for text in (changed, line))
+            yield mutant, line, seen
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        mutation.report(__doc__.splitlines()[0], TESTS, Bench(folder).mutants, EQUIVALENT)
