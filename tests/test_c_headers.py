@@ -34,6 +34,10 @@ def build(tmp_path, name, *flags, source="kernels.c"):
     return program
 
 
+def run(program, *arguments):
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+
+
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 @pytest.mark.parametrize("language", [["-std=c99"], ["-x", "c++", "-std=c++17"]])
 def test_no_warnings(tmp_path, name, language):
@@ -42,19 +46,24 @@ def test_no_warnings(tmp_path, name, language):
 
 
 @pytest.mark.parametrize(
-    "flags", [["-O0", "-fsanitize=address,undefined"], [*VECTORISED, "-fsanitize=address"]]
+    "flags, defects",
+    [
+        (
+            ["-O0", "-fsanitize=address,undefined"],
+            {"overrun": "AddressSanitizer", "misaligned": "misaligned address"},
+        ),
+        ([*VECTORISED, "-fsanitize=address"], {"overrun": "AddressSanitizer"}),
+    ],
+    ids=["undefined", "vectorised"],
 )
-def test_clean_under_sanitizers_which_see_a_planted_defect(tmp_path, flags):
+def test_clean_under_sanitizers_which_see_planted_defects(tmp_path, flags, defects):
     program = build(tmp_path, "gcc", "-std=c99", *flags, *SANITIZERS)
-    clean = subprocess.run([program], capture_output=True, text=True)
+    clean = run(program)
     assert (clean.returncode, clean.stdout) == (0, "0 faults\n"), clean.stderr
-    planted = subprocess.run([program, "overrun"], capture_output=True, text=True)
-    assert planted.returncode != 0
-    assert "AddressSanitizer" in planted.stderr
-
-
-def run(program, *arguments):
-    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+    for defect, message in defects.items():
+        planted = run(program, defect)
+        assert planted.returncode != 0
+        assert message in planted.stderr
 
 
 def test_a_compiler_without_extensions_builds_the_kernels(tmp_path):

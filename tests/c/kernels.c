@@ -67,12 +67,17 @@ RUN(float, f32, plane32)
 RUN(double, f64, plane64)
 
 /* With an argument, every kernel is told of one unit more than there is: a planted defect. */
+/* "overrun": kernels are told of one number more than there is. "misaligned": one gets an address between two. */
 int main(int argc, char **argv) {
+    const char *planted = argc > 1 ? argv[1] : "";
     const size_t widths[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33};
-    const size_t overrun = argc > 1 ? 1 : 0;
+    const size_t overrun = !strcmp(planted, "overrun");
     int cell, isa;
     size_t w, B;
-    (void)argv;
+    if (!strcmp(planted, "misaligned")) {
+        char *numbers = (char *)plane32(9);
+        cyl_activations_f32[CYL_TANH][CYL_SCALAR]((float *)(void *)(numbers + 1), (float *)(void *)numbers, 8);
+    }
     for (isa = 0; isa <= cyl_detect_isa(); isa++) {
         for (w = 0; w < sizeof widths / sizeof *widths; w++) {
             for (B = 0; B < 4; B++) {
