@@ -23,7 +23,7 @@ def gradients(layer):
 
 
 def limits_of(cell):
-    return tolerances.float64(1.0, tolerances.amplification(cell, 5))
+    return tolerances.float64(1.0, tolerances.amplification(cell))
 
 
 @pytest.mark.parametrize("cell", LAYERS)
@@ -96,7 +96,7 @@ def test_chunks_with_carried_state_and_streams_are_the_whole_sequence(rng, cell,
     layer = make(cell, 3, 9, 2, dtype=dtype, seed=0, **options_of(option))
     x, limits = rng.standard_normal((9, 4, 3)), limits_of(cell)
     if dtype == "float32":
-        limits = tolerances.float32(12, 18, tolerances.amplification(cell, 9))
+        limits = tolerances.float32(12, 18, tolerances.amplification(cell))
     y, final = layer(x)
     state, pieces, stream = None, [], cylstm.Stream(layer, batch_size=4)
     for piece in (x[:4], x[4:5], x[5:5], x[5:]):

@@ -25,19 +25,23 @@ def differences(cell: str, clip: float | None = None) -> tuple[float, dict[str, 
     return (1e-4, {"rtol": 5e-6, "atol": 1e-8}) if cell == "lstm_norm" else (1e-3, DIFFERENCES)
 
 
-def amplification(cell: str, H: int) -> float:
-    """Factor on every tolerance against the reference.
+def amplification(cell: str) -> float:
+    """Factor on tolerances.
 
-    Layer normalisation divides by the deviation of a row, and so multiplies its rounding by at most
-    1 / sqrt(eps) = 316 with eps = 1e-5. Over 600 random layers the worst was 213 times the rounding unit for
-    3 units, where rows are flat at times, and 17 times for more than 3.
+    Layer normalisation divides by the deviation of a row, and so multiplies its rounding: 17 times the
+    rounding unit was the worst of 600 random layers with more than 3 units and no dropout.
     """
-    if cell != "lstm_norm":
-        return 1
-    return 316 if H < 8 else 16
+    return 16 if cell == "lstm_norm" else 1
 
 
-def float64(scale: float, factor: float) -> dict[str, float]:
+# Rows of few units, or of masked ones, are almost flat at times, and a layer multiplies what the one below it
+# does: there the results move by up to 1000 times the tolerance when the numbers that go in move to their
+# neighbours. So many times the largest move is allowed besides. Of 3000 random layers 5 needed any of it, the
+# worst 17 times; none of 6000 needed more.
+MOVES = 64
+
+
+def float64(scale: float, factor: float = 1) -> dict[str, float]:
     """FLOAT64 times a factor, for terms of size `scale`."""
     return {"rtol": 1e-12 * factor, "atol": 1e-14 * factor * max(1, scale)}
 
