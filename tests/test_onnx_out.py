@@ -93,7 +93,9 @@ def test_batch_first_without_biases_or_dropout(rng, tmp_path):
         ),
         ActivatedLSTM(I, H, "sigmoid;tanh;relu;hard_sigmoid;leaky_relu(0.2);elu(0.5)", bidirectional=True),
         ActivatedGRU(I, H, "hard_sigmoid; affine(0.5, 0.1)", reset_after=False, reverse=True),
-        ActivatedRNN(I, H, "thresholded_relu(0.1); softplus", bidirectional=True),
+        # With one parameter for two directions of an RNN onnxruntime 1.23, the last for Python 3.10, aborts.
+        ActivatedRNN(I, H, "thresholded_relu(0.1); leaky_relu(0.2)", bidirectional=True),
+        ActivatedRNN(I, H, "softplus; softsign", bidirectional=True),
     ],
     ids=lambda layer: layer.activations,
 )
