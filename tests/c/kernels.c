@@ -66,8 +66,7 @@ static int faults = 0;
 RUN(float, f32, plane32)
 RUN(double, f64, plane64)
 
-/* With an argument, every kernel is told of one unit more than there is: a planted defect. */
-/* "overrun": kernels are told of one number more than there is. "misaligned": one gets an address between two. */
+/* Planted defects. "overrun": kernels are told of one number more than there is. "misaligned": one gets an address between two. */
 int main(int argc, char **argv) {
     const char *planted = argc > 1 ? argv[1] : "";
     const size_t widths[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33};
