@@ -5,7 +5,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -57,21 +57,42 @@ class Cpus:
         """Wait for CPUs, in the order of the calls."""
         share.lock = self.lock
         try:
-            with self.lock:
-                if not self._waiting and self._grab(share):
-                    return
-                share.gate.acquire(blocking=False)
-                self._waiting.append(share)
+            if self._alone(self._grab_or_queue, share):
+                return
             while True:
                 share.gate.acquire(timeout=1.0)  # or for ever, if Ctrl-C came to who was to open it
-                with self.lock:
-                    if self._waiting[0] is share and self._grab(share):
-                        self._waiting.popleft()
-                        self._open_next()
-                        return
+                if self._alone(self._grab_in_turn, share):
+                    return
         except BaseException:  # Ctrl-C
             self.give_back(share)
             raise
+
+    def _alone(self, change: Callable[["Share"], bool], share: "Share") -> bool:
+        """change(share) under the lock: `with` may leave it locked on Ctrl-C in Python 3.14 (gh-148874)."""
+        lock = self.lock
+        try:
+            lock.acquire()
+            done = change(share)
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # not taken yet
+                lock.release()
+            raise
+        lock.release()
+        return done
+
+    def _grab_or_queue(self, share: "Share") -> bool:
+        if not self._waiting and self._grab(share):
+            return True
+        share.gate.acquire(blocking=False)
+        self._waiting.append(share)
+        return False
+
+    def _grab_in_turn(self, share: "Share") -> bool:
+        if self._waiting[0] is not share or not self._grab(share):
+            return False
+        self._waiting.popleft()
+        self._open_next()
+        return True
 
     def _grab(self, share: "Share") -> bool:
         """Take what is free, but leave some to those that wait and to who has just given back."""
@@ -88,13 +109,15 @@ class Cpus:
 
     def give_back(self, share: "Share") -> None:
         """Take CPUs back, or a place in the queue."""
-        if share.lock is not self.lock:  # of a call in the process that this one was forked from
-            return
-        with self.lock:
-            share.n, self._taken = 0, self._taken - share.n
-            if share in self._waiting:
-                self._waiting.remove(share)
-            self._open_next()
+        if share.lock is self.lock:  # not of a call in the process that this one was forked from
+            self._alone(self._lose, share)
+
+    def _lose(self, share: "Share") -> bool:
+        share.n, self._taken = 0, self._taken - share.n
+        if share in self._waiting:
+            self._waiting.remove(share)
+        self._open_next()
+        return True
 
 
 class Share:

@@ -308,16 +308,16 @@ def test_batches_of_any_size_use_the_memory_of_the_largest(rng):
 
 
 def test_threads_that_come_and_go_leave_nothing():
-    session = cylstm.Session(cylstm.LSTM(5, 64, seed=0), threads=2)
-    x = np.ones((50, 8, 5), np.float32)
+    T, B, H = 400, 8, 64  # results larger than what Python itself keeps for a thread
+    session = cylstm.Session(cylstm.LSTM(5, H, seed=0), threads=2)
+    x = np.ones((T, B, 5), np.float32)
 
     def wave():
         run_in_threads(8, lambda k: session.run(x))
 
     wave(), wave()
-    assert peak_of(lambda: [wave() for _ in range(5)]) < 8 * 2 * (
-        50 * 8 * 64 * 4
-    )  # results, not five times so many
+    results = 8 * T * B * H * 4
+    assert peak_of(lambda: [wave() for _ in range(5)]) < 2 * results
     assert len(session._spare) <= 2
 
 
