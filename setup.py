@@ -25,6 +25,7 @@ DIRECTIVES = {
     "cdivision": True,
     "initializedcheck": CHECKED,
     "linetrace": CHECKED,
+    "freethreading_compatible": True,
 }
 
 
