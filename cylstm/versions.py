@@ -14,7 +14,9 @@ def describe() -> dict[str, str]:
     from cylstm import threads
     from cylstm._engine import _blas, isa
 
-    facts = {"cylstm": __version__, "python": f"{platform.python_version()} ({sys.implementation.name})"}
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)()  # the method is of Python 3.13
+    build = sys.implementation.name + ("" if locked else ", without the GIL")
+    facts = {"cylstm": __version__, "python": f"{platform.python_version()} ({build})"}
     facts |= {name: _version(name) for name in PACKAGES}
     facts["platform"] = platform.platform()
     facts["cpu"] = _cpu_name()
