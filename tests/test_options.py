@@ -90,6 +90,17 @@ def test_any_combination_agrees_with_reference(data, seed):
     assert_agrees_with_reference(layer, *problem(rng, layer, T, B), lengths, learned=layer.learn_state)
 
 
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_stands_just_at_the_clip_is_held_by_it(rng, cell, dtype):
+    layer = make(cell, 3, 20, clip=0.5, dtype=dtype, seed=1)
+    state = {name: value * name.startswith("norm_c") for name, value in layer.state_dict().items()}
+    bias = next(name for name in state if name.startswith("bias_") and "c" not in name)
+    state[bias] = rng.choice([-0.5, 0.5, 0.4], state[bias].shape)
+    layer.load_state_dict(state)
+    assert_agrees_with_reference(layer, *problem(rng, layer, 4, 2))
+
+
 @pytest.mark.parametrize("cell, option", GRID)
 def test_evaluation_is_deterministic_and_training_repeats_with_the_seed(rng, cell, option):
     one, two = (make(cell, 3, 8, 2, seed=4, **options_of(option)) for _ in range(2))

@@ -30,7 +30,7 @@ def gru_step(
     u = h @ w_n.T + b_n if reset_after else (r * h) @ w_n.T + b_n
     z_n = y_n + (r * u if reset_after else u)
     n = np.tanh(np.clip(z_n, -clip, clip))
-    inside = [abs(value) <= clip for value in (z_r, z_z, z_n)]
+    inside = [abs(value) < clip for value in (z_r, z_z, z_n)]
     return ((1 - z) * n + z * states[0],), (x, h, states[0], r, z, n, u, inside, reset_after)
 
 

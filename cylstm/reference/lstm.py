@@ -37,7 +37,7 @@ def lstm_step(
     c = f * c_prev + i * g
     z_o = z_o + p.get("weight_co", 0) * c
     o = sigmoid(np.clip(z_o, -clip, clip))
-    inside = [abs(z_k) <= clip for z_k in (z_i, forget, z_g, z_o)]
+    inside = [abs(z_k) < clip for z_k in (z_i, forget, z_g, z_o)]
     return (o * np.tanh(c), c), (x, h, c_prev, i, f, g, o, c, inside, coupled)
 
 
@@ -88,7 +88,7 @@ def lstm_norm_step(
     """
     (n_x, scale_x), (n_h, scale_h) = normalize(x @ p["w_ih"].T), normalize(h @ p["w_hh"].T)
     z = p["norm_ih"] * n_x + p["norm_hh"] * n_h + p["bias"]
-    inside = abs(z) <= clip
+    inside = abs(z) < clip
     z_i, z_f, z_g, z_o = np.split(np.clip(z, -clip, clip), 4, axis=1)
     i, f, g, o = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g), sigmoid(z_o)
     c = f * states[1] + i * g

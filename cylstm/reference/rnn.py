@@ -19,7 +19,7 @@ def rnn_step(
     z = x @ p["w_ih"].T + p["b_ih"] + h @ p["w_hh"].T + p["b_hh"]
     clipped = np.clip(z, -clip, clip)
     y = np.tanh(clipped) if nonlinearity == "tanh" else np.maximum(clipped, 0)
-    slope = (1 - y**2 if nonlinearity == "tanh" else ~(y <= 0)) * (abs(z) <= clip)
+    slope = (1 - y**2 if nonlinearity == "tanh" else ~(y <= 0)) * (abs(z) < clip)
     return (y,), (x, h, slope)
 
 
