@@ -18,6 +18,8 @@ from problems import (
     options_of,
     parts_of,
     problem,
+    run_reference,
+    run_reference_back,
 )
 
 import cylstm
@@ -98,7 +100,12 @@ def test_what_stands_just_at_the_clip_is_held_by_it(rng, cell, dtype):
     bias = next(name for name in state if name.startswith("bias_") and "c" not in name)
     state[bias] = rng.choice([-0.5, 0.5, 0.4], state[bias].shape)
     layer.load_state_dict(state)
-    assert_agrees_with_reference(layer, *problem(rng, layer, 4, 2))
+    x, first, dy, last = problem(rng, layer, 4, 2)
+    assert_agrees_with_reference(layer, x, first, dy, last)
+    saved = run_reference(layer, x, first)[2]
+    for gradients in (layer.gradients, run_reference_back(layer, x, dy, last, saved)[2]):
+        assert not gradients[bias][abs(state[bias]) == 0.5].any()
+        assert gradients[bias].any()
 
 
 @pytest.mark.parametrize("cell, option", GRID)
