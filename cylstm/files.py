@@ -73,19 +73,22 @@ def check_readable(path: str | os.PathLike[str]) -> None:
 
     A pipe is refused: opening it would wait for another program.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    with path.open("rb"):
+    _check_regular(Path(path))
+    with open(path, "rb"):
         pass
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what is there and is no file."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def _new_file_beside(path: Path) -> tuple[int, Path]:
     """Handle and path of a new file in the folder of one that may be replaced."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():  # a device or a pipe, which a rename would destroy
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    _check_regular(path)  # a rename would destroy a device or a pipe
     temporary = path.parent / f".cylstm-{os.urandom(8).hex()}"
     try:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
@@ -224,14 +227,17 @@ def _check_architecture(config: Any, file: Any, file_size: int) -> None:
         if name not in names:
             raise ValueError(f"tensor {name} is missing")
         names.remove(name)
-        tensor = file.get_slice(name)
-        if tuple(tensor.get_shape()) != shape or tensor.get_dtype() != DTYPES[dtype]:
-            raise ValueError(
-                f"tensor {name}: expected {shape} {DTYPES[dtype]}, "
-                f"got {tensor.get_shape()} {tensor.get_dtype()}"
-            )
+        found = _shape_and_dtype(file, name)
+        if found != (shape, DTYPES[dtype]):
+            raise ValueError(f"tensor {name}: expected {shape} {DTYPES[dtype]}, got {found[0]} {found[1]}")
     if names:
         raise ValueError(f"tensors that the architecture does not have: {sorted(names)}")
+
+
+def _shape_and_dtype(file: Any, name: str) -> tuple[tuple[int, ...], str]:
+    """Of a tensor, without its slice: in the traceback of an error that would keep the file mapped."""
+    tensor = file.get_slice(name)
+    return tuple(tensor.get_shape()), tensor.get_dtype()
 
 
 def _check_config(config: Any, file_size: int) -> str:

@@ -139,10 +139,11 @@ class MicroBatch:
                 self._room.wait(min(remaining, 1.0))  # at times by itself: Ctrl-C may swallow a call to it
             if self._closed:
                 raise RuntimeError("this micro-batch was closed; session.micro_batch() makes another one")
-            self._waiting.append(request)
             if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(target=self._work, name="cylstm-micro-batch", daemon=True)
-                self._worker.start()
+                worker = threading.Thread(target=self._work, name="cylstm-micro-batch", daemon=True)
+                worker.start()  # which may fail; it begins with the lock, so it finds the request
+                self._worker = worker
+            self._waiting.append(request)
             if len(self._waiting) == 1 or len(self._waiting) >= self._max_batch:
                 self._changed.notify()
         return request.future

@@ -82,9 +82,10 @@ class ParameterStore:
     def parameters(self) -> dict[str, Array]:
         """Read-only views by name."""
         if "data" not in self._named:
-            self._named["data"] = self.views(self.data)
-            for view in self._named["data"].values():
+            views = self.views(self.data)
+            for view in views.values():
                 view.flags.writeable = False
+            self._named["data"] = views
         return dict(self._named["data"])
 
     def gradients(self) -> dict[str, Array]:

@@ -22,6 +22,12 @@ from cylstm._version import __version__
 MOST = 4096  # more is a slip, and would overflow an int of BLAS
 
 
+class _Block:
+    """A `with num_threads` that is not over."""
+
+    before: int  # what it restores
+
+
 def set_num_threads(n: int) -> None:
     """Use n threads from now on.
 
@@ -56,12 +62,21 @@ def num_threads(n: int) -> Iterator[None]:
     ...     cylstm.get_num_threads()
     1
     """
-    before = get_num_threads()
-    set_num_threads(n)
+    block = _Block()
+    with _lock:
+        block.before = get_num_threads()
+        set_num_threads(n)
+        _blocks.append(block)
     try:
         yield
     finally:
-        set_num_threads(before)
+        with _lock:
+            last = _blocks[-1] is block
+            if not last:  # one of another thread, which began later, restores what was before both
+                _blocks[_blocks.index(block) + 1].before = block.before
+            _blocks.remove(block)
+            if last:
+                set_num_threads(block.before)
 
 
 @contextlib.contextmanager
@@ -129,9 +144,10 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
 _prepared: list[bool] = []  # the default number was applied
 _registered: list[Any] = []  # threadpoolctl knows the team
 _libraries: list[Any] = []
-_lock = threading.Lock()
+_blocks: list["_Block"] = []  # in the order in which they began
+_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):  # a child may inherit it held by a thread that it has not
-    os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))
+    os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.RLock()))
 _call = threading.local()  # .threads: those of the call that this thread is in
 
 

@@ -25,7 +25,7 @@ def press_ctrl_c(monkeypatch, after_epochs):
 
     def pressed(loop, batch):
         if loop.run.epoch == after_epochs and loop.run.batch == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         learn(loop, batch)
 
     monkeypatch.setattr(Loop, "_learn", pressed)

@@ -1,6 +1,9 @@
 """Every loss of `LOSSES`, by the cases of loss_cases.py."""
 
+import copy
 import json
+import pickle
+import threading
 import tracemalloc
 
 import numpy as np
@@ -420,3 +423,18 @@ def test_an_impossible_alignment_is_infinite_or_counts_as_zero(rng, torch):
     expected.backward()
     np.testing.assert_allclose(value, expected.item(), **tolerances.TORCH)
     np.testing.assert_allclose(dy, theirs.grad.numpy(), **tolerances.TORCH)
+
+
+def test_threads_that_share_a_loss_keep_their_own_gradients(rng):
+    loss, (y, other) = cylstm.losses.CrossEntropy(), rng.standard_normal((2, 4, 3, 5))
+    labels = rng.integers(0, 5, (4, 3)).astype("i")
+    _, dy = loss(y, labels)
+    expected = dy.copy()
+    thread = threading.Thread(target=lambda: loss(other[:2], labels[:2]))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(dy, expected)
+    assert loss.counted == 12
+    for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert copied.counted == 0
+        np.testing.assert_array_equal(copied(y, labels)[1], expected)

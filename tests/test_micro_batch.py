@@ -273,3 +273,17 @@ def test_asyncio_waits_without_a_thread(rng, session):
 
     for x, (y, _) in zip(xs, asyncio.run(serve()), strict=True):
         np.testing.assert_allclose(y, session.run(x)[0], rtol=1e-5, atol=1e-7)
+
+
+def test_a_request_that_no_thread_can_be_started_for_is_not_kept(session, monkeypatch):
+    def none_left(*_):
+        raise RuntimeError("can't start new thread")
+
+    x = np.ones((4, 5), np.float32)
+    with session.micro_batch() as requests:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            with pytest.raises(RuntimeError, match="can't start"):
+                requests.submit(x)
+        assert not requests._waiting
+        same(requests.run(x), session.run(x))

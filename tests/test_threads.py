@@ -87,6 +87,16 @@ def test_what_is_imported_later_is_there():
     assert run("import cylstm; print(cylstm.micro_batch.QueueFull is cylstm.QueueFull)")[0] == "True"
 
 
+def test_blocks_that_overlap_restore_what_was_before_the_first():
+    with cylstm.num_threads(3):
+        first = cylstm.num_threads(1)
+        first.__enter__()
+        with cylstm.num_threads(2):  # as of another thread
+            first.__exit__(None, None, None)
+            assert cylstm.get_num_threads() == 2
+        assert cylstm.get_num_threads() == 3
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_computes_the_same():
     code = """

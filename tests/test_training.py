@@ -1,7 +1,6 @@
 """The Trainer: what it computes, what it refuses, where it stops and how it goes on."""
 
 import copy
-import os
 import signal
 import threading
 
@@ -215,7 +214,7 @@ def test_ctrl_c_keeps_the_best_weights_and_what_to_go_on_from(tmp_path):
     def press(trainer, record):
         best.append((record["validation"], model._store.data.copy()))
         if record["epoch"] == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     saved = {"checkpoints": str(tmp_path / "run.ckpt"), "resume": True}
     trainer = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.05), seed=0)
@@ -236,21 +235,21 @@ def test_ctrl_c_keeps_the_best_weights_and_what_to_go_on_from(tmp_path):
 @pytest.mark.usefixtures("heeded")
 def test_ctrl_c_that_is_ignored_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _, history = trained(fit={"callbacks": [lambda *_: os.kill(os.getpid(), signal.SIGINT)]})
+    _, history = trained(fit={"callbacks": [lambda *_: signal.raise_signal(signal.SIGINT)]})
     assert (len(history.epochs), history.stopped) == (2, "")
 
 
 @pytest.mark.usefixtures("heeded")
 def test_ctrl_c_in_the_last_epoch_is_not_forgotten():
-    _, history = trained(fit={"callbacks": [lambda *_: os.kill(os.getpid(), signal.SIGINT)], "epochs": 1})
+    _, history = trained(fit={"callbacks": [lambda *_: signal.raise_signal(signal.SIGINT)], "epochs": 1})
     assert (len(history.epochs), history.stopped) == (1, "interrupted")
 
 
 @pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_ends_at_once():
     def press(trainer, record):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         trained(fit={"callbacks": [press]})

@@ -117,7 +117,7 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
                 if not begin[b] <= t < end[b]:
                     continue
                 label = labels[t, b]
-                if ignores and label == skip:
+                if (ignores and label == skip) or not 0 <= label < V:  # if another thread writes to them now
                     memset(&dy[t, b, 0], 0, V * sizeof(real))
                     continue
                 own = (1 - smoothing) * weight[label]

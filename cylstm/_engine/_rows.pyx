@@ -76,7 +76,7 @@ def mask_steps(real[:, ::1] packed, const Py_ssize_t[::1] rows, const real[:, ::
 
 def add_rows_at(real[:, ::1] out, const Py_ssize_t[::1] place, const real[:, ::1] rows):
     """out[place[n]] += rows[n], from the last row to the first, as all gradients are summed."""
-    cdef Py_ssize_t n, F = out.shape[1]
+    cdef Py_ssize_t n, at, F = out.shape[1]
     if rows.shape[1] != F or rows.shape[0] != place.shape[0]:
         raise ValueError("add_rows_at: the shapes of out, place and rows do not fit together")
     for n in range(place.shape[0]):
@@ -84,7 +84,9 @@ def add_rows_at(real[:, ::1] out, const Py_ssize_t[::1] place, const real[:, ::1
             raise ValueError("add_rows_at: a place outside of out")
     with nogil:
         for n in range(place.shape[0] - 1, -1, -1):
-            add[real](F, &out[place[n], 0], &rows[n, 0])
+            at = place[n]
+            if 0 <= at < out.shape[0]:  # still, if another thread writes to them now
+                add[real](F, &out[at, 0], &rows[n, 0])
 
 
 def add_sum_of_rows(real[::1] out, const real[:, ::1] rows):

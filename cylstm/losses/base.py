@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import threading
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ LOSSES: dict[str, type["Loss"]] = {}  # by name
 class Loss:
     """Base of all losses: a mean over what counts, and its gradient with respect to the outputs.
 
-    A loss keeps the buffer of its gradient, so it serves one thread at a time. A subclass sets an attribute
+    A loss keeps a buffer of its gradient for each thread, so several may use it. A subclass sets an attribute
     for each of its constructor's arguments, and gives:
 
     `_targets(target, layout)`
@@ -32,8 +33,8 @@ class Loss:
     Attributes
     ----------
     counted : float
-        Denominator of the last call's mean: numbers, weights of labels, or sequences. A mean over batches
-        weighs each value by it.
+        Denominator of the mean of the thread's last call: numbers, weights of labels, or sequences. A mean
+        over batches weighs each value by it.
     """
 
     steps: Steps = "all"
@@ -50,8 +51,12 @@ class Loss:
         if steps not in ("all", "last"):
             raise ValueError(f"steps: expected 'all' or 'last', got {steps!r}")
         self.steps, self.batch_first = steps, bool(batch_first)
-        self.counted = 0.0
-        self._dy, self._wanted = Kept(), Kept()
+        self._own = _OfThread()
+
+    @property
+    def counted(self) -> float:
+        """Denominator of the mean of the thread's last call."""
+        return self._own.counted
 
     @property
     def config(self) -> dict[str, Any]:
@@ -82,20 +87,21 @@ class Loss:
         value : float
             0 if nothing counts.
         dy : ndarray
-            In y's shape and dtype, overwritten by the next call.
+            In y's shape and dtype, overwritten by the thread's next call.
         """
         y = _outputs(y)
         layout = Layout(y, self.batch_first, self.steps == "last")
         begin, end = layout.counted(lengths)
         targets = self._targets(target, layout)
-        dy = self._dy.array(y.shape, y.dtype, (y, target))
-        self.counted, value = 0.0, 0.0
+        own = self._own
+        dy = own.dy.array(y.shape, y.dtype, (y, target))
+        own.counted, value = 0.0, 0.0
         steps = int((end - begin).sum())
         if steps < layout.T * layout.B:
             dy[...] = 0
         if steps:
             y_steps, dy_steps = layout.time_major(y), layout.time_major(dy)
-            value, self.counted = self._compute(dy_steps, y_steps, targets, begin, end)
+            value, own.counted = self._compute(dy_steps, y_steps, targets, begin, end)
         return value, dy
 
     def check(self, target: Any, outputs: int, name: str = "target") -> None:
@@ -135,7 +141,7 @@ class Loss:
         """The target in a dtype, in a kept buffer where it has another one."""
         if target.dtype == dtype and target.dtype.isnative and target.flags.aligned:
             return target
-        wanted = self._wanted.array(target.shape, dtype)
+        wanted = self._own.wanted.array(target.shape, dtype)
         with np.errstate(all="ignore"):  # padding may hold anything
             np.copyto(wanted, target, casting="same_kind")
         return wanted
@@ -197,6 +203,18 @@ class Kept:
         elif self._array.shape != shape:
             self._array = self._block[:size].reshape(shape)
         return self._array
+
+
+class _OfThread(threading.local):
+    """What a call leaves behind, apart for every thread: several may train models with one loss."""
+
+    def __init__(self) -> None:
+        self.counted = 0.0
+        self.dy, self.wanted = Kept(), Kept()
+
+    def __reduce__(self) -> Any:
+        """Copies begin with nothing."""
+        return _OfThread, ()
 
 
 def _outputs(y: Any) -> Array:
