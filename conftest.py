@@ -2,5 +2,11 @@
 
 import importlib.util
 
-SERVER = "starlette", "uvicorn", "prometheus_client"
-collect_ignore_glob = [] if all(map(importlib.util.find_spec, SERVER)) else ["cylstm/serve/*"]
+NEEDED = {
+    "cylstm/serve/*": ["starlette", "uvicorn", "prometheus_client"],
+    "cylstm/convert/onnx_*": ["onnx"],
+    "cylstm/sklearn/*": ["sklearn"],
+}
+collect_ignore_glob = [
+    files for files, libraries in NEEDED.items() if not all(map(importlib.util.find_spec, libraries))
+]

@@ -30,6 +30,15 @@ def heeded():
 
 
 @pytest.fixture
+def pipe(tmp_path):
+    """A pipe with a name, as the shell's mkfifo makes it."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no pipes with names")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+@pytest.fixture
 def dataset():
     """The folder of a data set by its name; where that is not there the test is skipped."""
 

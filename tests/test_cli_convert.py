@@ -1,7 +1,6 @@
 """The command `cylstm convert`: every kind in and out, errors in one line."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -139,22 +138,35 @@ def test_options_that_do_not_belong_are_refused(source, target, options, message
     assert sorted(tmp_path.iterdir()) == before
 
 
+def refused(capsys, source, target, message):
+    status, printed = run(capsys, source, target)
+    assert (status, printed.out) == (1, "")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert target == source or not target.exists()
+
+
+def test_what_onnx_has_no_form_for_is_a_line(tmp_path, capsys):
+    pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
+    cylstm.save(cylstm.LSTM(3, 4, proj_size=2), tmp_path / "p.safetensors")
+    message = "layer 0: proj_size=2 of LSTM has no form in ONNX"
+    refused(capsys, tmp_path / "p.safetensors", tmp_path / "p.onnx", message)
+
+
+def test_a_pipe_is_a_line(pipe, tmp_path, capsys):
+    pipe = pipe.rename(tmp_path / "pipe.safetensors")
+    refused(capsys, pipe, tmp_path / "m.safetensors", "pipe.safetensors: not a regular file")
+
+
 def test_faults_are_one_line(tmp_path, capsys):
     cylstm.save(cylstm.LSTM(3, 4, proj_size=2), tmp_path / "p.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     (tmp_path / "x.pt").write_bytes(b"PK")
-    os.mkfifo(tmp_path / "pipe.safetensors")
     for source, target, message in [
-        ("p.safetensors", "p.onnx", "layer 0: proj_size=2 of LSTM has no form in ONNX"),
         ("bad.safetensors", "m.safetensors", "not a readable safetensors file"),
         ("x.pt", "m.safetensors", "expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors"),
-        ("pipe.safetensors", "m.safetensors", "pipe.safetensors: not a regular file"),
         ("p.safetensors", "m.keras", "expected a name that ends in .onnx or .safetensors"),
         ("missing.safetensors", "m.safetensors", "No such file or directory"),
         ("p.safetensors", "p.safetensors", "would be overwritten"),
     ]:
-        status, printed = run(capsys, tmp_path / source, tmp_path / target)
-        assert (status, printed.out) == (1, "")
-        assert message in printed.err
-        assert printed.err.count("\n") == 1
-        assert target == source or not (tmp_path / target).exists()
+        refused(capsys, tmp_path / source, tmp_path / target, message)

@@ -128,10 +128,9 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_training(tmp_path):
     np.testing.assert_array_equal(model._store.data, start)
 
 
-def test_a_pipe_is_no_checkpoint(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
+def test_a_pipe_is_no_checkpoint(pipe):
     with pytest.raises(OSError, match="not a regular file"):
-        checkpoints.read(tmp_path / "pipe")
+        checkpoints.read(pipe)
 
 
 def test_a_damaged_checkpoint_or_another_trainings_is_refused(tmp_path):
