@@ -29,12 +29,6 @@ class Loss:
         at least one of them; writes dy there. `counted` is what the mean was divided by.
     `_check(target, outputs, name)` -> int
         Refuses one array of targets, or says how many of its values count.
-
-    Attributes
-    ----------
-    counted : float
-        Denominator of the mean of the thread's last call: numbers, weights of labels, or sequences. A mean
-        over batches weighs each value by it.
     """
 
     steps: Steps = "all"
@@ -55,7 +49,10 @@ class Loss:
 
     @property
     def counted(self) -> float:
-        """Denominator of the mean of the thread's last call."""
+        """Denominator of the mean of the thread's last call: numbers, weights of labels, or sequences.
+
+        A mean over batches weighs each value by it.
+        """
         return self._own.counted
 
     @property
