@@ -32,7 +32,7 @@ def lstm_step(
     z_i, *z_f, z_g, z_o = np.split(z, 3 if coupled else 4, axis=1)
     z_i = z_i + p.get("weight_ci", 0) * c_prev
     i, g = sigmoid(np.clip(z_i, -clip, clip)), np.tanh(np.clip(z_g, -clip, clip))
-    forget = np.zeros_like(c_prev) if coupled else z_f[0] + p.get("weight_cf", 0) * c_prev
+    forget = z_i if coupled else z_f[0] + p.get("weight_cf", 0) * c_prev
     f = 1 - i if coupled else sigmoid(np.clip(forget, -clip, clip))
     c = f * c_prev + i * g
     z_o = z_o + p.get("weight_co", 0) * c
