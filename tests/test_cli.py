@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,6 +383,7 @@ def test_nothing_of_the_test_rows_reaches_a_learning_part_without_values(tmp_pat
     assert "column a: no values in the 96 rows to learn from" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not shutil.which("sh"), reason="needs the shell sh")
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "</dev/null >&-"])
 def test_closed_streams_are_no_fault(redirection):
     command = f"{sys.executable} -m cylstm info {redirection}"

@@ -3,7 +3,7 @@
 import errno
 import os
 import random
-import re
+import shutil
 import subprocess
 import sys
 import time
@@ -75,7 +75,7 @@ def small_disk(request, tmp_path, monkeypatch):
         yield tmp_path, lambda: monkeypatch.setattr(os, "fsync", no_space)
         return
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True).returncode:
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     yield tmp_path, lambda: fill(tmp_path / "rest")
     subprocess.run(["umount", str(tmp_path)], check=True)
@@ -121,10 +121,11 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_training(tmp_path):
     model = tagger()
     start = model._store.data.copy()
     for place in (tmp_path / "missing" / "run.ckpt", tmp_path):
-        with pytest.raises(OSError, match=re.escape(str(place))):
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - what it says of the place is below
             cylstm.Trainer(model, losses.CrossEntropy()).fit(
                 tagged(), checkpoints=Checkpoints(place), progress=False
             )
+        assert caught.value.filename == str(place)
     np.testing.assert_array_equal(model._store.data, start)
 
 

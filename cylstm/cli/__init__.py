@@ -1,6 +1,7 @@
 """The command `cylstm`: demo, train, predict, sample, serve and others. Arguments and output only."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -26,14 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader, head for example, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
+        if _reader_has_gone(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (ValueError, ArithmeticError, MemoryError) as error:
         return _fail(str(error) or "out of memory")
     return 0
+
+
+def _reader_has_gone(error: OSError) -> bool:
+    """Whether nobody reads what is printed, as after `head`; Windows calls that an invalid argument."""
+    windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or windows
 
 
 def _usable_streams() -> None:
