@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,6 +12,16 @@ from typing import Any
 
 from cylstm import threads
 from cylstm._engine import isa
+
+# Seconds for which a thread that has waited goes on with calls that follow at once: waking another takes as
+# long as some calls of a small model.
+TURN = 2e-4
+
+
+class _Turn(threading.local):
+    """Until when the calling thread goes before those that wait."""
+
+    end = 0.0
 
 
 class Cpus:
@@ -38,6 +49,7 @@ class Cpus:
         """As if no call had ever been made: in a forked child, which has none of those that went on."""
         self.lock = threading.RLock()  # the collector may give a share back while this thread takes another
         self._taken = 0
+        self._turn = _Turn()
         self._waiting: deque[Share] = deque()
         self.spare: list[Share] = []  # used again, so that `Share.__del__` runs for those that were lost only
 
@@ -81,7 +93,7 @@ class Cpus:
         return done
 
     def _grab_or_queue(self, share: "Share") -> bool:
-        if not self._waiting and self._grab(share):
+        if (not self._waiting or time.perf_counter() < self._turn.end) and self._grab(share):
             return True
         share.gate.acquire(blocking=False)
         self._waiting.append(share)
@@ -91,6 +103,7 @@ class Cpus:
         if self._waiting[0] is not share or not self._grab(share):
             return False
         self._waiting.popleft()
+        self._turn.end = time.perf_counter() + TURN
         self._open_next()
         return True
 

@@ -383,6 +383,30 @@ def test_calls_that_wait_share_what_becomes_free():
     assert held == [2, 2, 2]
 
 
+@packed_only
+@pytest.mark.parametrize("turn, expected", [(0, "abab"), (60, "aabb")])
+def test_a_turn_is_as_many_calls_as_follow_at_once(monkeypatch, turn, expected):
+    monkeypatch.setattr("cylstm.cpus.TURN", turn)
+    if turn:  # nobody is woken, but looks again after a second
+        monkeypatch.setattr(Cpus, "_open_next", lambda self: None)
+    shared, order = Cpus(1), []
+
+    def calls(name):
+        for _ in range(2):
+            with shared.share():
+                order.append(name)
+
+    threads = [threading.Thread(target=calls, args=(name,)) for name in "ab"]
+    with shared.share():
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            while len(shared._waiting) < waiting:
+                time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert "".join(order) == expected
+
+
 def test_threads_of_the_call_are_those_of_the_session(monkeypatch):
     session = cylstm.Session(cylstm.LSTM(5, 8, seed=0), threads=3)
     seen = []
