@@ -27,6 +27,9 @@ class _Block:
 
     before: int  # what it restores
 
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
 
 def set_num_threads(n: int) -> None:
     """Use n threads from now on.
@@ -72,11 +75,25 @@ def num_threads(n: int) -> Iterator[None]:
     finally:
         with _lock:
             last = _blocks[-1] is block
-            if not last:  # one of another thread, which began later, restores what was before both
-                _blocks[_blocks.index(block) + 1].before = block.before
-            _blocks.remove(block)
+            _forget(block)
             if last:
                 set_num_threads(block.before)
+
+
+def _forget(block: _Block) -> None:
+    """Take a block out; the one of another thread that began after it restores what was before both."""
+    later = _blocks.index(block) + 1
+    if later < len(_blocks):
+        _blocks[later].before = block.before
+    _blocks.remove(block)
+
+
+def _in_child() -> None:
+    """After a fork: the lock may be held, and blocks are open, of threads that the child has not."""
+    global _lock
+    _lock = threading.RLock()
+    for block in [block for block in _blocks if block.thread != threading.get_ident()]:
+        _forget(block)
 
 
 @contextlib.contextmanager
@@ -146,8 +163,8 @@ _registered: list[Any] = []  # threadpoolctl knows the team
 _libraries: list[Any] = []
 _blocks: list["_Block"] = []  # in the order in which they began
 _lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child may inherit it held by a thread that it has not
-    os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.RLock()))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 _call = threading.local()  # .threads: those of the call that this thread is in
 
 

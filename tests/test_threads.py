@@ -112,3 +112,28 @@ if child == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), np.array_equal(layer.eval()(x)[0], y))
 """
     assert run(code, PYTHONWARNINGS="ignore") == ("0 True", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_forgets_the_blocks_of_other_threads():
+    code = """
+import os, threading, cylstm
+cylstm.set_num_threads(4)
+begun, over = threading.Event(), threading.Event()
+def other():
+    with cylstm.num_threads(2):
+        begun.set()
+        over.wait()
+thread = threading.Thread(target=other)
+with cylstm.num_threads(3):
+    thread.start()
+    begun.wait()
+    child = os.fork()
+if child == 0:
+    os._exit(cylstm.get_num_threads())
+still = cylstm.get_num_threads()
+over.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), still, cylstm.get_num_threads())
+"""
+    assert run(code, PYTHONWARNINGS="ignore") == ("4 2 4", "")
