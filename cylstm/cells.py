@@ -38,6 +38,11 @@ class CellSpec:
         return sum(size for _, size in self.own)
 
     @property
+    def follows(self) -> bool:
+        """Whether the states follow from the gates and the states before, as an LSTM's do."""
+        return self.states == LSTM_STATES and not self.extra
+
+    @property
     def row(self) -> int:
         """Index in the engine's table of cells."""
         return list(CELLS).index(self.name)

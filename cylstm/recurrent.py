@@ -282,6 +282,9 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def _new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
         return Workspace(self, training, in_place)
 
+    def _let_go(self) -> bool:
+        return self.training and self._kept.let_go()
+
     def _forward(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
         workspace.prepare(batch.packing)
         return workspace.forward(batch, state)

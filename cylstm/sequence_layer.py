@@ -145,6 +145,20 @@ class SequenceLayer(Layer, abstract=True):
         packing.scatter(rows, steps)
         return out
 
+    def _given(self, rows: Array, call: Call) -> Any:
+        """The rows of y themselves in the form of the call, where the layer needs them no more; else None."""
+        packing = call.batch.packing
+        in_order = packing.index(reverse=False) is None and (call.unbatched or not self.batch_first)
+        if not (call.packed or in_order) or not self._let_go():
+            return None
+        if call.packed:
+            return PackedSequences(rows, packing)
+        return rows.reshape(self._shape_for_caller(packing, call.unbatched, rows.shape[1], False))
+
+    def _let_go(self) -> bool:
+        """Whether the last pass's rows of y are the caller's from now on."""
+        return False
+
     def _check_out(self, out: Any, call: Call) -> None:
         """Refuse an array that y cannot be written to."""
         if out is None:
@@ -203,9 +217,10 @@ class SequenceLayer(Layer, abstract=True):
             self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
 
         def result(rows: Array, final: Any) -> tuple[Any, Any]:
-            return self._rows_for_caller(rows, call, self.pools, out), self._state_for_caller(
-                final, call.unbatched
-            )
+            y = self._given(rows, call) if out is None else None
+            if y is None:
+                y = self._rows_for_caller(rows, call, self.pools, out)
+            return y, self._state_for_caller(final, call.unbatched)
 
         value: tuple[Any, Any] = self._run(call.batch, call.state, result)
         return value

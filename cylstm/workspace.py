@@ -24,6 +24,9 @@ PARAMETERS = {  # the engine's names and PyTorch's
     "b_hh": "bias_hh",
     "w_hr": "weight_hr",
 }
+# From there on, spans and bytes of a state of all steps, a training computes states again on the way back:
+# memory counts more than 1 % of the time.
+LEAST_SPANS, LEAST_PLANE = 8, 8 << 20
 
 
 def parameter_name(kind: str, layer: int, d: int) -> str:
@@ -53,7 +56,7 @@ class Workspace:
     ) -> None:
         self.layer: RecurrentLayer = weakref.proxy(layer)  # type: ignore[assignment]  # it owns its workspaces
         self.training, self.in_place, self.inspected = training, in_place, inspected
-        self.arena = Arena()
+        self.arena, self.handed = Arena(), Arena()  # handed: of hidden states that a caller may get
         self.key: tuple[Any, ...] = ()
         self.buffers: dict[str, Array] = {}
         self.passes: dict[tuple[int, int], Any] = {}
@@ -71,7 +74,9 @@ class Workspace:
         self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for
         self.packing = packing
         self.plan = self._planned()
-        self.buffers = self.arena.cut(self.plan.shapes(), layer.dtype)
+        shapes = self.plan.shapes()
+        handed = {name: shapes.pop(name) for name in self._handed()}
+        self.buffers = self.arena.cut(shapes, layer.dtype) | self.handed.cut(handed, layer.dtype)
         self.buffers["no_bias"][...] = 0
         self.d_own = np.zeros((layer.spec.planes, self.plan.padded(self.plan.H)), layer.dtype)
         # In inspection the gradients are not the layer's.
@@ -107,7 +112,8 @@ class Workspace:
 
     def _state(self, name: str, l: int, d: int) -> _Carried:
         buffer, packing, width = self.buffer(name, l, d), self.packing, self.plan.width(name)
-        last: Any = packing.last if self.training or name == "h" else packing.last_in_turn
+        in_turn = name == "c" and (self.plan.spans or not self.training)
+        last: Any = packing.last_in_turn if in_turn else packing.last
         if packing.order is None and packing.B:  # one after the other
             last = slice(int(last[0]), int(last[0]) + packing.B)
         learned = parameter_name(f"{name}_0", l, d)
@@ -128,7 +134,7 @@ class Workspace:
             input_dropout=drawn and layer.input_dropout > 0,
             recurrent_dropout=drawn and layer.recurrent_dropout > 0,
             zoneout=tuple(state for state, share in zoneout.items() if share > 0), drawn=drawn,
-            inspected=self.inspected, **self._padding(),
+            inspected=self.inspected, **self._padding(), **self._spans(),
         )  # fmt: skip
 
     def _padding(self) -> dict[str, int]:
@@ -138,6 +144,31 @@ class Workspace:
         layer = self.layer
         strips = _packed.strips(layer.spec.row, isa.selected(), layer.hidden_size, layer.state_width("h"))
         return {"unit": self.packed.unit, "ahead": _packed.AHEAD, "strips": strips}
+
+    def _spans(self) -> dict[str, int]:
+        """Spans of a long training, if the cell's states follow from its gates and the states before."""
+        layer = self.layer
+        changed = layer.proj_size or layer.zoneout or layer.zoneout_cell  # by what follows the cell
+        if self.packed is None or not layer.spec.follows or changed or self.inspected or not self.training:
+            return {}
+        spans = -(-len(self.packing.rows) // _packed.SPAN)
+        plane = self.packing.N * layer.hidden_size * layer.dtype.itemsize
+        long = spans >= LEAST_SPANS and plane >= LEAST_PLANE
+        return {"spans": spans, "span": _packed.SPAN} if long else {}
+
+    def _handed(self) -> list[str]:
+        """The names of the buffers that a caller may get."""
+        return [self.plan.name("h", self.plan.L - 1, 0)] if self.plan.hands_out else []
+
+    def let_go(self) -> bool:
+        """Whether the rows of y that forward returned are the caller's from now on."""
+        if not self.plan.hands_out:
+            return False
+        self.key = ()  # the next pass is planned anew
+        self.passes[self.plan.L - 1, 0].let_go_of_h()
+        del self.buffers[self._handed()[0]]
+        self.states, self.handed = [], Arena()
+        return True
 
     def buffer(self, kind: str, layer: int, d: int) -> Array:
         """A buffer of one layer and direction."""
@@ -157,7 +188,8 @@ class Workspace:
         arrays = {kind: self.buffer(kind, l, d) for kind in plan.of_direction()} | {"x": self.input(l, d)}
         arrays |= {"b_ih": buffers["no_bias"], "b_hh": buffers["no_bias"]} | self._weights(l, d)
         if self.training:
-            scratch = ("sums", "strips", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept")
+            again = ("h_again", "c_again")
+            scratch = ("sums", "strips", "dextra", "dm", "dh_masked", "dh_kept", "dc_kept", *again)
             arrays |= {name: buffers[name] for name in scratch if name in buffers}
             arrays |= {f"d{s}": buffers[f"d{s}"][l * plan.D + d] for s in self.layer.spec.states}
             # dL/dx takes the place of x, or of dL/dy where that has its size.

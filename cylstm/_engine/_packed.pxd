@@ -20,6 +20,10 @@ cdef extern from "cylstm/pass.h" nogil:
         void *extra
         void *h
         void *c
+        void *h_kept
+        void *c_kept
+        void *h_again
+        void *c_again
         void *m
         void *h_masked
         const void *mask_h
@@ -53,6 +57,7 @@ cdef class PackedPass:
     cdef dict arrays
     cdef const Py_ssize_t[::1] rows
     cdef int bind(self, Py_ssize_t unit) except -1
+    cdef int bind_states_again(self) except -1
     cdef int bind_gradients(self, Py_ssize_t unit) except -1
     cdef void *pointer(self, str name, tuple shape, bint writable) except? NULL
 

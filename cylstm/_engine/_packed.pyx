@@ -18,6 +18,7 @@ cdef extern from "cylstm/pass.h" nogil:
         CYL_MOST_PARTS
     enum:
         CYL_ROWS_AHEAD
+        CYL_SPAN
     ctypedef struct cyl_meeting:
         unsigned count
     ctypedef struct cyl_part:
@@ -47,6 +48,7 @@ cdef extern from "team.h" nogil:
 
 AVAILABLE = bool(CYL_PACKED)  # whether the compiler of this build had what the path needs
 AHEAD = CYL_ROWS_AHEAD  # rows of gates that an inference pass keeps at least
+SPAN = CYL_SPAN  # steps of a span of which c is kept once, where backward computes states again
 
 
 cdef int _threads = 1
@@ -197,8 +199,10 @@ cdef class PackedPass:
         p.x = self.pointer("x", (N, p.I), False)
         p.gates = self.pointer("gates", (p.rows_of_gates, p.ld_gates), True)
         p.h = self.pointer("h", (B + N, Pp), True)
+        if "c_kept" in self.arrays:
+            self.bind_states_again()
         if cell.states == 2:
-            p.c = self.pointer("c", (B + N if p.trains else 2 * B, Hp), True)
+            p.c = self.pointer("c", (B + N if p.trains and p.c_kept == NULL else 2 * B, Hp), True)
         if cell.extra:
             p.ld_extra = cell.extra * Hp
             p.extra = self.pointer("extra", (one_step, p.ld_extra), True)
@@ -214,6 +218,21 @@ cdef class PackedPass:
             p.zone_h = self.pointer("zone_h", (N, P), False)
         if "zone_c" in self.arrays:
             p.zone_c = self.pointer("zone_c", (N, H), False)
+        return 0
+
+    cdef int bind_states_again(self) except -1:
+        """Take the addresses of the states that are kept, and of those that are computed again from them."""
+        cdef cyl_pass *p = &self.p
+        cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
+        zoned = p.zoneout_h > 0 or p.zoneout_c > 0
+        if not p.trains or cell.states != 2 or cell.extra or zoned or "w_hr" in self.arrays:
+            raise ValueError("c_kept: expected a training of an LSTM whose states follow from its gates")
+        kept = ((p.T + CYL_SPAN - 1) // CYL_SPAN * p.B, p.Hp)
+        again = (2 * CYL_SPAN * p.B, p.Hp)
+        p.h_kept = self.pointer("h_kept", (p.B, p.Hp), True)
+        p.c_kept = self.pointer("c_kept", kept, True)
+        p.h_again = self.pointer("h_again", again, True)
+        p.c_again = self.pointer("c_again", again, True)
         return 0
 
     cdef int bind_gradients(self, Py_ssize_t unit) except -1:
@@ -260,10 +279,19 @@ cdef class PackedPass:
     def forward(self, int threads=1, x=None):
         """Fill gates and the states after the initial one, from an x (N, I) of this call or that planned."""
         cdef cyl_pass p = self.p
+        if p.h == NULL:
+            raise ValueError("forward: the hidden states of this pass were let go of")
         if x is not None:
             p.x = address("x", x, (p.N, p.I), self.double_precision, False)
         with nogil:
             run(&p, self.isa, self.double_precision, False, threads)
+
+    def let_go_of_h(self):
+        """Forget the hidden states that forward left, where backward computes them again."""
+        if self.p.c_kept == NULL:
+            raise ValueError("let_go_of_h: backward reads them")
+        self.p.h = NULL
+        self.arrays.pop("h", None)
 
     def backward(self, bint need_dx=True, int threads=1, dy=None):
         """Turn gates into gradients, dh and dc into those of the initial state; add to those of weights.

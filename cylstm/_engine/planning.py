@@ -40,6 +40,9 @@ class Plan:
         Rows of gates that inference on the packed path keeps, if B is not more.
     strips : int
         Numbers of the packed path's scratch for gradients.
+    spans, span : int
+        Parts of time, and steps of each, for which c is kept once, backward computing all states again;
+        0: they are kept.
     """
 
     N: int
@@ -64,6 +67,8 @@ class Plan:
     unit: int = 1
     ahead: int = 0
     strips: int = 0
+    spans: int = 0
+    span: int = 0
 
     def padded(self, n: int) -> int:
         """The width of n units in the buffers."""
@@ -81,6 +86,12 @@ class Plan:
         """Whether a layer reads a buffer of its own, not the states of the layer below where they stand."""
         apart = self.padded(self.P) > self.P
         return layer == 0 or self.D == 2 or self.dropout or self.input_dropout or apart
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether only the caller needs the top layer's hidden sequence, as it stands."""
+        apart = self.padded(self.P) > self.P
+        return self.spans > 0 and self.D == 1 and not self.reverse and not apart
 
     def shapes(self) -> dict[str, Shape]:
         """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
@@ -110,7 +121,9 @@ class Plan:
         rows = N if self.training or not self.ahead else max(B, self.ahead)
         shapes: dict[str, Shape] = {"gates": (rows, self.G * Hp + self._gap), "h": (B + N, Pp)}
         if self.S == 2:
-            shapes["c"] = (B + N if self.training else 2 * B, Hp)
+            shapes["c"] = (B + N if self.training and not self.spans else 2 * B, Hp)
+        if self.spans:
+            shapes |= {"h_kept": (B, Hp), "c_kept": (self.spans * B, Hp)}
         if self.E:
             shapes["extra"] = (again, self.E * Hp)
         if self.projects:
@@ -137,6 +150,8 @@ class Plan:
             f"d{state}": (self.L * self.D, B, self.padded(self.width(state)))
             for state in ("h", "c")[: self.S]
         }
+        if self.spans:
+            shapes |= {f"{state}_again": (2 * self.span * B, Hp) for state in ("h", "c")}
         shapes |= {f"dy{d}": (N, P) for d in range(self.D)}
         shapes |= {f"d{state}_kept": (B, self.width(state)) for state in self.zoneout}
         if self.D == 2:

@@ -5,7 +5,8 @@
  *
  * The body sees CYL_REAL, CYL_REAL_BITS, CYL_TYPED(name) -> name_f32 and
  * CYL_KERNEL(name) -> name_f32_avx2, and puts CYL_TARGET before each kernel. CYL_VECTOR_BYTES is the width of a
- * vector register, CYL_PANEL the numbers in two of them, CYL_TILE the rows of a product's tile.
+ * vector register, CYL_PANEL the numbers in two of them, CYL_TILE the rows of a product's tile,
+ * CYL_FUSES whether a multiplication and an addition are one instruction.
  * A body that is the same for every instruction set needs instantiate_reals.h only.
  * No include guard: it is meant to be included once per body.
  */
@@ -14,6 +15,11 @@
 #ifndef CYL_PANEL
 #define CYL_PANEL (16 * CYL_VECTOR_BYTES / CYL_REAL_BITS)
 #define CYL_TILE (CYL_VECTOR_BYTES == 64 ? 12 : 6)
+#if defined(__FP_FAST_FMA) || defined(__aarch64__)
+#define CYL_FUSES 1
+#else
+#define CYL_FUSES (CYL_VECTOR_BYTES > 16)
+#endif
 #endif
 
 #define CYL_ISA_SUFFIX scalar

@@ -1,6 +1,17 @@
 /* LSTM and its variants for one real type and instruction set; see lstm.h and the contract in cells.h. */
 #define CYL_ROWS_TOGETHER 16
 
+/* c = f c_prev + i g, the same bits wherever it is computed: compilers do not fuse alike in every place. */
+CYL_TARGET CYL_INLINE CYL_REAL CYL_KERNEL(cyl_lstm_c)(CYL_REAL f, CYL_REAL c_prev, CYL_REAL i, CYL_REAL g) {
+#if CYL_FUSES && CYL_REAL_BITS == 32
+    return __builtin_fmaf(f, c_prev, i * g);
+#elif CYL_FUSES
+    return __builtin_fma(f, c_prev, i * g);
+#else
+    return f * c_prev + i * g;
+#endif
+}
+
 CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(
     const CYL_TYPED(cyl_forward) *a, int peephole, int coupled, const ptrdiff_t H, const int clips) {
     const ptrdiff_t I = 0, F = a->gate, G = coupled ? F : 2 * F, O = G + F;          /* where each gate begins */
@@ -26,7 +37,7 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(
                                                  peephole ? z_f + p_f[j] * c_prev[j] : z_f, clip, clips);
                 const CYL_REAL g =
                     CYL_TYPED(cyl_tanh_gate)(gates[G + j] + (b_ih[PG + j] + b_hh[PG + j]), clip, clips);
-                const CYL_REAL cell = f * c_prev[j] + i * g;
+                const CYL_REAL cell = CYL_KERNEL(cyl_lstm_c)(f, c_prev[j], i, g);
                 const CYL_REAL z_o = gates[O + j] + (b_ih[PO + j] + b_hh[PO + j]);
                 gates[I + j] = i;
                 if (!coupled) gates[F + j] = f;
@@ -60,7 +71,7 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
         for (ptrdiff_t j = 0; j < H; j++) {
             const CYL_REAL i = gates[I + j], g = gates[G + j], o = gates[O + j];
             const CYL_REAL f = coupled ? 1 - i : gates[F + j];
-            const CYL_REAL cell = f * c_prev[j] + i * g;
+            const CYL_REAL cell = CYL_KERNEL(cyl_lstm_c)(f, c_prev[j], i, g);
             const CYL_REAL s = CYL_TYPED(cyl_tanh)(cell);
             const CYL_REAL dz_o = dh[j] * s * CYL_TYPED(cyl_sigmoid_slope)(o, bound, clips);
             const CYL_REAL through_h = dc[j] + dh[j] * o * (1 - s * s);
@@ -83,6 +94,26 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
             }
         }
     }
+}
+
+/* c and h of a step once more, from its gates: the same bits. */
+CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_states)(const CYL_TYPED(cyl_forward) *a, int coupled) {
+    const ptrdiff_t F = a->gate, G = coupled ? F : 2 * F, O = G + F;
+    for (ptrdiff_t b = 0; b < a->B; b++) {
+        const CYL_REAL *gates = a->gates + b * a->ld_gates, *c_prev = a->c_prev + b * a->ld_c;
+        CYL_REAL *c = a->c + b * a->ld_c, *h = a->h + b * a->ld_h;
+        CYL_IVDEP
+        for (ptrdiff_t j = 0; j < a->H; j++) {
+            const CYL_REAL i = gates[j], f = coupled ? 1 - i : gates[F + j];
+            const CYL_REAL cell = CYL_KERNEL(cyl_lstm_c)(f, c_prev[j], i, gates[G + j]);
+            c[j] = cell;
+            h[j] = gates[O + j] * CYL_TYPED(cyl_tanh)(cell);
+        }
+    }
+}
+CYL_TARGET static void CYL_KERNEL(cyl_lstm_states)(const CYL_TYPED(cyl_forward) *a, int coupled) {
+    if (coupled) CYL_KERNEL(cyl_lstm_any_states)(a, 1);
+    else CYL_KERNEL(cyl_lstm_any_states)(a, 0);
 }
 
 #define CYL_LSTM(name, peephole, coupled)                                                    \

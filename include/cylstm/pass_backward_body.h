@@ -10,13 +10,6 @@ CYL_TARGET static void CYL_KERNEL(cyl_add_rows)(
     }
 }
 
-CYL_TARGET static void CYL_KERNEL(cyl_copy_rows)(
-    CYL_REAL *out, ptrdiff_t ld, const CYL_REAL *a, ptrdiff_t lda, ptrdiff_t row, ptrdiff_t row_end, ptrdiff_t from,
-    ptrdiff_t to) {
-    for (ptrdiff_t r = row; r < row_end && from < to; r++)
-        memcpy(out + r * ld + from, a + r * lda + from, (size_t)(to - from) * sizeof(CYL_REAL));
-}
-
 /* Back through cyl_mix: kept = mask through, through = (1 - mask) through. */
 CYL_TARGET static void CYL_KERNEL(cyl_split)(
     CYL_REAL *through, ptrdiff_t ld, CYL_REAL *kept, const CYL_REAL *mask, double share, ptrdiff_t width,
@@ -226,7 +219,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_gradients)(
     while (t_end > t) {
         const ptrdiff_t rows = p->rows[--t_end];
         step_start -= rows;
-        const cyl_step s = cyl_step_at(p, t_end, step_start);
+        const cyl_step s = cyl_step_back_at(p, t_end, step_start);
         for (ptrdiff_t r = rows - 1; r >= 0; r--) {
             block.row[block.count] = step_start + r;
             block.h_prev[block.count++] = s.h_prev + r;
@@ -241,14 +234,52 @@ CYL_TARGET static void CYL_KERNEL(cyl_gradients)(
     CYL_KERNEL(cyl_input_gradient)(p, w, start, end);
 }
 
-CYL_TARGET static void CYL_KERNEL(cyl_pass_bwd)(const cyl_pass *p, cyl_part *w) {
+/* The states before the steps [t, last) of a span, whose rows end at `end`, from those that were kept. */
+CYL_TARGET static void CYL_KERNEL(cyl_states_again)(
+    const cyl_pass *p, const cyl_part *w, ptrdiff_t t, ptrdiff_t last, ptrdiff_t end) {
+    const ptrdiff_t Hp = p->Hp, from = w->unit * CYL_PANEL, to = w->unit_end * CYL_PANEL;
+    const CYL_REAL *c_prev = CYL_ROW(p->c_kept, t / CYL_SPAN * p->B, Hp);
+    ptrdiff_t start = end, step = t > 0 ? t - 1 : 0;
+    for (ptrdiff_t k = last; k > step; k--) start -= p->rows[k - 1];
+    if (t == 0) {
+        const ptrdiff_t rows = w->row_end < p->rows[0] ? w->row_end : p->rows[0];
+        CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->h_again, Hp, p->h_kept, Hp, w->row, rows, from, to);
+        CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->c_again, Hp, c_prev, Hp, w->row, rows, from, to);
+    }
+    CYL_TYPED(cyl_forward) a;
+    memset(&a, 0, sizeof a);
+    a.H = to - from;
+    a.gate = a.ld_h = a.ld_c = Hp;
+    a.ld_gates = p->ld_gates;
+    for (; step + 1 < last; start += p->rows[step++]) { /* of the sequences that go on */
+        const ptrdiff_t rows = w->row_end < p->rows[step + 1] ? w->row_end : p->rows[step + 1];
+        const ptrdiff_t place = cyl_state_again(p, step + 1) + w->row;
+        if (rows <= w->row) return;
+        a.B = rows - w->row;
+        a.gates = CYL_ROW(p->gates, start + w->row, p->ld_gates) + from;
+        a.c_prev = c_prev + w->row * Hp + from;
+        a.h = CYL_ROW(p->h_again, place, Hp) + from;
+        a.c = CYL_ROW(p->c_again, place, Hp) + from;
+        CYL_KERNEL(cyl_lstm_states)(&a, cyl_cell_shapes[p->cell].gates == 3);
+        c_prev = a.c - w->row * Hp - from;
+    }
+}
+
+CYL_TARGET static void CYL_KERNEL(cyl_pass_bwd)(const cyl_pass *planned, cyl_part *w) {
     const unsigned mode = cyl_flush_subnormals();
-    ptrdiff_t t = p->T, start = p->N;
+    cyl_pass again = *planned;
+    if (again.c_kept) again.h = again.h_again, again.c = again.c_again;
+    const cyl_pass *p = &again;
+    ptrdiff_t t = p->T, start = p->N, span = t;
     while (t > 0) {
         const ptrdiff_t last = t, end = start;
-        while (t > 0 && (t == last || end - start + p->rows[t - 1] <= CYL_ROWS_AT_ONCE)) {
+        if (p->c_kept && t == span) {
+            span = (t - 1) / CYL_SPAN * CYL_SPAN;
+            CYL_KERNEL(cyl_states_again)(p, w, span, t, end);
+        }
+        while (t > 0 && (t == last || (t != span && end - start + p->rows[t - 1] <= CYL_ROWS_AT_ONCE))) {
             start -= p->rows[--t];
-            const cyl_step s = cyl_step_at(p, t, start);
+            const cyl_step s = cyl_step_back_at(p, t, start);
             CYL_KERNEL(cyl_step_bwd)(p, w, &s);
         }
         CYL_KERNEL(cyl_gradients)(p, w, t, last, start, end);

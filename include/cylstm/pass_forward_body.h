@@ -140,6 +140,13 @@ CYL_TARGET static void CYL_KERNEL(cyl_mix)(
         }
 }
 
+CYL_TARGET static void CYL_KERNEL(cyl_copy_rows)(
+    CYL_REAL *out, ptrdiff_t ld, const CYL_REAL *a, ptrdiff_t lda, ptrdiff_t row, ptrdiff_t row_end, ptrdiff_t from,
+    ptrdiff_t to) {
+    for (ptrdiff_t r = row; r < row_end && from < to; r++)
+        memcpy(out + r * ld + from, a + r * lda + from, (size_t)(to - from) * sizeof(CYL_REAL));
+}
+
 /* Columns of a part's panels that there are. */
 #define CYL_COLUMNS(panel, width) ((panel) * CYL_PANEL < (width) ? (panel) * CYL_PANEL : (width))
 
@@ -195,6 +202,16 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_fwd)(
     CYL_KERNEL(cyl_finish_step)(p, w, s);
 }
 
+/* Keep the first states, and c before the last step of a span, from which all states of the next one follow. */
+CYL_TARGET static void CYL_KERNEL(cyl_keep_states)(const cyl_pass *p, const cyl_part *w, ptrdiff_t t, const cyl_step *s) {
+    const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows, place = (t + 1) / CYL_SPAN * p->B;
+    const ptrdiff_t Hp = p->Hp, from = w->unit * CYL_PANEL, to = w->unit_end * CYL_PANEL;
+    if (t > 0 && ((t + 1) % CYL_SPAN || t + 1 == p->T)) return;
+    if (t == 0) CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->h_kept, Hp, (CYL_REAL *)p->h, Hp, w->row, end, from, to);
+    CYL_KERNEL(cyl_copy_rows)
+    (CYL_ROW(p->c_kept, place, Hp), Hp, CYL_ROW(p->c, s->c_prev, Hp), Hp, w->row, end, from, to);
+}
+
 CYL_TARGET static void CYL_KERNEL(cyl_pass_fwd)(const cyl_pass *p, cyl_part *w) {
     const unsigned mode = cyl_flush_subnormals();
     const int fused = p->B >= CYL_FEW_ROWS || w->row > 0 || w->row_end < p->B;
@@ -210,6 +227,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_pass_fwd)(const cyl_pass *p, cyl_part *w) 
         }
         for (; t < last; t++) {
             const cyl_step s = cyl_step_at(p, t, start);
+            if (p->c_kept) CYL_KERNEL(cyl_keep_states)(p, w, t, &s);
             CYL_KERNEL(cyl_step_fwd)(p, w, &s, fused, p->trains ? start : start - first);
             start += s.rows;
         }

@@ -57,6 +57,7 @@ static REAL *packed_columns(ptrdiff_t G, ptrdiff_t K, ptrdiff_t columns, ptrdiff
 typedef struct {
     int cell, isa, projects, options, trains;
     ptrdiff_t T, B, I, H;
+    int again; /* whether backward computes the states again */
 } problem;
 
 static cyl_pass planned(const problem *q, const ptrdiff_t *rows) {
@@ -79,7 +80,11 @@ static cyl_pass planned(const problem *q, const ptrdiff_t *rows) {
     p.x = numbers(N * I);
     p.gates = numbers(p.rows_of_gates * p.ld_gates);
     p.h = padded(B + N, Pp, P);
-    if (cell->states == 2) p.c = padded(q->trains ? B + N : 2 * B, Hp, H);
+    if (cell->states == 2) p.c = padded(q->trains && !q->again ? B + N : 2 * B, Hp, H);
+    if (q->again) {
+        p.h_kept = padded(B, Hp, H), p.c_kept = padded(cyl_tiles(T, CYL_SPAN) * B, Hp, H);
+        p.h_again = padded(2 * CYL_SPAN * B, Hp, H), p.c_again = padded(2 * CYL_SPAN * B, Hp, H);
+    }
     p.ld_extra = cell->extra * Hp;
     if (cell->extra) p.extra = padded(once, p.ld_extra, 0);
     if (cell->own) p.own = padded(cell->own, Hp, H);
@@ -99,7 +104,7 @@ static cyl_pass planned(const problem *q, const ptrdiff_t *rows) {
     if (cell->own) p.d_own = padded(cell->own, Hp, H);
     if (q->projects) p.w_hr_t = packed_columns(1, P, H, P, panel), p.dm = padded(B, Hp, H), p.dw_hr = numbers(P * H);
     if (q->options) p.dh_masked = padded(B, Pp, P), p.dh_kept = numbers(B * P), p.dc_kept = numbers(B * H);
-    p.dx = numbers(N * I);
+    if (!q->again) p.dx = numbers(N * I); /* without it parts meet once less */
     p.dw_ih = numbers(G * H * I), p.dw_hh = numbers(G * H * P);
     p.db_ih = numbers(G * H), p.db_hh = numbers(G * H);
     p.strips = numbers(cyl_strips(q->cell, cyl_tile(q->isa), H, P));
@@ -235,14 +240,20 @@ int main(int argc, char **argv) {
         for (int cell = 0; cell < CYL_CELL_COUNT; cell++)
             for (int k = 0; k < 8; k++) {
                 const int two = cyl_cell_shapes[cell].states == 2;
-                problem q = {cell, isa, two && k % 2, k / 4, 1, 4, small[k % 4][0], small[k % 4][1], small[k % 4][2]};
+                problem q = {
+                    cell, isa, two && k % 2, k / 4, 1, 4, small[k % 4][0], small[k % 4][1], small[k % 4][2], 0};
+                const int follows = two && !cyl_cell_shapes[cell].extra && k % 2 == 0;
                 faults += differ(&q, 1);
                 q.trains = 0, q.options = 0;
                 faults += differ(&q, 1);
+                problem spans = q;
+                spans.trains = spans.again = 1, spans.T = 2 * CYL_SPAN + k;
+                if (follows && k < 4) faults += differ(&spans, 1);
                 if (k > 2 || isa < cyl_detect_isa() || alone) continue;
-                problem large = {cell, isa, two && k == 1, 0, 1, 12, k == 2 ? 30 : 5, 20, 90};
-                large.T = 60;
+                problem large = {cell, isa, two && k == 1, 0, 1, 60, k == 2 ? 30 : 5, 20, 90, 0};
                 faults += differ(&large, 3);
+                large.again = follows;
+                if (follows) faults += differ(&large, 3);
             }
     for (int isa = 0; isa <= cyl_detect_isa(); isa++)
         for (ptrdiff_t n = 1; n < 40; n += 3) {
@@ -251,7 +262,7 @@ int main(int argc, char **argv) {
         }
     if (members_seen < 3 && !alone) faults++;
     if (!strcmp(planted, "overrun")) {
-        problem q = {CYL_LSTM, cyl_detect_isa(), 0, 0, 1, 4, 3, 5, 9};
+        problem q = {CYL_LSTM, cyl_detect_isa(), 0, 0, 1, 4, 3, 5, 9, 0};
         ptrdiff_t rows[4] = {3, 3, 2, 1};
         cyl_part part;
         cyl_meeting meetings[2];
@@ -264,7 +275,7 @@ int main(int argc, char **argv) {
         TYPED(cyl_passes).forward[q.isa](&p, &part);
     }
     if (!strcmp(planted, "race")) {
-        problem q = {CYL_LSTM, cyl_detect_isa(), 0, 0, 1, 12, 5, 20, 90};
+        problem q = {CYL_LSTM, cyl_detect_isa(), 0, 0, 1, 12, 5, 20, 90, 0};
         ptrdiff_t rows[12];
         job j;
         for (int t = 0; t < 12; t++) rows[t] = 5;
