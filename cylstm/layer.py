@@ -82,6 +82,10 @@ class Layer:
     def _forward(self, workspace: Any, batch: Batch, state: Any) -> tuple[Array, Any]:
         raise NotImplementedError
 
+    def _frees(self, workspace: Any) -> bool:
+        """Whether the rows of y that a pass returned are needed no more for its way back."""
+        return False
+
     def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
         raise NotImplementedError
 

@@ -186,10 +186,13 @@ class Batch(NamedTuple):
     values : ndarray of real numbers
         (N, features), packed; or a caller's (T, B, features), in any layout.
     packing : Packing
+    free : bool
+        Whether nobody needs the values any more: who reads them may write over them.
     """
 
     values: Array
     packing: Packing
+    free: bool = False
 
     def as_it_is(self, dtype: np.dtype[Any]) -> Array | None:
         """The packed rows (N, features) where they stand in that order and dtype already, else None."""

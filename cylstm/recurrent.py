@@ -282,6 +282,9 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def _new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
         return Workspace(self, training, in_place)
 
+    def _frees(self, workspace: Workspace) -> bool:
+        return workspace.plan.hands_out
+
     def _let_go(self) -> bool:
         return self.training and self._kept.let_go()
 

@@ -25,7 +25,7 @@ PARAMETERS = {  # the engine's names and PyTorch's
     "w_hr": "weight_hr",
 }
 # From there on, spans and bytes of a state of all steps, a training computes states again on the way back:
-# memory counts more than 1 % of the time.
+# memory counts more than 1 to 4 % of the time.
 LEAST_SPANS, LEAST_PLANE = 8, 8 << 20
 
 

@@ -14,7 +14,10 @@ import pytest
 from cylstm._engine import isa
 
 PROOF = Path(__file__).parent.parent / "proof"
-pytestmark = pytest.mark.skipif(not PROOF.exists(), reason="needs the source tree, for its folder proof")
+pytestmark = [
+    pytest.mark.skipif(not PROOF.exists(), reason="needs the source tree, for its folder proof"),
+    pytest.mark.skipif(sys.platform == "win32", reason="needs the module resource"),
+]
 
 
 def run(*command):

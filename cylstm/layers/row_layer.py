@@ -21,6 +21,7 @@ class RowWorkspace:
         self.arena = Arena()
         self.shapes: dict[str, Shape] = {}
         self.planes: dict[str, Array] = {}
+        self._given: Array | None = None
 
     @property
     def x(self) -> Array:
@@ -32,13 +33,23 @@ class RowWorkspace:
         """What it makes of it, (N, O); in the backward pass dL/dy takes its place."""
         return self.planes["y"]
 
-    def prepare(self, N: int, layer: "RowLayer") -> bool:
-        """Cut the buffers, if N is another one; returns whether it was."""
+    def prepare(self, N: int, layer: "RowLayer", x: Array | None = None) -> bool:
+        """Cut the buffers, if N is another one, or x, which may be given; returns whether it was."""
         shapes = {"x": (N, layer.input_size), "y": (N, layer.output_size), **layer._planes(N, self.training)}
-        if shapes == self.shapes:
+        if shapes == self.shapes and _same(x, self._given):
             return False
-        self.planes, self.shapes = self.arena.cut(shapes, layer.dtype), shapes
+        self.shapes, self._given = {}, x
+        own = shapes if x is None else {name: shape for name, shape in shapes.items() if name != "x"}
+        self.planes = self.arena.cut(own, layer.dtype) | ({} if x is None else {"x": x})
+        self.shapes = shapes
         return True
+
+
+def _same(x: Array | None, other: Array | None) -> bool:
+    """Whether both stand in the same place, or are None."""
+    if x is None or other is None:
+        return x is other
+    return bool(x.ctypes.data == other.ctypes.data)
 
 
 class RowLayer(Layer, abstract=True):
@@ -102,8 +113,10 @@ class RowLayer(Layer, abstract=True):
         return RowWorkspace(training)
 
     def _forward(self, workspace: Any, batch: Batch, state: None) -> tuple[Array, None]:
-        workspace.prepare(batch.packing.N, self)
-        batch.into(workspace.x)
+        x = batch.as_it_is(self.dtype) if batch.free else None
+        workspace.prepare(batch.packing.N, self, x)
+        if x is None:
+            batch.into(workspace.x)
         self._rows_forward(workspace)
         return workspace.y, None
 
