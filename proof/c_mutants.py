@@ -28,7 +28,8 @@ INCLUDE, ENGINE = mutation.ROOT / "include", mutation.ROOT / "cylstm" / "_engine
 COMPILE = ["gcc", "-O0", "-w", "-fPIC", "-shared", "-DCYL_BASELINE_ONLY"]
 COMPILE += ["-fno-math-errno", "-fno-trapping-math"]  # as setup.py does
 WHOLE = ["tests/test_recurrent.py", "tests/test_options.py"]
-PASS = [*WHOLE, "tests/test_bits.py", "tests/test_stream.py", "tests/test_guards.py"]
+SPANS = "tests/test_spans.py"
+PASS = [*WHOLE, SPANS, "tests/test_bits.py", "tests/test_stream.py", "tests/test_guards.py"]
 PLAIN = "agrees_with_reference and not any and not both and not reverse"
 ONE = "test_recurrent and lstm and not norm and not peephole and not coupled"
 DENSE = ["tests/test_dense.py", "tests/test_sequential.py", "tests/test_layers.py", "tests/test_bits.py"]
@@ -37,7 +38,7 @@ TESTS = {  # of each body: the modules that are compiled with it, all tests, whi
     "activations": (["_kernels"], ["tests/engine/test_activations.py"], "special or ulp"),
     "activations_array": (["_kernels"], ["tests/engine/test_activations.py"], "special or ulp"),
     "gates": (["_packed"], WHOLE, f"test_options and clip and {PLAIN}"),
-    "lstm": (["_packed"], WHOLE, f"lstm and not norm and (test_recurrent or clip) and {PLAIN}"),
+    "lstm": (["_packed"], [*WHOLE, SPANS], f"lstm and not norm and (test_recurrent or clip) and {PLAIN}"),
     "gru": (["_packed"], WHOLE, f"gru and (test_recurrent or clip) and {PLAIN}"),
     "rnn": (["_packed"], WHOLE, f"rnn and (test_recurrent or clip) and {PLAIN}"),
     "lstm_norm": (["_packed"], WHOLE, f"lstm_norm and (test_recurrent or clip) and {PLAIN}"),
@@ -65,9 +66,8 @@ EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason 
     "? (panel) * CYL_PANEL : (width))": "where both are equal it is the same number",
     "pass_backward: ((CYL_REAL *)p->dw_hr + from * p->H, p->H, to - from, p->H, strips, 1, 0, 1, "
     "(const CYL_REAL *)p->m, p->Hp,": "the distance of gates, of which there is one",
-    "pass_backward: while (t > 0 && (t == last || end - start + p->rows[t - 1] < CYL_ROWS_AT_ONCE)) {": (
-        "blocks end a step earlier; no sum depends on where they do"
-    ),
+    "pass_backward: while (t > 0 && (t == last || (t != span && end - start + p->rows[t - 1] < "
+    "CYL_ROWS_AT_ONCE))) {": "blocks end a step earlier; no sum depends on where they do",
     "elementwise: *slope = (no * (y > 0 ? 1 : e) - yes * (y >= 0 ? e : 1)) / (1 + e);": "e is 1 at y = 0",
 }
 
