@@ -32,6 +32,9 @@ class Layer:
         The rows of y, (N, output_size), in packed order (packing.py); they may be a view of the workspace.
     `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
         From a batch dy to the rows of dx, (N, input_size), likewise. Adds to the gradients.
+    `_frees(workspace)`
+        Whether that way back reads nothing of y, so that a layer above may write over its rows; False, unless
+        a subclass says otherwise.
 
     Attributes
     ----------
@@ -83,7 +86,7 @@ class Layer:
         raise NotImplementedError
 
     def _frees(self, workspace: Any) -> bool:
-        """Whether the rows of y that a pass returned are needed no more for its way back."""
+        """Whether the way back of the last pass reads nothing of the rows of y that it returned."""
         return False
 
     def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:

@@ -74,10 +74,11 @@ def num_threads(n: int) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            last = _blocks[-1] is block
-            _forget(block)
-            if last:
-                set_num_threads(block.before)
+            if block in _blocks:  # a forked child may have forgotten it
+                last = _blocks[-1] is block
+                _forget(block)
+                if last:
+                    set_num_threads(block.before)
 
 
 def _forget(block: _Block) -> None:

@@ -61,6 +61,7 @@ class Workspace:
         self.buffers: dict[str, Array] = {}
         self.passes: dict[tuple[int, int], Any] = {}
         self.packed: PackedWeights | None = None  # on the packed path
+        self.states: list[list[_Carried]] = []
         self.learned: dict[tuple[str, int], Array] = {}  # gradients of learned initial states in use
 
     def prepare(self, packing: Packing) -> None:
@@ -71,7 +72,8 @@ class Workspace:
         key = (packing, layer._store.place, self.packed, layer.clip, *shares)
         if self.key == key:
             return
-        self.key, self.buffers, self.passes = (), {}, {}  # let go of the memory before more is asked for
+        # Let go of the memory before more is asked for.
+        self.key, self.buffers, self.passes, self.states = (), {}, {}, []
         self.packing = packing
         self.plan = self._planned()
         shapes = self.plan.shapes()
@@ -162,7 +164,7 @@ class Workspace:
 
     def let_go(self) -> bool:
         """Whether the rows of y that forward returned are the caller's from now on."""
-        if not self.plan.hands_out:
+        if not self.plan.hands_out or self.handed.used < 0.8:  # y would keep the memory of a longer batch
             return False
         self.key = ()  # the next pass is planned anew
         self.passes[self.plan.L - 1, 0].let_go_of_h()

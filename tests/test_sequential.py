@@ -5,6 +5,7 @@ from differences import gradient
 
 import cylstm
 from cylstm import reference
+from cylstm.layers.activated import ActivatedLSTM
 
 
 def test_gradients_agree_with_finite_differences(rng):
@@ -154,3 +155,13 @@ def test_a_ragged_batch_equals_each_sequence_alone(rng, layers):
         assert not y[n:, b].any()
         assert not dx[n:, b].any()
     np.testing.assert_allclose(ragged._store.grad, alone._store.grad, **tolerances.FLOAT64)
+
+
+def test_a_layer_whose_steps_run_in_numpy_stands_before_others(rng):
+    recurrent, dense = ActivatedLSTM(3, 4, "hard_sigmoid;tanh;tanh", seed=0), cylstm.Linear(4, 2, seed=1)
+    x = rng.standard_normal((5, 2, 3))
+    model = cylstm.Sequential(recurrent, dense)
+    expected = dense(recurrent(x)[0])
+    np.testing.assert_array_equal(model(x)[0], expected)
+    np.testing.assert_array_equal(cylstm.Session(model).run(x)[0], expected)
+    np.testing.assert_array_equal(cylstm.Stream(model, batch_size=2).run(x), expected)

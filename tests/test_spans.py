@@ -1,6 +1,8 @@
 """Long trainings of an LSTM keep few of its states: backward computes them again, and h is the caller's y."""
 
+import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +129,16 @@ def test_y_is_the_callers(rng, again):
     assert y.flags.writeable
 
 
+def test_y_keeps_no_memory_of_a_longer_batch(rng, again):
+    again(True)
+    layer, x = cylstm.LSTM(5, 32, seed=0).train(), rng.standard_normal((200, 3, 5))
+    layer(x, out=np.empty((200, 3, 32), np.float32))
+    y, _ = layer(x[:20])
+    assert y.base is None
+    y, _ = cylstm.LSTM(5, 32, seed=0).train()(x[:20])
+    assert y.base.nbytes < 1.5 * y.nbytes
+
+
 @pytest.mark.parametrize("form", ["batch first", "one sequence", "packed", "out", "lengths"])
 def test_y_in_every_form(rng, again, form):
     results = []
@@ -200,3 +212,55 @@ def test_what_the_engine_refuses(again):
             layer.spec.row, isa.selected(), layer._kept.packing.rows, 2, 3, 64, 64,
             arrays | {"c_kept": arrays["c"]}, zoneout_h=0.5,
         )  # fmt: skip
+
+
+def interrupted_at(line, call):
+    """Whether call() is over before KeyboardInterrupt comes at this line of cylstm's, counted as they run."""
+    seen = 0
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if f"{Path(cylstm.__file__).parent}" not in frame.f_code.co_filename:
+            return None
+        seen += event == "line"
+        if event == "line" and seen == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return False
+    finally:
+        sys.settrace(before)
+    return True
+
+
+@pytest.mark.parametrize("yes", [False, True])
+@pytest.mark.parametrize("first", [20, 27])
+def test_an_interrupt_at_any_line_leaves_nothing_wrong(rng, again, yes, first):
+    """A training of 20 steps, after one of the same length or of another."""
+    again(yes)
+    given = {T: (rng.standard_normal((T, 3, 3)), rng.standard_normal((T, 3, 4))) for T in (20, 27)}
+
+    def model():
+        return cylstm.Sequential(cylstm.LSTM(3, 32, seed=0), cylstm.Linear(32, 4, seed=1)).train()
+
+    def step(model, T):
+        x, dy = given[T]
+        model.zero_grad()
+        y, _ = model(x)
+        dx, _ = model.backward(dy)
+        return [y, dx, *(g.copy() for g in model.gradients.values())]
+
+    expected, line, over = step(model(), 20), 1, False
+    while not over:
+        used = model()
+        step(used, first)
+        over = interrupted_at(line, lambda used=used: step(used, 20))
+        for ours, theirs in zip(step(used, 20), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"after line {line}")
+        line += 3
+    assert line > 300

@@ -189,6 +189,7 @@ class Arena:
     def __init__(self) -> None:
         self._block = np.empty(0, np.uint8)
         self.allocations = 0
+        self.used = 0.0  # share of the block that the last cut took
 
     def cut(self, shapes: Mapping[str, Shape], dtype: DTypeLike) -> dict[str, NDArray[np.floating]]:
         """Arrays of these shapes, uninitialised, aligned, and not overlapping.
@@ -209,6 +210,7 @@ class Arena:
             self._block = np.empty(0, np.uint8)
             self._block = aligned_bytes(size)
             self.allocations += 1
+        self.used = end / max(1, self._block.nbytes)
         return {
             name: np.ndarray(shape, dtype, buffer=self._block, offset=offsets[name])
             for name, shape in shapes.items()

@@ -72,6 +72,9 @@ class ActivatedLayer(RecurrentLayer, abstract=True):
         if training:
             raise RuntimeError(f"{type(self).__name__}: is for inference only; expected eval(), got train()")
 
+    def _frees(self, workspace: Any) -> bool:
+        return False  # it has no workspace
+
     def _step_stages(self, workspace: Any, state: State, packing: Packing) -> Any:
         return None  # no kernels
 

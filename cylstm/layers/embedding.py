@@ -118,8 +118,5 @@ class _Workspace(RowWorkspace):
 
     indices: NDArray[np.intp] = np.empty(0, np.intp)
 
-    def prepare(self, N: int, layer: RowLayer, x: Array | None = None) -> bool:
-        changed = super().prepare(N, layer, x)
-        if changed:
-            self.indices = np.empty(N * layer.input_size, np.intp)
-        return changed
+    def _renew(self, N: int, layer: RowLayer) -> None:
+        self.indices = np.empty(N * layer.input_size, np.intp)

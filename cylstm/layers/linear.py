@@ -140,11 +140,8 @@ class _Workspace(RowWorkspace):
         self._pass: _packed_dense.PackedDense | None = None
         self._version: tuple[Any, int] = (None, 0)  # of the parameters, for which it is
 
-    def prepare(self, N: int, layer: RowLayer, x: Array | None = None) -> bool:
-        changed = super().prepare(N, layer, x)
-        if changed:
-            self._pass = None
-        return changed
+    def _renew(self, N: int, layer: RowLayer) -> None:
+        self._pass = None
 
     def packed_pass(self, layer: Linear) -> _packed_dense.PackedDense:
         """The pass over these rows with the weights as they are now."""

@@ -21,7 +21,7 @@ class RowWorkspace:
         self.arena = Arena()
         self.shapes: dict[str, Shape] = {}
         self.planes: dict[str, Array] = {}
-        self._given: Array | None = None
+        self._given_x: Array | None = None
 
     @property
     def x(self) -> Array:
@@ -33,16 +33,19 @@ class RowWorkspace:
         """What it makes of it, (N, O); in the backward pass dL/dy takes its place."""
         return self.planes["y"]
 
-    def prepare(self, N: int, layer: "RowLayer", x: Array | None = None) -> bool:
-        """Cut the buffers, if N is another one, or x, which may be given; returns whether it was."""
+    def prepare(self, N: int, layer: "RowLayer", x: Array | None = None) -> None:
+        """Cut the buffers, if N is another one, or x, which may be given."""
         shapes = {"x": (N, layer.input_size), "y": (N, layer.output_size), **layer._planes(N, self.training)}
-        if shapes == self.shapes and _same(x, self._given):
-            return False
-        self.shapes, self._given = {}, x
+        if shapes == self.shapes and _same(x, self._given_x):
+            return
+        self.shapes, self._given_x = {}, x
         own = shapes if x is None else {name: shape for name, shape in shapes.items() if name != "x"}
         self.planes = self.arena.cut(own, layer.dtype) | ({} if x is None else {"x": x})
-        self.shapes = shapes
-        return True
+        self._renew(N, layer)
+        self.shapes = shapes  # last, for Ctrl-C may come at any line
+
+    def _renew(self, N: int, layer: "RowLayer") -> None:
+        """What else depends on the buffers."""
 
 
 def _same(x: Array | None, other: Array | None) -> bool:
