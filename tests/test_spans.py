@@ -262,5 +262,5 @@ def test_an_interrupt_at_any_line_leaves_nothing_wrong(rng, again, yes, first):
         over = interrupted_at(line, lambda used=used: step(used, 20))
         for ours, theirs in zip(step(used, 20), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=f"after line {line}")
-        line += 3
+        line += 4
     assert line > 300
