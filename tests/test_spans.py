@@ -240,7 +240,7 @@ def interrupted_at(line, call):
 
 @pytest.mark.parametrize("yes", [False, True])
 @pytest.mark.parametrize("first", [20, 27])
-def test_an_interrupt_at_any_line_leaves_nothing_wrong(rng, again, yes, first):
+def test_ctrl_c_at_any_line_leaves_nothing_wrong(rng, again, yes, first):
     """A training of 20 steps, after one of the same length or of another."""
     again(yes)
     given = {T: (rng.standard_normal((T, 3, 3)), rng.standard_normal((T, 3, 4))) for T in (20, 27)}
