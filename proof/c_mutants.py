@@ -53,6 +53,10 @@ TESTS = {  # of each body: the modules that are compiled with it, all tests, whi
     "softmax": (["_losses"], LOSSES, "engine and not refuse"),
     "optimizers": (["_optim"], ["tests/test_optim.py"], "reference"),
 }
+SAME, UNREAD = (
+    "where both are equal it is the same number",
+    "rows beyond the step's, whose states nobody reads",
+)
 EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason why no test can see it
     "product: for (; j + 2 < panels; j += 2)": "the last pair is computed panel by panel, to the same bits",
     "product: __builtin_prefetch((const char *)(b + k * ldb) + 2048);": "a hint to the caches",
@@ -63,11 +67,23 @@ EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason 
         "no tile reads what is in the strip beyond its columns; only a sanitizer could see the read"
     ),
     "pass_forward: #define CYL_COLUMNS(panel, width) ((panel) * CYL_PANEL <= (width) "
-    "? (panel) * CYL_PANEL : (width))": "where both are equal it is the same number",
+    "? (panel) * CYL_PANEL : (width))": SAME,
     "pass_backward: ((CYL_REAL *)p->dw_hr + from * p->H, p->H, to - from, p->H, strips, 1, 0, 1, "
     "(const CYL_REAL *)p->m, p->Hp,": "the distance of gates, of which there is one",
     "pass_backward: while (t > 0 && (t == last || (t != span && end - start + p->rows[t - 1] < "
     "CYL_ROWS_AT_ONCE))) {": "blocks end a step earlier; no sum depends on where they do",
+    "pass_forward: for (ptrdiff_t r = row; r < row_end && from <= to; r++)": (
+        "nothing is copied where they are equal"
+    ),
+    "pass_forward: const ptrdiff_t end = w->row_end <= s->rows ? w->row_end : s->rows, "
+    "place = (t + 1) / CYL_SPAN * p->B;": SAME,
+    "pass_backward: ptrdiff_t start = end, step = t > 1 ? t - 1 : 0;": "t is a multiple of CYL_SPAN",
+    "pass_backward: const ptrdiff_t rows = w->row_end <= p->rows[0] ? w->row_end : p->rows[0];": SAME,
+    "pass_backward: const ptrdiff_t rows = w->row_end > p->rows[0] ? w->row_end : p->rows[0];": UNREAD,
+    "pass_backward: const ptrdiff_t rows = w->row_end < p->rows[1] ? w->row_end : p->rows[0];": UNREAD,
+    "pass_backward: const ptrdiff_t rows = w->row_end <= p->rows[step + 1] ? w->row_end : "
+    "p->rows[step + 1];": SAME,
+    "pass_backward: const ptrdiff_t rows = w->row_end < p->rows[1] ? w->row_end : p->rows[step + 1];": UNREAD,
     "elementwise: *slope = (no * (y > 0 ? 1 : e) - yes * (y >= 0 ? e : 1)) / (1 + e);": "e is 1 at y = 0",
 }
 
