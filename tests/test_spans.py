@@ -55,7 +55,7 @@ def passes(layer, x, state, dy, dlast, lengths):
 @pytest.mark.parametrize("name", isa.available())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_same_bits_as_with_all_states(rng, monkeypatch, again, name, dtype, cell):
+def test_the_same_bits_as_with_all_states(monkeypatch, again, name, dtype, cell):
     monkeypatch.setattr(isa, "selected", lambda: isa.NAMES.index(name))
     cases = [("forward", 1, (19, 3, 5, 17)), ("both", 2, (33, 2, 3, 40)), ("reverse", 2, (8, 1, 4, 64))]
     for direction, layers, (T, B, I, H) in cases:
@@ -140,7 +140,7 @@ def test_y_keeps_no_memory_of_a_longer_batch(rng, again):
 
 
 @pytest.mark.parametrize("form", ["batch first", "one sequence", "packed", "out", "lengths"])
-def test_y_in_every_form(rng, again, form):
+def test_y_in_every_form(again, form):
     results = []
     for yes in (False, True):
         again(yes)
@@ -158,7 +158,7 @@ def test_y_in_every_form(rng, again, form):
         np.testing.assert_array_equal(kept, computed)
 
 
-def test_a_layer_above_reads_the_states_where_they_stand(rng, again):
+def test_a_layer_above_reads_the_states_where_they_stand(again):
     results = []
     for yes in (False, True):
         again(yes)

@@ -229,11 +229,8 @@ static int dense_back(int isa, ptrdiff_t rows, ptrdiff_t I, ptrdiff_t O, int thr
     return wrong;
 }
 
-/* "overrun": x is told to be one number wider than it is. "race": two parts have the same units. "alone": only small
- * problems, of one thread, for a processor that is emulated. */
-int main(int argc, char **argv) {
-    const char *planted = argc > 1 ? argv[1] : "";
-    const int alone = !strcmp(planted, "alone");
+/* How many problems go wrong; `alone`: only small ones, of one thread, for a processor that is emulated. */
+static int sweep(int alone) {
     const ptrdiff_t small[][3] = {{1, 1, 1}, {3, 2, 5}, {17, 7, 33}, {2, 40, 16}};
     int faults = 0;
     for (int isa = 0; isa <= cyl_detect_isa(); isa++)
@@ -260,7 +257,14 @@ int main(int argc, char **argv) {
             faults += dense(isa, n, (n * 7) % 13 + 1, n * 3);
             faults += dense_back(isa, n * 15, (n * 7) % 41 + 1, n * 3, alone ? 1 : (int)n % 4 + 1);
         }
-    if (members_seen < 3 && !alone) faults++;
+    return faults + (members_seen < 3 && !alone);
+}
+
+/* Nothing or "alone": the sweep. A planted defect: "overrun", a step more than there is memory for; "race", two parts
+ * have the same units. */
+int main(int argc, char **argv) {
+    const char *planted = argc > 1 ? argv[1] : "";
+    const int alone = !strcmp(planted, "alone"), faults = alone || !*planted ? sweep(alone) : 0;
     if (!strcmp(planted, "overrun")) {
         problem q = {CYL_LSTM, cyl_detect_isa(), 0, 0, 1, 4, 3, 5, 9, 0};
         ptrdiff_t rows[4] = {3, 3, 2, 1};
