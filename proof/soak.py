@@ -37,15 +37,15 @@ from problems import LAYERS, assert_agrees_with_reference, for_caller, make, par
 from training_problems import pooled, series, tagged, tagger
 
 import cylstm
-from cylstm import losses, optim, versions
+from cylstm import losses, optim, versions, workspace
 from cylstm._engine import isa
 
 WARM_UP, JUDGED = 1 / 6, 10  # of the whole time, before memory counts; minutes of a run from which on it does
-GROWTH = (
-    1.05,
-    4e6,
-)  # memory in the last third: at most this times that of the first after warm-up, and so many bytes
+# Memory in the last third: at most this times that of the first after warm-up, and so many bytes.
+GROWTH = 1.05, 4e6
 PATIENCE = 900.0  # seconds for a child; the machine may be stopped for some minutes
+# Short trainings of LSTMs compute states again, as only long ones do otherwise.
+workspace.LEAST_SPANS, workspace.LEAST_PLANE = 1, 0
 
 
 class Wrong(AssertionError):
