@@ -198,6 +198,16 @@ def test_agrees_with_the_reference(rng, name, dtype):
     assert len(state) == 1
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "Attention" in name])
+def test_huge_scores_overflow_nowhere(rng, name):
+    model, x, _ = made(name, rng)
+    model.load_state_dict({key: 30 * value for key, value in model.state_dict().items()})
+    y, _ = model(30 * x, lengths=LENGTHS)
+    for b, value in results(model, y):
+        expected = CASES[name][1](model.layers[0], parameters(model), 30 * x[: LENGTHS[b], b])
+        np.testing.assert_allclose(value, np.reshape(expected, value.shape), rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_agree_with_differences(rng, name):
     model, x, dy = made(name, rng)

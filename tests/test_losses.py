@@ -134,6 +134,19 @@ def test_huge_outputs_overflow_nowhere(rng, case):
         np.testing.assert_allclose(dy, in_place(dys, y.shape, LENGTHS, "all"), **limits, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.loss in ("MSE", "MAE", "Huber", "Quantile")], ids=str
+)
+def test_what_is_exactly_right_pulls_nowhere(rng, case):
+    target = case.target(rng, T, [T] * B)
+    y = np.repeat(target, case.outputs // target.shape[-1], axis=-1)
+    expected, dys, _ = case.expected(*parts(case, y, target, [T] * B, "all"))
+    value, dy = case.make()(y, target)
+    assert value == expected == 0
+    assert not np.any(dys)
+    assert not dy.any()
+
+
 @EVERY
 def test_one_sequence_and_rows_without_time(rng, case):
     y, target = rng.standard_normal((T, 1, case.outputs)), case.target(rng, T, [T])

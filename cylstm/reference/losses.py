@@ -27,8 +27,8 @@ def huber(y: Array, target: Array, delta: float) -> Result:
 
 def quantile(y: Array, target: Array, quantiles: Array) -> Result:
     """Mean of the pinball loss of y (N, columns Q) and target (N, columns) (Koenker and Bassett 1978)."""
-    below = np.repeat(target, len(quantiles), axis=-1) - y
-    q = np.tile(quantiles, target.shape[-1])
+    below = np.repeat(target, len(quantiles), axis=1) - y
+    q = np.tile(quantiles, target.shape[1])
     values = np.maximum(q * below, (q - 1) * below)
     slopes = np.where(below > 0, -q, np.where(below < 0, 1 - q, 0.0))
     return float(np.mean(values)), slopes / y.size
@@ -43,9 +43,9 @@ def binary_cross_entropy(y: Array, target: Array, pos_weight: Array) -> Result:
 
 
 def log_softmax(y: Array) -> Array:
-    """log(exp(y_v) / sum_k exp(y_k)) over the last axis."""
-    shifted = y - y.max(axis=-1, keepdims=True)
-    log_p: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    """log(exp(y_v) / sum_k exp(y_k)) of each row of y (N,V)."""
+    shifted = y - y.max(axis=1, keepdims=True)
+    log_p: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return log_p
 
 
@@ -57,7 +57,7 @@ def cross_entropy(
     q mixes the label with all classes, label_smoothing / V each, and every class has its weight (Szegedy et
     al. 2016; PyTorch's way of combining both). 0 if the labels have no weight.
     """
-    V = y.shape[-1]
+    V = y.shape[1]
     p = np.exp(log_softmax(y))
     counts = np.ones(len(y), bool) if ignore_index is None else labels != ignore_index
     q = np.zeros_like(y)
@@ -68,7 +68,7 @@ def cross_entropy(
     if total == 0:
         return 0.0, np.zeros_like(y), 0.0
     value = -np.sum(q[counts] * log_softmax(y)[counts]) / total
-    return float(value), (p * q.sum(axis=-1, keepdims=True) - q) / total, total
+    return float(value), (p * q.sum(axis=1, keepdims=True) - q) / total, total
 
 
 def ctc(y: Array, labels: Labels, blank: int) -> Result:

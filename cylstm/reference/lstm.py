@@ -63,7 +63,7 @@ def lstm_step_back(
     gradients["w_hh"] += dz.T @ h
     gradients["b_ih"] += dz.sum(axis=0)
     gradients["b_hh"] += dz.sum(axis=0)
-    return dz @ p["w_ih"], dz @ p["w_hh"], (np.zeros_like(dstates[0]), dc_prev)
+    return dz @ p["w_ih"], dz @ p["w_hh"], (np.zeros_like(dc_prev), dc_prev)
 
 
 def normalize(v: Array) -> tuple[Array, Array]:
@@ -116,4 +116,4 @@ def lstm_norm_step_back(
     dx, dh = normalize_back(dz * p["norm_ih"], *norm_x), normalize_back(dz * p["norm_hh"], *norm_h)
     gradients["w_ih"] += dx.T @ x
     gradients["w_hh"] += dh.T @ h
-    return dx @ p["w_ih"], dh @ p["w_hh"], (np.zeros_like(dstates[0]), dc * f)
+    return dx @ p["w_ih"], dh @ p["w_hh"], (np.zeros_like(dc), dc * f)
