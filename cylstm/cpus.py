@@ -4,13 +4,12 @@ import contextlib
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from cylstm import threads
+from cylstm import forks, threads
 from cylstm._engine import isa
 
 # Seconds for which a thread that has waited goes on with calls that follow at once: waking another takes as
@@ -43,7 +42,7 @@ class Cpus:
     def __init__(self, own: int | None = None) -> None:
         self._own = own
         self.begin()
-        _all.add(self)
+        forks.renew_in_child(self)
 
     def begin(self) -> None:
         """As if no call had ever been made: in a forked child, which has none of those that went on."""
@@ -171,7 +170,6 @@ def _turn_of_blas(n: int | None) -> Iterator[None]:
         yield
 
 
-_all: "weakref.WeakSet[Cpus]" = weakref.WeakSet()
 _blas = threading.RLock()
 PROCESS = Cpus()  # those of the process, for whoever has none of its own
 
@@ -179,8 +177,6 @@ PROCESS = Cpus()  # those of the process, for whoever has none of its own
 def _begin_in_child() -> None:
     global _blas
     _blas = threading.RLock()
-    for cpus in _all:
-        cpus.begin()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,10 +1,8 @@
 """Single requests of many threads, joined into batches."""
 
-import os
 import queue
 import threading
 import time
-import weakref
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, states
+from cylstm import _checks, forks, states
 from cylstm.data.packed import pack, unpack
 
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ class MicroBatch:
         self._max_queue = _checks.positive("max_queue", max_queue)
         self._closed = False
         self.begin()
-        _all.add(self)
+        forks.renew_in_child(self)
 
     def begin(self) -> None:
         """With an empty queue and no worker: what a forked child has."""
@@ -250,13 +248,3 @@ class MicroBatch:
         last = [states.copied(states.row(final, b)) for b in range(B)]
         # Copies, for else each result would keep all others in memory.
         return [(rows[b].copy(), model._state_for_caller(last[b], unbatched=True)) for b in range(B)]
-
-
-def _begin_in_child() -> None:
-    for one in _all:
-        one.begin()
-
-
-_all: "weakref.WeakSet[MicroBatch]" = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)

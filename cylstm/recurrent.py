@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 from cylstm import _checks
 from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
+from cylstm.masks import Masks
 from cylstm.packed_weights import PackedWeights
 from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
@@ -95,9 +96,8 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self._store = ParameterStore(shapes, _checks.real_dtype(dtype))
         self._draw_parameters(_checks.generator(seed))
         self._packed: PackedWeights | None = None
-        self.masks = np.random.default_rng(
-            None if seed is None else [seed, 1]
-        )  # apart from the weights' numbers
+        # Apart from the weights' numbers.
+        self.masks = Masks(np.random.default_rng(None if seed is None else [seed, 1]))
 
     dropout: float
     input_dropout: float
@@ -247,10 +247,10 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         return workspace
 
     def _random_state(self) -> Any:
-        return self.masks.bit_generator.state
+        return self.masks.state
 
     def _set_random_state(self, state: Any) -> None:
-        self.masks.bit_generator.state = state
+        self.masks.state = state
 
     def _state_for_caller(self, state: State, unbatched: bool) -> Any:
         parts = tuple(part[:, 0] if unbatched else part for part in state)

@@ -283,7 +283,7 @@ class Workspace:
             return
         if plan.dropout:
             mask = self.buffers[f"mask{l}"]
-            self._keep_some(mask, self.layer.dropout)
+            self.layer.masks.keep(mask, self.layer.dropout)
             self.buffer("x", l + 1, 0)[...] *= mask
         self._mask_input(l + 1)
 
@@ -293,23 +293,16 @@ class Workspace:
             from cylstm._engine import _rows
 
             mask = self.buffers[f"mask_x{l}"]
-            self._keep_some(mask, self.layer.input_dropout)
+            self.layer.masks.keep(mask, self.layer.input_dropout)
             _rows.mask_steps(self.buffer("x", l, 0), self.packing.rows, mask)
 
     def _draw(self, l: int, d: int) -> None:
         """Masks of the recurrence, if there are any."""
         if self.plan.recurrent_dropout:
-            self._keep_some(self.buffer("mask_h", l, d), self.layer.recurrent_dropout)
+            self.layer.masks.keep(self.buffer("mask_h", l, d), self.layer.recurrent_dropout)
         for state in self.plan.zoneout if self.plan.drawn else ():
-            mask = self.buffer(f"zone_{state}", l, d)
-            self.layer.masks.random(out=mask, dtype=mask.dtype.type)
-            np.less(mask, self.layer.zoneout if state == "h" else self.layer.zoneout_cell, out=mask)
-
-    def _keep_some(self, mask: Array, p: float) -> None:
-        """0 with probability p, else 1 over that of keeping, so that the mean stays."""
-        self.layer.masks.random(out=mask, dtype=mask.dtype.type)
-        np.greater_equal(mask, p, out=mask)
-        mask /= 1 - p
+            share = self.layer.zoneout if state == "h" else self.layer.zoneout_cell
+            self.layer.masks.below(self.buffer(f"zone_{state}", l, d), share)
 
     def stages(self, state: State) -> list[tuple[Any, ...]]:
         """The layers, planned for some steps forward, as `_engine._steps.Steps` takes them."""

@@ -39,7 +39,7 @@ EQUIVALENT = {  # by "module:line:column: what", or by the line, with the reason
     "losses:24:22: LtE -> Lt": "both branches are delta^2 / 2 at d = delta",
     "losses:104:12: GtE -> Gt": BLANK,
     "losses:104:17: 2 -> 3": BLANK,
-    "layers:13:59: zeros -> ones": "of no rows",
+    "optimizers:56:37: Gt -> GtE": "the factor is 1 where they are equal",
     "layers:85:53: 80 -> 81": "80 nodes are as exact as float64",
     "layers:101:37: GtE -> Gt": "both branches are 0 at 0",
     "layers:102:30: GtE -> Gt": "both branches are 0 at 0",

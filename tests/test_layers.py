@@ -198,14 +198,22 @@ def test_agrees_with_the_reference(rng, name, dtype):
     assert len(state) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "Attention" in name])
+@pytest.mark.parametrize("name", ["Activation softmax", *(name for name in CASES if "Attention" in name)])
 def test_huge_scores_overflow_nowhere(rng, name):
     model, x, _ = made(name, rng)
-    model.load_state_dict({key: 30 * value for key, value in model.state_dict().items()})
-    y, _ = model(30 * x, lengths=LENGTHS)
+    if model.parameters:
+        model.load_state_dict({key: 30 * value for key, value in model.state_dict().items()})
+    x *= 30 if model.parameters else 1000
+    y, _ = model(x, lengths=LENGTHS)
     for b, value in results(model, y):
-        expected = CASES[name][1](model.layers[0], parameters(model), 30 * x[: LENGTHS[b], b])
-        np.testing.assert_allclose(value, np.reshape(expected, value.shape), rtol=1e-9)
+        expected = CASES[name][1](model.layers[0], parameters(model), x[: LENGTHS[b], b])
+        np.testing.assert_allclose(value, np.reshape(expected, value.shape), rtol=1e-9, atol=1e-300)
+
+
+def test_what_stands_on_a_threshold_does_not_pass():
+    layer, x = cylstm.Activation("thresholded_relu", 0.5, features=3, dtype="float64"), [[0.5, 0.6, -0.5]]
+    np.testing.assert_array_equal(layer(x), [[0.0, 0.6, 0.0]])
+    np.testing.assert_array_equal(reference.activation(np.array(x), layer.kind, 0.5), [[0.0, 0.6, 0.0]])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -47,10 +47,10 @@ def test_gradients_agree_with_finite_differences(rng, cell, option, direction):
     ).train()
     x, state, dy, dstate = problem(rng, layer, 3, 2)
     state = None if layer.learn_state else state
-    drawn = layer.masks.bit_generator.state
+    drawn = layer.masks.state
 
     def loss():
-        layer.masks.bit_generator.state = drawn  # the same masks every time
+        layer.masks.state = drawn  # the same masks every time
         with layer._store.writing():
             pass  # the differences write to it
         y, final = layer(x, state and for_caller(state), lengths=[3, 2])

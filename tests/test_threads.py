@@ -115,6 +115,31 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), np.array_equal(layer.e
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_trains_while_another_thread_draws_masks():
+    code = """
+import os, signal, threading, numpy as np, cylstm
+lstm = cylstm.LSTM(2, 3, 2, dropout=0.5, recurrent_dropout=0.5, zoneout=0.1, seed=0)
+model = cylstm.Sequential(lstm, cylstm.Dropout(0.5, seed=1)).train()
+x, begun, over = np.ones((4, 2, 2)), threading.Event(), threading.Event()
+def draw():
+    with lstm.masks._generator.bit_generator.lock, model.layers[1].masks._generator.bit_generator.lock:
+        begun.set()
+        over.wait()
+thread = threading.Thread(target=draw)
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(int(model(x)[0].sum() * 1000) % 251)
+over.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == int(model(x)[0].sum() * 1000) % 251)
+"""
+    assert run(code, PYTHONWARNINGS="ignore") == ("True", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_forgets_the_blocks_of_other_threads():
     code = """
 import os, threading, cylstm

@@ -9,6 +9,7 @@ from cylstm import _checks
 from cylstm._engine.planning import Shape
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.layers.stateless import Sizeless
+from cylstm.masks import Masks
 from cylstm.packing import Packing
 
 Array = NDArray[Any]
@@ -50,7 +51,7 @@ class Dropout(Sizeless, RowLayer):
     ) -> None:
         super().__init__()
         self.p = _checks.number("p", p, 0, 1)
-        self.masks = _checks.generator(seed)
+        self.masks = Masks(_checks.generator(seed))
         self._begin(features, dtype)
 
     @property
@@ -59,10 +60,10 @@ class Dropout(Sizeless, RowLayer):
         return {"p": self.p, **self._sizes()}
 
     def _random_state(self) -> Any:
-        return self.masks.bit_generator.state
+        return self.masks.state
 
     def _set_random_state(self, state: Any) -> None:
-        self.masks.bit_generator.state = state
+        self.masks.state = state
 
     def _step_stages(self, workspace: RowWorkspace, state: None, packing: Packing) -> list[tuple[Any, ...]]:
         return []
@@ -75,9 +76,7 @@ class Dropout(Sizeless, RowLayer):
             workspace.y[...] = workspace.x
             return
         mask = workspace.planes["mask"]
-        self.masks.random(out=mask, dtype=mask.dtype.type)
-        np.greater_equal(mask, self.p, out=mask)
-        mask /= 1 - self.p
+        self.masks.keep(mask, self.p)
         with np.errstate(invalid="ignore", over="ignore"):  # as IEEE says, without warnings
             np.multiply(workspace.x, mask, out=workspace.y)
 

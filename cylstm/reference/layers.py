@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 
 def embedding(x: NDArray[np.intp], weight: Array) -> Array:
     """The rows of weight (V,E) that the ints x (T) name."""
-    return np.stack([weight[i] for i in x]) if len(x) else np.zeros((0, weight.shape[1]))
+    return np.array([weight[i] for i in x]).reshape(len(x), weight.shape[1])
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:

@@ -1,0 +1,48 @@
+"""The random numbers of a layer's masks."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import forks
+
+Array = NDArray[Any]
+
+
+class Masks:
+    """Draws masks in place; its state, JSON values, decides on those to come."""
+
+    def __init__(self, generator: "np.random.Generator") -> None:
+        self._generator = generator
+        forks.renew_in_child(self)
+
+    def begin(self) -> None:
+        """In a forked child: the same numbers to come, without the lock that another thread may have held."""
+        bits = np.random.PCG64(0)
+        bits.state = self.state
+        self._generator = np.random.Generator(bits)
+
+    @property
+    def state(self) -> Any:
+        """What decides on the masks to come."""
+        return self._generator.bit_generator.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._generator.bit_generator.state = state
+
+    def below(self, mask: Array, p: float) -> None:
+        """1 with probability p, else 0."""
+        self._draw(mask)
+        np.less(mask, p, out=mask)
+
+    def keep(self, mask: Array, p: float) -> None:
+        """0 with probability p, else 1 over that of keeping, so that the mean stays."""
+        self._draw(mask)
+        np.greater_equal(mask, p, out=mask)
+        mask /= 1 - p
+
+    def _draw(self, mask: Array) -> None:
+        """Numbers from 0 to below 1."""
+        self._generator.random(out=mask, dtype=mask.dtype.type)
