@@ -214,6 +214,31 @@ def test_what_the_engine_refuses(again):
         )  # fmt: skip
 
 
+def test_a_pass_keeps_its_memory_while_it_runs(again):
+    """Whatever another thread that trains the same layer, by mistake, lets go of."""
+    again(True)
+    layer = cylstm.LSTM(3, 64, seed=0).train()
+    layer(np.zeros((20, 2, 3), np.float32), out=np.empty((20, 2, 64), np.float32))
+    workspace, alive = layer._kept, []
+    memory = weakref.ref(workspace.hidden(0, 0).base)
+
+    class Late(np.ndarray):
+        """An x whose shape is asked for when the pass has begun."""
+
+        @property
+        def shape(self):
+            if not alive:  # the message asks for it again
+                assert workspace.let_go()
+                alive.append(memory() is not None)
+            return ()
+
+    x = np.zeros((40, 3), np.float32).view(Late)
+    with pytest.raises(ValueError, match="x: expected"):
+        workspace.passes[0, 0].forward(1, x)
+    assert alive == [True]
+    assert memory() is None
+
+
 def interrupted_at(line, call):
     """Whether call() is over before KeyboardInterrupt comes at this line of cylstm's, counted as they run."""
     seen = 0

@@ -278,8 +278,9 @@ cdef class PackedPass:
 
     def forward(self, int threads=1, x=None):
         """Fill gates and the states after the initial one, from an x (N, I) of this call or that planned."""
+        h = self.arrays.get("h")  # keeps its memory, should another thread let go of it meanwhile
         cdef cyl_pass p = self.p
-        if p.h == NULL:
+        if h is None or p.h == NULL:
             raise ValueError("forward: the hidden states of this pass were let go of")
         if x is not None:
             p.x = address("x", x, (p.N, p.I), self.double_precision, False)
