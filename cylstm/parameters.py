@@ -100,7 +100,8 @@ class ParameterStore:
 
     def use_rows(self, name: str, rows: Array) -> None:
         """The gradient of these rows of a parameter is in use until `zero_grad`."""
-        self._used[name][1:][rows] = True
+        # A copy, and clipped: another thread that calls the same layer may write to rows.
+        np.put(self._used[name], rows + 1, True, mode="clip")
         self.place.used += 1
 
     def spans(self) -> Array:
