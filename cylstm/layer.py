@@ -173,19 +173,21 @@ class Layer:
         return self
 
     def _run(self, batch: Batch, state: Any, result: Any) -> Any:
-        """result(y, state) of a forward pass, taken while the workspace is this caller's own."""
+        """result(workspace, y, state) of a forward pass, taken while the workspace is this caller's own.
+
+        An exception on the way, Ctrl-C for one, may leave it half planned: it does not come back then.
+        """
         if self.training:
-            if self._kept is None:
-                self._kept = self._new_workspace(True)
-            self._kept_for = None  # an exception on the way leaves nothing to go back through
-            value = result(*self._forward(self._kept, batch, state))
-            self._kept_for = (self._store.place, self._store.version)
+            kept, self._kept, self._kept_for = self._kept, None, None
+            workspace = self._new_workspace(True) if kept is None else kept
+            value = result(workspace, *self._forward(workspace, batch, state))
+            self._kept, self._kept_for = workspace, (self._store.place, self._store.version)
             return value
         try:
             workspace = self._spare.pop()
         except IndexError:
             workspace = self._new_workspace(False)
-        value = result(*self._forward(workspace, batch, state))
+        value = result(workspace, *self._forward(workspace, batch, state))
         self._spare.append(workspace)
         return value
 

@@ -285,8 +285,8 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def _frees(self, workspace: Workspace) -> bool:
         return workspace.plan.hands_out
 
-    def _let_go(self) -> bool:
-        return self.training and self._kept.let_go()
+    def _let_go(self, workspace: Workspace) -> bool:
+        return self.training and workspace.let_go()
 
     def _forward(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
         workspace.prepare(batch.packing)

@@ -145,18 +145,18 @@ class SequenceLayer(Layer, abstract=True):
         packing.scatter(rows, steps)
         return out
 
-    def _given(self, rows: Array, call: Call) -> Any:
+    def _given(self, workspace: Any, rows: Array, call: Call) -> Any:
         """The rows of y themselves in the form of the call, where the layer needs them no more; else None."""
         packing = call.batch.packing
         in_order = packing.index(reverse=False) is None and (call.unbatched or not self.batch_first)
-        if not (call.packed or in_order) or not self._let_go():
+        if not (call.packed or in_order) or not self._let_go(workspace):
             return None
         if call.packed:
             return PackedSequences(rows, packing)
         return rows.reshape(self._shape_for_caller(packing, call.unbatched, rows.shape[1], False))
 
-    def _let_go(self) -> bool:
-        """Whether the last pass's rows of y are the caller's from now on."""
+    def _let_go(self, workspace: Any) -> bool:
+        """Whether the rows of y of the pass that this workspace was for are the caller's from now on."""
         return False
 
     def _check_out(self, out: Any, call: Call) -> None:
@@ -216,8 +216,8 @@ class SequenceLayer(Layer, abstract=True):
         if self.training:
             self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
 
-        def result(rows: Array, final: Any) -> tuple[Any, Any]:
-            y = self._given(rows, call) if out is None else None
+        def result(workspace: Any, rows: Array, final: Any) -> tuple[Any, Any]:
+            y = self._given(workspace, rows, call) if out is None else None
             if y is None:
                 y = self._rows_for_caller(rows, call, self.pools, out)
             return y, self._state_for_caller(final, call.unbatched)

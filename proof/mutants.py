@@ -40,7 +40,7 @@ EQUIVALENT = {  # by "module:line:column: what", or by the line, with the reason
     "losses:104:12: GtE -> Gt": BLANK,
     "losses:104:17: 2 -> 3": BLANK,
     "optimizers:56:37: Gt -> GtE": "the factor is 1 where they are equal",
-    "layers:85:53: 80 -> 81": "80 nodes are as exact as float64",
+    "layers:86:53: 80 -> 81": "80 nodes are as exact as float64",
     "layers:101:37: GtE -> Gt": "both branches are 0 at 0",
     "layers:102:30: GtE -> Gt": "both branches are 0 at 0",
     "layers:103:36: GtE -> Gt": "both branches are 0 at 0",

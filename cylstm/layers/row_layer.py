@@ -95,7 +95,7 @@ class RowLayer(Layer, abstract=True):
         if self.training:
             self._y_shape = shape
 
-        def result(y: Array, _: None) -> Array:
+        def result(_workspace: Any, y: Array, _state: None) -> Array:
             return y.copy().reshape(shape)
 
         value: Array = self._run(Batch(rows, Packing(1, len(rows))), None, result)

@@ -1,6 +1,7 @@
 """Layers around the recurrent ones, one sequence x (T,F) at a time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,9 +88,8 @@ def erfc(z: float) -> float:
     return float(2 / np.sqrt(np.pi) * np.exp(-z * z) * (3.5 * weights @ np.exp(-s * s - 2 * z * s)))
 
 
-def activation(x: Array, kind: str, alpha: float | None = None, beta: float | None = None) -> Array:
-    """A function of every number, softmax of every row; alpha and beta as in ONNX' operators."""
-    a, b = (0.0 if value is None else value for value in (alpha, beta))
+def activation(x: Array, kind: str, a: Any = None, b: Any = None) -> Array:
+    """A function of every number, softmax of every row; a and b are alpha and beta of ONNX' operators."""
     if kind in ("softmax", "log_softmax"):
         rows = [[float(np.exp(v - row.max())) for v in row] for row in x]
         shares = np.array([[v / sum(row) for v in row] for row in rows]).reshape(x.shape)
