@@ -432,9 +432,9 @@ def test_ctrl_c_at_any_moment_leaves_it_usable(heeded):
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     others = threading.Thread(target=lambda: [session.run(x) for _ in range(3000)], daemon=True)
     others.start()
-    interrupted, end = 0, time.monotonic() + 1.5
+    interrupted, end = 0, time.monotonic() + 30
     try:
-        while time.monotonic() < end:
+        while interrupted < 1000 and time.monotonic() < end:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-4 * (1 + interrupted % 13))
                 for _ in range(100):
