@@ -15,24 +15,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 900  # of CPU time for the tests of one mutant; ten times that for those that wait
+# Of CPU time, for the tests of a mutant that come first, and for all; ten times that for those that wait.
+FIRST, SECONDS = 180, 900
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
 Found = Iterator[tuple[str, str, str | None]]  # mutant, line of the source, what has seen it if anything
 
 
-def in_child(work: Callable[[], int]) -> bool:
+def in_child(work: Callable[[], int], seconds: int = SECONDS) -> bool:
     """Whether work in a forked process gives 0: if it does not end in time or crashes it does not."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.alarm(10 * SECONDS)
+        signal.alarm(10 * seconds)
         os._exit(work())
     return os.waitpid(pid, 0)[1] == 0
 
 
-def passes(prepare: Callable[[], None], *arguments: str) -> bool:
+def passes(prepare: Callable[[], None], *arguments: str, seconds: int = SECONDS) -> bool:
     """Whether pytest passes with these arguments, in a process that `prepare` was called in."""
 
     def work():
@@ -40,12 +41,12 @@ def passes(prepare: Callable[[], None], *arguments: str) -> bool:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return int(pytest.main([*OPTIONS, *arguments]))
 
-    return in_child(work)
+    return in_child(work, seconds)
 
 
 def seen_by(prepare: Callable[[], None], tests: list[str], first: str, quick: bool) -> str | None:
     """Which tests see it: those that come first, all, or none."""
-    if not passes(prepare, "-k", first, *tests):
+    if not passes(prepare, "-k", first, *tests, seconds=FIRST):
         return "quick"
     return None if quick or passes(prepare, *tests) else "all"
 
