@@ -77,6 +77,12 @@ EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason 
     "clips);": "with coupled gates nobody reads it",
     "product: const ptrdiff_t most = lda * (ptrdiff_t)sizeof(CYL_REAL) % 4096 ? CYL_TILE : 6, "
     "tiles = (rows + most + 1) / most;": "one more tile, to the same bits",
+    "product: const ptrdiff_t whole = (to - from) / CYL_PANEL, rest = (to) % CYL_PANEL;": (
+        "from is a multiple of CYL_PANEL"
+    ),
+    "pass_backward: if (q->to_extra) memset(CYL_ROW(p->extra, r, p->ld_extra) + g + p->H, 0, bytes);": (
+        "of the cells that come here only the GRU writes to extra, one gate"
+    ),
     "product: const ptrdiff_t at_once = rows == 0 ? 2 : panels;": "another order, to the same bits",
     "pass_backward: for (ptrdiff_t r = s->start; r < s->start + row_end; r++)": (
         "zeros that the other parts write, too"
