@@ -18,10 +18,9 @@ class Masks:
         forks.renew_in_child(self)
 
     def begin(self) -> None:
-        """In a forked child: the same numbers to come, without the lock that another thread may have held."""
-        bits = np.random.PCG64(0)
-        bits.state = self.state
-        self._generator = np.random.Generator(bits)
+        """In a forked child: free NumPy's lock, which another thread, gone here, may have held to draw."""
+        lock: Any = self._generator.bit_generator.lock
+        lock._at_fork_reinit()  # as the standard library does with its own
 
     @property
     def state(self) -> Any:
