@@ -62,7 +62,7 @@ class Layer:
         self.training = False
         self.scalers: dict[str, Scaler] = {}
         self._spare: list[Any] = []  # inference workspaces not in use; list operations are atomic
-        self._kept: Any = None  # the training workspace
+        self._kept: Any = None  # the training workspace, unless a forward pass has it
         self._kept_for: Any = None  # the parameters and their version when a training forward filled it
 
     @classmethod

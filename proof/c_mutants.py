@@ -33,6 +33,7 @@ SPANS = "tests/test_spans.py"
 PASS = [*WHOLE, SPANS, "tests/test_bits.py", "tests/test_stream.py", "tests/test_guards.py"]
 PLAIN = "agrees_with_reference and not any and not both and not reverse"
 ONE = "test_recurrent and lstm and not norm and not peephole and not coupled"
+SEVERAL = f"same_bits or pads or test_options and (all or gru_reset) and {PLAIN}"
 DENSE = ["tests/test_dense.py", "tests/test_sequential.py", "tests/test_layers.py", "tests/test_bits.py"]
 LOSSES = ["tests/engine/test_losses.py", "tests/test_losses.py"]
 TESTS = {  # of each body: the modules that are compiled with it, all tests, which of them come first
@@ -50,16 +51,8 @@ TESTS = {  # of each body: the modules that are compiled with it, all tests, whi
     "product": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
     "gradient": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
     "pack": (["_packed"], PASS, f"{ONE} and {PLAIN}"),
-    "pass_forward": (
-        ["_packed"],
-        PASS,
-        f"same_bits or pads or test_options and (all or gru_reset) and {PLAIN}",
-    ),
-    "pass_backward": (
-        ["_packed"],
-        PASS,
-        f"same_bits or pads or test_options and (all or gru_reset) and {PLAIN}",
-    ),
+    "pass_forward": (["_packed"], PASS, SEVERAL),
+    "pass_backward": (["_packed"], PASS, SEVERAL),
     "dense": (["_packed_dense"], DENSE, "test_dense"),
     "elementwise": (["_losses"], LOSSES, "engine and not refuse"),
     "elementwise_array": (["_losses"], LOSSES, "engine and not refuse"),
@@ -70,7 +63,7 @@ SAME, UNREAD = (
     "where both are equal it is the same number",
     "rows beyond the step's, whose states nobody reads",
 )
-FIRST = "I is 0: the input gate comes first"
+I_IS_0 = "the input gate comes first"
 BLOCKS = "blocks end elsewhere; no sum depends on where they do"
 EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason why no test can see it
     "lstm: const CYL_REAL dz_f = coupled ? 1 : dcell * c_prev[j] * CYL_TYPED(cyl_sigmoid_slope)(f, bound, "
@@ -100,8 +93,8 @@ EQUIVALENT = {  # by "body: the line it makes", or by the line, with the reason 
     "p->rows[step + 1];": UNREAD,
     "pass_backward: const ptrdiff_t rows = w->row_end < p->rows[step + 1] ? w->row_end : "
     "p->rows[step + 0];": UNREAD,
-    "lstm: gates[j] = i;": FIRST,
-    "lstm: const CYL_REAL i = gates[j], g = gates[G + j], o = gates[O + j];": FIRST,
+    "lstm: gates[j] = i;": I_IS_0,
+    "lstm: const CYL_REAL i = gates[j], g = gates[G + j], o = gates[O + j];": I_IS_0,
     "lstm: for (ptrdiff_t first = 0; first <= a->B; first += CYL_ROWS_TOGETHER) {": "of no rows",
     "product: for (; j + 2 < panels; j += 2)": "the last pair is computed panel by panel, to the same bits",
     "product: __builtin_prefetch((const char *)(b + k * ldb) + 2048);": "a hint to the caches",

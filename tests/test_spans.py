@@ -287,5 +287,5 @@ def test_ctrl_c_at_any_line_leaves_nothing_wrong(rng, again, yes, first):
         over = interrupted_at(line, lambda used=used: step(used, 20))
         for ours, theirs in zip(step(used, 20), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=f"after line {line}")
-        line += 4
+        line += 3
     assert line > 300
