@@ -36,8 +36,8 @@ def amplification(cell: str) -> float:
 
 # Rows of few units, or of masked ones, are almost flat at times, and a layer multiplies what the one below it
 # does: there the results move by up to 1000 times the tolerance when the numbers that go in move to their
-# neighbours. So many times the largest move is allowed besides. Of 3000 random layers 5 needed any of it, the
-# worst 17 times; none of 6000 needed more.
+# neighbours. So many times the largest move of three draws is allowed besides. Of 5455 random layers, half of
+# them of 1 to 4 units, 22 needed any of it: 21 up to 1.8 times, one 74 times.
 MOVES = 64
 
 
