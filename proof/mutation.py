@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy  # noqa: F401  what every child would import, once
 import pytest
+import scipy.linalg  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of CPU time, for the tests of a mutant that come first, and for all; ten times that for those that wait.
-FIRST, SECONDS = 180, 900
+FIRST, SECONDS = 60, 900
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
 Found = Iterator[tuple[str, str, str | None]]  # mutant, line of the source, what has seen it if anything
 

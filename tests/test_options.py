@@ -209,6 +209,21 @@ def test_layer_normalization_agrees_with_torch(rng, torch, lengths, bidirectiona
         )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layer_normalization_of_sums_far_from_zero(rng, dtype):
+    """What all sums have in common, the mean takes out: no sum of squares may lose the rest beside it."""
+    eps = float(np.finfo(dtype).eps)
+    layer = cylstm.LSTM(3, 5, layer_norm=True, dtype=dtype, seed=0)
+    state = layer.state_dict()
+    state["weight_ih_l0"][:] = rng.integers(-9, 10, (20, 3))
+    state["weight_ih_l0"][:, 2] = 2.0 ** (np.finfo(dtype).nmant // 2 + 1)  # every sum is exact
+    layer.load_state_dict(state)
+    y, _ = layer([[[1, 2, 0]]])
+    far, _ = layer([[[1, 2, 1]]])
+    # The mean of 20 sums is rounded by up to half of eps times them, which their deviation divides.
+    np.testing.assert_allclose(far, y, rtol=0, atol=np.sqrt(eps))
+
+
 def test_more_layers_learn_states_and_project(rng):
     layer = cylstm.LSTM(3, 6, 2, bidirectional=True, proj_size=4, learn_state=True, seed=0)
     assert layer.output_size == 8
