@@ -142,3 +142,12 @@ def test_mutants_of_c_are_made_of_code_alone(monkeypatch):
         "if (c) return;",
         "c[1] = a->b * 2;", "c[0] = a->b + 2;", "c[0] = a->b;", "c[0] = 2;",
     ])  # fmt: skip
+
+
+def test_reasons_are_of_mutants_that_there_are(monkeypatch):
+    module, made = module_of(monkeypatch, "c_mutants"), set()
+    for body in module.TESTS:
+        source = (module.INCLUDE / "cylstm" / f"{body}_body.h").read_text()
+        for _, line, changed in module.mutations(source):
+            made |= {module.named(body, line), module.named(body, changed)}
+    assert not module.equivalent().keys() - made
