@@ -15,6 +15,7 @@ from cylstm._engine import isa
 PROBLEMS = [
     ("float32", "both", (4, 3, 5, 17)),
     ("float64", "reverse", (3, 2, 9, 8)),
+    ("float32", "forward", (2, 1, 3, 32)),  # no padding, no row beside
 ]
 PATHS = [*isa.available(), "blas"]
 
