@@ -5,12 +5,13 @@
 
 A mutant is one of the bodies in `include/cylstm` with one operator, comparison, constant, term or factor
 changed or left out, and is named by the line that this makes. The extension module that computes with it is
-compiled, for the compiler's baseline of instruction sets only and without optimisation, and imported in place
-of the real one by a forked process, which runs the tests of that body until one fails. The reference was not
-changed, so it is the oracle. Needs clang or gcc, and the C files that `python setup.py build_ext --inplace`
-leaves. Lines of JSON like those of `mutants.py`; what does not compile is counted as "seen by compiler", and
-what compiles to the same code (lines for AVX2 and AVX-512 alone) is left out. In `c_equivalent.txt` are
-mutants, or lines for all mutants of them, below the reason why no test can see them: they get quick tests.
+compiled, for the compiler's baseline of instruction sets only and without optimisation, and imported in
+place of the real one by a forked process, which runs the tests of that body until one fails; if none does,
+a program of `tests/c` runs it under sanitizers. The reference was not changed, so it is the oracle. Needs
+gcc, is faster with clang, and needs the C files that `python setup.py build_ext --inplace` leaves. Lines of
+JSON like those of `mutants.py`; what does not compile is counted as "seen by compiler", and what compiles
+to the same code (lines for AVX2 and AVX-512 alone) is left out. In `c_equivalent.txt` are mutants, or lines
+for all mutants of them, below the reason why no test can see them: they get quick tests.
 """
 
 import functools
@@ -61,6 +62,10 @@ TESTS = {  # of each body: the modules that are compiled with it, all tests, whi
     "softmax": (["_losses"], LOSSES, "engine and not refuse"),
     "optimizers": (["_optim"], ["tests/test_optim.py"], "reference"),
 }
+SANITIZE = ["gcc", "-std=gnu99", "-w", "-DCYL_BASELINE_ONLY", "-DREAL=float", "-DTYPE=f32", "-g1"]
+SANITIZE += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # as tests/test_c_headers.py does
+IN_PASS = {"product", "gradient", "pack", "pass_forward", "pass_backward", "dense"}
+
 OPERAND = r"(?:\w+->)?\w[\w.]*(?:\[[^][]*\])?"
 OTHER = {
     "+": "-", "-": "+", "*": "+", "/": "*", "%": "/", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=",
@@ -135,6 +140,17 @@ def compiled(modules, include, folder):
     return made
 
 
+def sanitized(body, include, folder):
+    """Whether the program of `tests/c` that runs a body finds nothing wrong, and sanitizers neither."""
+    if body == "optimizers":
+        return True  # none runs it
+    source = mutation.ROOT / "tests" / "c" / ("pass.c" if body in IN_PASS else "kernels.c")
+    built = Path(folder, "program")
+    paths = [f"-I{include}", f"-I{ENGINE}", source, "-o", built]
+    subprocess.run([*SANITIZE, *paths, "-lm", "-lpthread"], check=True)
+    return subprocess.run([built], capture_output=True, timeout=mutation.SECONDS).returncode == 0
+
+
 class Bench:
     """A folder with changed headers, the good modules, and one from changed headers."""
 
@@ -163,15 +179,19 @@ class Bench:
             mutant, original = named(body, changed), named(body, line)
             header.write_text("".join([*lines[:number], changed + "\n", *lines[number + 1 :]]))
             made = compiled(modules, self.include, self.made)
-            header.write_text(good)
-            seen = "compiler"
-            if made and all(file.read_bytes() == self.good[name].read_bytes() for name, file in made.items()):
-                continue
-            if made:
-                files = {**self.good, **made}
+            if made is None:
+                yield mutant, original, "compiler"
+            elif any(file.read_bytes() != self.good[name].read_bytes() for name, file in made.items()):
                 known = mutant in self.reasons or original in self.reasons
-                seen = mutation.seen_by(functools.partial(replace, files), tests, first, quick or known)
-            yield mutant, original, seen
+                yield mutant, original, self.seen_by(body, {**self.good, **made}, quick or known)
+            header.write_text(good)
+
+    def seen_by(self, body, files, quick):
+        """Which tests see what the headers are now: quick ones, all, sanitizers, or none."""
+        seen = mutation.seen_by(functools.partial(replace, files), *TESTS[body][1:], quick)
+        if seen or quick or sanitized(body, self.include, self.made):
+            return seen
+        return "sanitizers"
 
 
 if __name__ == "__main__":

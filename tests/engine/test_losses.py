@@ -1,5 +1,7 @@
 """Kernels of losses on every instruction set, around the widths of registers; sizes that do not fit."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tolerances
@@ -75,6 +77,13 @@ def test_special_values(dtype, instruction_set):
     np.testing.assert_allclose(softmax(x, instruction_set), expected, rtol=1e-6)
 
 
+@every
+@pytest.mark.parametrize("V", WIDTHS)
+def test_rows_far_below_zero_and_far_apart(V, dtype, instruction_set):
+    x = np.array([[-2000], [-1000], [3000]], dtype).repeat(V, axis=1)
+    np.testing.assert_allclose(softmax(x, instruction_set), 1 / V, rtol=1e-6)
+
+
 def test_out_may_be_x(rng):
     x = rng.standard_normal((3, 5))
     expected = softmax(x, "scalar")
@@ -119,6 +128,42 @@ def test_elementwise_losses_agree_with_the_reference(rng, V, kind, dtype, instru
 
 
 @every
+@pytest.mark.parametrize("kind", _losses.KINDS)
+@pytest.mark.parametrize("apart", itertools.product((1, 2), (1, 2), (0, 1)))
+def test_elementwise_losses_of_numbers_at_any_distance(rng, kind, apart, dtype, instruction_set):
+    """Of outputs, targets and parameters; adjacent ones with one parameter have a loop of their own."""
+    V, limits = 19, tolerances.FLOAT64 if dtype == "float64" else {"rtol": 1e-6, "atol": 1e-6}
+    y, target, p = (a.astype(dtype)[:, None] for a in (3 * rng.standard_normal(V), *rng.random((2, V))))
+    p = p if apart[2] else np.broadcast_to(p[0], p.shape)
+    alone = [
+        REFERENCE[kind](*(a[v : v + 1].astype(float) for a in (y, target)), float(p[v, 0])) for v in range(V)
+    ]
+    dy, y = (np.repeat(y, apart[0], 0)[:: apart[0]] for _ in range(2))
+    target = np.repeat(target, apart[1], 0)[:: apart[1]]
+    steps, index = (np.zeros(1, np.intp), np.ones(1, np.intp)), isa.NAMES.index(instruction_set)
+    value = _losses.elementwise(kind, *(a[None, None] for a in (dy, y, target)), p, *steps, 1.0, index)
+    np.testing.assert_allclose(value, sum(loss for loss, _ in alone), **limits)
+    np.testing.assert_allclose(dy, np.concatenate([slope for _, slope in alone]), **limits)
+
+
+@every
+@pytest.mark.parametrize("kind", _losses.KINDS)
+def test_elementwise_losses_at_their_kinks(kind, dtype, instruction_set):
+    """Predictions that are exact, and those that are just as far from the target as a loss bends or as 1."""
+    y = np.array([[0, 1, -1, 0.625, -0.625]], dtype).T
+    target, p = np.zeros_like(y), 0.625
+    expected, dy_expected = REFERENCE[kind](y.astype(float), target.astype(float), p)
+    dy, parameter = np.empty_like(y), np.full(y.shape, p, dtype)
+    steps = np.zeros(1, np.intp), np.ones(1, np.intp)
+    arrays = (array[None, None] for array in (dy, y, target))
+    value = _losses.elementwise(
+        kind, *arrays, parameter, *steps, 1 / len(y), isa.NAMES.index(instruction_set)
+    )
+    np.testing.assert_allclose(value / len(y), expected, rtol=1e-6)
+    np.testing.assert_allclose(dy, dy_expected, rtol=1e-6)
+
+
+@every
 def test_the_logistic_loss_is_accurate_relatively_where_it_is_tiny(dtype, instruction_set):
     begin, end, index = np.zeros(1, np.intp), np.ones(1, np.intp), isa.NAMES.index(instruction_set)
     for y in np.concatenate([np.linspace(-80, 80, 161), [1e-3, -1e-3]]):
@@ -129,10 +174,11 @@ def test_the_logistic_loss_is_accurate_relatively_where_it_is_tiny(dtype, instru
             sign = 1 if target == 0 else -1
             exact = np.logaddexp(0, sign * float(row[0, 0, 0, 0]))
             slope = sign * np.exp(sign * float(row[0, 0, 0, 0]) - exact)
-            limits = {"rtol": 8 * np.finfo(dtype).eps}
+            eps = np.finfo(dtype).eps
+            # Measured: 1.4 units here, and NumPy has its own; without a late term of the series it is 5.6.
+            np.testing.assert_allclose(value / 16, exact, rtol=4 * eps)
             # NumPy's own rounding in float64: |y| units in the exponent.
-            limits = limits if dtype == "float32" else {"rtol": 2e-14}
-            np.testing.assert_allclose(value / 16, exact, **limits)
+            limits = {"rtol": 8 * eps if dtype == "float32" else 2e-14}
             np.testing.assert_allclose(dy, np.full_like(dy, slope), **limits)
 
 
