@@ -52,11 +52,11 @@ class Problem:
         _packed.pack_columns(packed["w_t"], unit, w, 1, O)
         return packed
 
-    def forward(self):
+    def forward(self, threads=1):
         """y of x, within guards that are looked at; its bias is what db begins with."""
         (N, _, O), start, kind = self.sizes, self.start, isa.NAMES.index(self.kind)
         y, whole = guarded((N, O), self.dtype, np.nan)
-        _packed_dense.PackedDense(y, start["x"], self.packed()["w"], start["db"], kind).forward()
+        _packed_dense.PackedDense(y, start["x"], self.packed()["w"], start["db"], kind).forward(threads)
         assert (whole[:32] == 1234.5).all()
         assert (whole[-32:] == 1234.5).all()
         return y
@@ -94,6 +94,15 @@ def test_outputs_agree_with_the_reference_at_every_edge(rng, kind, dtype):
             tolerances.float64(scale * I**0.5, 10) if dtype == "float64" else tolerances.float32(I, 1, scale)
         )
         np.testing.assert_allclose(p.forward(), theirs, **limits, err_msg=f"{N, I, O}")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", isa.available())
+@pytest.mark.parametrize("sizes", [(700, 65, 41), (5, 65, 5003)], ids=["by rows", "by columns"])
+def test_outputs_of_any_number_of_threads(rng, kind, dtype, sizes):
+    p = Problem(rng, *sizes, dtype, kind)
+    for threads in (2, 3, 7):
+        np.testing.assert_array_equal(p.forward(threads), p.forward())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -7,7 +7,7 @@ import tolerances
 
 import cylstm
 from cylstm import reference
-from cylstm._engine import isa
+from cylstm._engine import _optim, isa
 
 
 def with_gradients(rng, dtype="float64"):
@@ -31,9 +31,9 @@ OPTIMIZERS = {
         lambda p, g, s, t: reference.sgd(p, g, *s, 0.1, 0.8, False, 0.05),
     ),
     "SGD nesterov": (
-        lambda: cylstm.optim.SGD(0.1, 0.8, nesterov=True),
-        lambda torch, p: torch.optim.SGD(p, 0.1, 0.8, nesterov=True),
-        lambda p, g, s, t: reference.sgd(p, g, *s, 0.1, 0.8, True),
+        lambda: cylstm.optim.SGD(0.1, 0.8, nesterov=True, weight_decay=0.05),
+        lambda torch, p: torch.optim.SGD(p, 0.1, 0.8, nesterov=True, weight_decay=0.05),
+        lambda p, g, s, t: reference.sgd(p, g, *s, 0.1, 0.8, True, 0.05),
     ),
     "RMSprop": (
         lambda: cylstm.optim.RMSprop(0.01, 0.9, 1e-6, weight_decay=0.05),
@@ -75,6 +75,27 @@ def test_ten_steps_agree_with_reference(rng, monkeypatch, name, dtype, isa_name)
         optimizer.step(model)
     limits = tolerances.float64(1, 10) if dtype == "float64" else tolerances.float32(2, 10, 1.0)
     np.testing.assert_allclose(model._store.data, p, **limits)
+
+
+@pytest.mark.parametrize("isa_name", isa.available())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "kind, planes, fifth",
+    [("sgd", 2, 0), ("sgd", 3, 0), ("sgd", 3, 1), ("rmsprop", 3, 0.5), ("adam", 4, 0.5)],
+)
+def test_a_step_writes_within_its_spans(rng, kind, planes, fifth, dtype, isa_name):
+    """The fifth coefficient of SGD says whether it looks ahead as Nesterov does (`optimizers.h`)."""
+    spans, size, index = np.array([[1, 5], [7, 41]]), 45, isa.NAMES.index(isa_name)
+    vectors = list(rng.random((planes, size)).astype(dtype))
+    before, none = [vector.copy() for vector in vectors], np.empty(0, dtype)
+    m, v = (none, vectors[2]) if kind == "rmsprop" else [*vectors[2:], none, none][:2]
+    coefficients = np.full((2, _optim.COEFFICIENTS), 0.5)
+    coefficients[:, 4] = fifth
+    _optim.update(kind, *vectors[:2], m, v, spans, coefficients, index)
+    within = np.r_[1:5, 7:41]
+    for number, (now, then) in enumerate(zip(vectors, before, strict=True)):
+        changed = np.isin(np.arange(size), within if number != 1 else [])
+        np.testing.assert_array_equal(now != then, changed, f"vector {number}")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
