@@ -36,7 +36,10 @@ WHOLE = ["tests/test_guards.py", "tests/test_recurrent.py", "tests/test_options.
 PASS = [SPANS, "tests/test_bits.py", "tests/test_stream.py", *WHOLE]
 PLAIN = "agrees_with_reference and not any and not both and not reverse"
 ONE = "test_recurrent and lstm and not norm and not peephole and not coupled"
-SEVERAL = f"same_bits or pads or test_options and (all or gru_reset) and {PLAIN}"
+FEW = "float32 and (lstm or gru) and not norm and not peephole and not coupled"
+THREADS = f"(any_number or many_rows) and {FEW}"
+SEVERAL = f"{THREADS} or same_bits or pads or test_options and (all or gru_reset) and {PLAIN}"
+PRODUCTS = f"test_dense or {ONE} and {PLAIN} or {THREADS}"
 DENSE = ["tests/test_dense.py", "tests/test_sequential.py", "tests/test_layers.py", "tests/test_bits.py"]
 LOSSES = ["tests/engine/test_losses.py", "tests/test_losses.py"]
 TESTS = {  # of each body: the modules that are compiled with it, all tests, which of them come first
@@ -51,8 +54,8 @@ TESTS = {  # of each body: the modules that are compiled with it, all tests, whi
     "gru": (["_packed"], WHOLE, f"gru and (test_recurrent or clip) and {PLAIN}"),
     "rnn": (["_packed"], WHOLE, f"rnn and (test_recurrent or clip) and {PLAIN}"),
     "lstm_norm": (["_packed"], WHOLE, f"lstm_norm and (test_recurrent or clip) and {PLAIN}"),
-    "product": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
-    "gradient": (["_packed", "_packed_dense"], [*DENSE, *PASS], f"test_dense or {ONE} and {PLAIN}"),
+    "product": (["_packed", "_packed_dense"], [*DENSE, *PASS], PRODUCTS),
+    "gradient": (["_packed", "_packed_dense"], [*DENSE, *PASS], PRODUCTS),
     "pack": (["_packed"], PASS, f"{ONE} and {PLAIN}"),
     "pass_forward": (["_packed"], PASS, SEVERAL),
     "pass_backward": (["_packed"], PASS, SEVERAL),
