@@ -49,8 +49,9 @@ def test_every_instruction_set_agrees_with_reference(rng, monkeypatch, cell, ins
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_batches_of_many_rows_agree_with_reference(rng, cell, dtype):
-    """From 16 rows on x enters step by step, from 49 on inference takes them in pieces (pass.h)."""
-    for T, B in (3, 17), (2, 50):
+    """From 16 rows on x enters step by step, from 49 on inference takes them in pieces, from 129 on a step's
+    gradients are a block or more (pass.h)."""
+    for T, B in (3, 17), (2, 50), (3, 130), (2, 300):
         layer = make(cell, 3, 5, dtype=dtype, seed=1)
         assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
 
