@@ -210,6 +210,14 @@ def test_layer_normalization_agrees_with_torch(rng, torch, lengths, bidirectiona
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_projections_wider_than_a_panel_agree_with_reference(rng, dtype):
+    for threads in (1, 3):
+        layer = make("lstm", 30, 80, dtype=dtype, proj_size=70, zoneout=0.1, seed=1)
+        with cylstm.num_threads(threads):
+            assert_agrees_with_reference(layer, *problem(rng, layer, 20, 5))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_layer_normalization_of_sums_far_from_zero(rng, dtype):
     """What all sums have in common, the mean takes out: no sum of squares may lose the rest beside it."""
     eps = float(np.finfo(dtype).eps)
