@@ -151,7 +151,10 @@ def sanitized(body, include, folder):
     built = Path(folder, "program")
     paths = [f"-I{include}", f"-I{ENGINE}", source, "-o", built]
     subprocess.run([*SANITIZE, *paths, "-lm", "-lpthread"], check=True)
-    return subprocess.run([built], capture_output=True, timeout=mutation.SECONDS).returncode == 0
+    try:
+        return subprocess.run([built], capture_output=True, timeout=mutation.FIRST).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 class Bench:
