@@ -6,8 +6,8 @@
 A mutant is a module of `cylstm/reference` with one sign, operation, comparison, constant, function or
 term exchanged or left out. It is imported in a forked process, which runs the tests of that module until
 one fails. The engine was compiled from C that nobody changed, so it is an oracle, as are finite
-differences and PyTorch. Lines of JSON: one a mutant, then the counts; status 1 if there
-are any that are not in EQUIVALENT.
+differences and PyTorch. Lines of JSON: those that the tests which come first do not see, and counts;
+status 1 if any is seen by none and not in EQUIVALENT.
 """
 
 import ast

@@ -68,7 +68,8 @@ def report(
 ) -> None:
     """Lines of JSON for `mutants(file, every, quick)` of each file; status 1 if some survive without reason.
 
-    `equivalent` has reasons by mutant, or by the line for all mutants of it.
+    A line for each that neither compiler nor first tests see, then the counts of the file, at
+    the end of all. `equivalent` has reasons by mutant, or by the line for all mutants of it.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--file", action="append", choices=files, help="of these only")
@@ -78,12 +79,16 @@ def report(
     os.chdir(ROOT)
     if not in_child(describe):
         sys.exit("cylstm cannot be imported")
-    counts, unknown = collections.Counter(), 0
+    total: collections.Counter[str] = collections.Counter()
     for name in options.file or files:
+        counts: collections.Counter[str] = collections.Counter()
         for mutant, line, seen in mutants(name, options.every, options.quick):
             why = equivalent.get(mutant) or equivalent.get(line)
-            counts[f"seen by {seen}"] += 1
-            unknown += seen is None and why is None
-            print(json.dumps({"mutant": mutant, "line": line, "seen": seen, "why": why}), flush=True)
-    print(json.dumps({"mutants": sum(counts.values()), **counts, "unknown survivors": unknown}), flush=True)
-    sys.exit(bool(unknown))
+            counts.update(["mutants", f"seen by {seen}"])
+            counts["unknown survivors"] += seen is None and why is None
+            if seen not in ("quick", "compiler"):
+                print(json.dumps({"mutant": mutant, "line": line, "seen": seen, "why": why}), flush=True)
+        print(json.dumps({"file": name, **counts}), flush=True)
+        total.update(counts)
+    print(json.dumps({"file": "all", **total}), flush=True)
+    sys.exit(bool(total["unknown survivors"]))
