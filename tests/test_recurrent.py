@@ -60,7 +60,9 @@ def test_batches_of_many_rows_agree_with_reference(rng, cell, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_ragged_batches_equal_each_sequence_alone(rng, cell, dtype, direction):
-    for lengths in ([3, 7, 1, 7, 0], [1, 2, 3], [7], [0, 0], [4, 4, 4], [4, 3, 4]):
+    ragged = [3, 7, 1, 7, 0], [1, 2, 3], [7], [0, 0], [4, 4, 4], [4, 3, 4]
+    gaps = [5, 3, 5], [6, 3, 3, 6]  # of one and two rows between the states that a gradient reads
+    for lengths in (*ragged, *gaps):
         layer = make(cell, 5, 4, 2, dtype=dtype, seed=1, **DIRECTIONS[direction])
         x, state, dy, dstate = problem(rng, layer, 7, len(lengths))
         for b, n in enumerate(lengths):

@@ -251,6 +251,8 @@ static int sweep(int alone) {
                 faults += differ(&large, 3);
                 large.again = follows;
                 if (follows) faults += differ(&large, 3);
+                large.again = large.trains = 0;
+                faults += differ(&large, 1);
             }
     for (int isa = 0; isa <= cyl_detect_isa(); isa++)
         for (ptrdiff_t n = 1; n < 40; n += 3) {
