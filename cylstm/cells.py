@@ -3,11 +3,10 @@
 The order of rows is that of `cyl_cell_kind` in include/cylstm/cells.h.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class CellSpec:
+class CellSpec(NamedTuple):
     """What a cell is, apart from its arithmetic.
 
     Parameters

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from cylstm import _checks
@@ -145,14 +144,18 @@ def usable_cpus() -> int:
     return max(1, math.ceil(min(cpus, _cgroup_quota())))
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+def _cgroup_quota(root: str | os.PathLike[str] = "/sys/fs/cgroup") -> float:
     """CPUs that the cgroup may use: version 2's cpu.max, version 1's quota, or no limit."""
+
+    def read(name: str) -> str:
+        with open(os.path.join(root, name)) as file:
+            return file.read()
+
     try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
+        if os.path.exists(os.path.join(root, "cpu.max")):
+            quota, period = read("cpu.max").split()
         else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
+            quota, period = read("cpu/cpu.cfs_quota_us"), read("cpu/cpu.cfs_period_us")
         cpus = float(quota) / float(period)
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf  # no cgroup, or "max"

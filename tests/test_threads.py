@@ -70,9 +70,9 @@ def test_quotas_of_cgroups_are_read(tmp_path, files, expected):
 def test_importing_brings_in_numpy_only():
     others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm", "pandas"]
     assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
-    # Some versions of NumPy load these themselves; with what trains they take a third of the time.
-    later = ["numpy.random", "hashlib", "logging", "concurrent.futures"]
-    later += ["cylstm.convert", "cylstm.micro_batch", "cylstm.training"]
+    # Some versions of NumPy load these themselves; with what trains they take half the time.
+    later = ["numpy.random", "hashlib", "logging", "concurrent.futures", "dataclasses", "json", "pathlib"]
+    later += [f"cylstm.{name}" for name in cylstm._MODULES_LATER]
     before = "import sys, numpy; there = set(sys.modules); import cylstm"
     assert run(f"{before}; print([m for m in {later} if m in set(sys.modules) - there])")[0] == "[]"
 
@@ -83,8 +83,12 @@ def test_what_is_imported_later_is_there():
         run("import cylstm; print('Trainer' in dir(cylstm), hasattr(cylstm, 'Trainers'))")[0] == "True False"
     )
     assert run("from cylstm import *; print(Trainer.__name__, QueueFull.__name__)")[0] == "Trainer QueueFull"
-    assert run("import cylstm; print(cylstm.training.Trainer is cylstm.Trainer)")[0] == "True"
-    assert run("import cylstm; print(cylstm.micro_batch.QueueFull is cylstm.QueueFull)")[0] == "True"
+    code = """
+import sys, cylstm
+print([n for n in cylstm._MODULES_LATER if getattr(cylstm, n) is not sys.modules[f"cylstm.{n}"]])
+print([n for n, m in cylstm._LATER.items() if getattr(cylstm, n) is not getattr(sys.modules[m], n)])
+"""
+    assert run(code)[0] == "[]\n[]"
 
 
 def test_blocks_that_overlap_restore_what_was_before_the_first():

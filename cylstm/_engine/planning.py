@@ -1,7 +1,7 @@
 """Buffers planned once: sizes of a recurrent stack, and the memory that they are cut from."""
 
-import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -10,8 +10,7 @@ Shape = tuple[int, ...]
 ALIGNMENT = 128  # bytes: two cache lines, which processors fetch together
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """Sizes of a forward (and backward) pass of L stacked layers of one cell.
 
     Parameters
