@@ -174,6 +174,16 @@ def test_a_file_holds_all_that_forecasting_needs(waves, tmp_path):
     assert (loaded.columns, loaded.horizon, loaded.period, loaded.hidden_size) == (["a", "b"], 3, 6, 8)
 
 
+@pytest.fixture(scope="module")
+def saved(waves, tmp_path_factory):
+    """The file of a forecaster with columns."""
+    forecaster = quick(waves)
+    forecaster.columns = ["a", "b"]
+    path = tmp_path_factory.mktemp("saved") / "f.safetensors"
+    forecaster.save(path)
+    return path
+
+
 @pytest.mark.parametrize("field", ["seasonal", "scale", "step_scale", "change_scale", "columns"])
 @pytest.mark.parametrize(
     "value",
@@ -190,13 +200,10 @@ def test_a_file_holds_all_that_forecasting_needs(waves, tmp_path):
         [[1.0], [2.0, 3.0]],
     ],
 )
-def test_a_damaged_scaling_is_refused(waves, tmp_path, field, value):
-    forecaster = quick(waves)
-    forecaster.columns = ["a", "b"]
-    path = tmp_path / "f.safetensors"
-    forecaster.save(path)
-    model, extra = files.load_with_extra(path)
+def test_a_damaged_scaling_is_refused(saved, tmp_path, field, value):
+    model, extra = files.load_with_extra(saved)
     extra["forecaster"][field] = value
+    path = tmp_path / "f.safetensors"
     cylstm.save(model, path, extra=extra)
     with pytest.raises(cylstm.ModelFileError, match="none that `cylstm train` made"):
         Forecaster.load(path)
