@@ -1,5 +1,7 @@
 """Recurrent layers of every cell and option, random problems for them, and the reference's answers."""
 
+import itertools
+
 import numpy as np
 import tolerances
 
@@ -83,7 +85,7 @@ def parts_of(states):
 
 
 class Masks:
-    """The masks of a layer's last training pass, by sequence; without a pass, what stands for them."""
+    """The masks of a layer's last training pass, of rows b; without a pass, what stands for them."""
 
     def __init__(self, layer, trained):
         self.layer = layer
@@ -94,25 +96,30 @@ class Masks:
             self.starts = packing._starts
 
     def of_sequence(self, name, b):
-        """(1, features): the same at every step."""
+        """(rows, features): the same at every step."""
         buffers = {} if self.workspace is None else self.workspace.buffers
-        return buffers[name][self.place[b]][None].astype(float) if name in buffers else 1.0
+        return buffers[name][self.place[b]].astype(float) if name in buffers else 1.0
 
     def of_steps(self, name, b, n, absent):
-        """(n, 1, features) in the order in which direction 0, or the direction in the name, reads."""
+        """(n, rows, features) in the order in which direction 0, or the direction in the name, reads."""
         buffers = {} if self.workspace is None else self.workspace.buffers
         if name not in buffers:
             return absent
-        return buffers[name][self.starts[:n] + self.place[b]][:, None].astype(float)
+        return buffers[name][self.starts[:n, None] + self.place[b]].astype(float)
 
     def between(self, l, b, n):
-        """(n, features) of the dropout after a layer, in the order of the sequence; 1 where there is none."""
-        return own_order(self.layer, self.of_steps(f"mask{l}", b, n, np.ones((1, 1, 1))), 0)[:, 0]
+        """(n, rows, features) of the dropout after a layer, in the order of the sequence; 1 for none."""
+        return own_order(self.layer, self.of_steps(f"mask{l}", b, n, np.ones((1, 1, 1))), 0)
 
 
 def own_order(layer, sequence, d):
     """A sequence as a direction reads it, or back."""
     return sequence[::-1] if d or layer.reverse else sequence
+
+
+def rows_by_length(lengths):
+    """Each length, and the rows of the sequences that have it."""
+    return [(n, np.flatnonzero(lengths == n)) for n in np.unique(lengths)]
 
 
 def weights_of(layer, l, d):
@@ -126,14 +133,14 @@ def weights_of(layer, l, d):
 
 
 def run_reference(layer, x, state, lengths=None, trained=True):
-    """Each sequence alone: y, the last states, and what `run_reference_back` reads.
+    """Sequences of one length at a time: y, the last states, and what `run_reference_back` reads.
 
     state None: what the layer has learned. With the masks of the layer's last training pass, or in the
     way of evaluation.
     """
     T, B, _ = x.shape
     D, P = layer.num_directions, layer.state_width("h")
-    lengths = np.full(B, T) if lengths is None else lengths
+    groups = rows_by_length(np.full(B, T) if lengths is None else np.asarray(lengths))
     masks, cell = Masks(layer, trained), reference.CELLS[layer.spec.name]
     clip = np.inf if layer.clip is None else layer.clip
     first = [a.astype(float) for a in (layer._initial_state(B) if state is None else state)]
@@ -141,31 +148,31 @@ def run_reference(layer, x, state, lengths=None, trained=True):
     values = x.astype(float)
     for l in range(layer.num_layers):
         y = np.zeros((T, B, D * P))
-        for d, b in np.ndindex(D, B):
-            k, n = l * D + d, lengths[b]
+        for d, (n, b) in itertools.product(range(D), groups):
+            k = l * D + d
             zoneout = [
                 masks.of_steps(f"zone_{s}{l}_{d}", b, n, share)
                 for s, share in zip(("h", "c"), (layer.zoneout, layer.zoneout_cell), strict=True)
             ]
-            inputs = values[:n, b : b + 1] * masks.of_sequence(f"mask_x{l}", b)
-            out, last, saved[l, d, b] = reference.layer_forward(
-                cell, own_order(layer, inputs, d), [s[k, b : b + 1] for s in first],
+            inputs = values[:n, b] * masks.of_sequence(f"mask_x{l}", b)
+            out, last, saved[l, d, n] = reference.layer_forward(
+                cell, own_order(layer, inputs, d), [s[k, b] for s in first],
                 weights_of(layer, l, d)[0], clip, masks.of_sequence(f"mask_h{l}_{d}", b), zoneout,
             )  # fmt: skip
-            y[:n, b, d * P : (d + 1) * P] = own_order(layer, out[:, 0], d)
+            y[:n, b, d * P : (d + 1) * P] = own_order(layer, out, d)
             for s, value in enumerate(last):
-                final[s][k, b] = value[0]
-        for b in range(B):
-            y[: lengths[b], b] *= masks.between(l, b, lengths[b])
+                final[s][k, b] = value
+        for n, b in groups:
+            y[:n, b] *= masks.between(l, b, n)
         values = y
-    return values, final, (masks, lengths, saved, state is None)
+    return values, final, (masks, groups, saved, state is None)
 
 
 def run_reference_back(layer, x, dy, dstate, saved):
     """dx, dL/d(first states), gradients by name."""
     T, B, _ = x.shape
     D, P, states = layer.num_directions, layer.state_width("h"), layer.spec.states
-    masks, lengths, steps, learned = saved
+    masks, groups, steps, learned = saved
     dstate, gradients = [a.astype(float) for a in dstate], {}
     initial, dvalues = [a.copy() for a in dstate], dy.astype(float)
 
@@ -175,25 +182,25 @@ def run_reference_back(layer, x, dy, dstate, saved):
 
     for l in reversed(range(layer.num_layers)):
         dx = np.zeros((T, B, D * P if l else x.shape[2]))
-        for d, b in np.ndindex(D, B):
-            k, n = l * D + d, lengths[b]
-            dout = own_order(layer, dvalues[:n, b : b + 1, d * P : (d + 1) * P], d)
-            upstream = [s[k, b : b + 1] for s in dstate]
-            back, dfirst, own = reference.layer_backward(dout, upstream, steps[l, d, b])
-            dx[:n, b] += own_order(layer, back[:, 0], d) * masks.of_sequence(f"mask_x{l}", b)
+        for d, (n, b) in itertools.product(range(D), groups):
+            k = l * D + d
+            dout = own_order(layer, dvalues[:n, b, d * P : (d + 1) * P], d)
+            upstream = [s[k, b] for s in dstate]
+            back, dfirst, own = reference.layer_backward(dout, upstream, steps[l, d, n])
+            dx[:n, b] += own_order(layer, back, d) * masks.of_sequence(f"mask_x{l}", b)
             for s, value in enumerate(dfirst):
-                initial[s][k, b] = value[0]
-                add(parameter_name(f"{states[s]}_0", l, d), value[0] * learned)
+                initial[s][k, b] = value
+                add(parameter_name(f"{states[s]}_0", l, d), value.sum(axis=0) * learned)
             for ours, name in weights_of(layer, l, d)[1].items():
                 add(name, own.get(ours))
-        for b in range(B if l else 0):
-            dx[: lengths[b], b] *= masks.between(l - 1, b, lengths[b])
+        for n, b in groups if l else ():
+            dx[:n, b] *= masks.between(l - 1, b, n)
         dvalues = dx
     return dvalues, initial, gradients
 
 
 def _largest(values):
-    return np.abs(np.nan_to_num(values)).max(initial=0)
+    return np.fmax.reduce(np.abs(values), axis=None, initial=0)  # fmax passes NaN over
 
 
 def expected(layer, x, state, dy, dstate, lengths):
@@ -253,11 +260,11 @@ def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None, lear
     starts = [v for name, v in layer.parameters.items() if name[:3] in ("h_0", "c_0")] if learned else state
     forward = [value for value, backward in answers.values() if not backward]
     reach = max(map(_largest, [x, starts[0], *forward]))
-    terms = [reach * max(map(_largest, weights)), *map(_largest, starts[1:])]
+    scales = [max(reach * max(map(_largest, weights)), *map(_largest, [*starts[1:], *forward]))]
+    scales += [max(scales[0], *map(_largest, [*(value for value, _ in answers.values()), dy, *dstate]))]
     for name, (theirs, backward) in answers.items():
         assert ours[name].dtype == layer.dtype
-        relevant = [*(value for value, _ in answers.values()), dy, *dstate] if backward else forward
-        scale = max(*terms, *map(_largest, relevant))
+        scale = scales[backward]
         limits = tolerances.float64(scale, factor)
         if layer.dtype == np.float32:
             inner = layer.input_size + layer.hidden_size

@@ -41,7 +41,7 @@ def run(program, *arguments):
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 @pytest.mark.parametrize("language", [["-std=c99"], ["-x", "c++", "-std=c++17"]])
 def test_no_warnings(tmp_path, name, language):
-    """Unoptimised, for a minute less; what GCC sees only when it optimises, the sanitizers' builds ask for."""
+    """Unoptimised, for a minute less; for what GCC sees when it optimises, the sanitizers' builds ask."""
     program = build(tmp_path, name, *language, "-O0")
     assert subprocess.run([program], capture_output=True, text=True).stdout == "0 faults\n"
 
