@@ -260,11 +260,11 @@ def assert_agrees_with_reference(layer, x, state, dy, dstate, lengths=None, lear
     starts = [v for name, v in layer.parameters.items() if name[:3] in ("h_0", "c_0")] if learned else state
     forward = [value for value, backward in answers.values() if not backward]
     reach = max(map(_largest, [x, starts[0], *forward]))
-    scales = [max(reach * max(map(_largest, weights)), *map(_largest, [*starts[1:], *forward]))]
-    scales += [max(scales[0], *map(_largest, [*(value for value, _ in answers.values()), dy, *dstate]))]
+    of_values = max(reach * max(map(_largest, weights)), *map(_largest, [*starts[1:], *forward]))
+    of_gradients = max(of_values, *map(_largest, [*(value for value, _ in answers.values()), dy, *dstate]))
     for name, (theirs, backward) in answers.items():
         assert ours[name].dtype == layer.dtype
-        scale = scales[backward]
+        scale = of_gradients if backward else of_values
         limits = tolerances.float64(scale, factor)
         if layer.dtype == np.float32:
             inner = layer.input_size + layer.hidden_size

@@ -31,7 +31,7 @@ def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
     assert one["rmse"] < one["rmse_ar24"] == pytest.approx(0.501, abs=5e-4)
     assert one["rmse_persistence"] == pytest.approx(1.164, abs=5e-4)
     assert one["rmse_seasonal"] == pytest.approx(1.438, abs=5e-4)
-    assert min(one["seconds"], two["seconds"]) < 60  # other processes may hold one up
+    assert one["seconds"] < 60
     for key in ("rmse", "rmse_ar24"):
         assert one[key] == two[key]
     models = [cylstm.load(result["model"]) for result in results]

@@ -11,21 +11,15 @@ import cylstm
 
 
 def peak_of(call):
-    """Bytes that call() had allocated at its worst moment, NumPy's arrays included; the least of three calls.
-
-    What other threads allocate meanwhile counts, too: workers that earlier tests left, which end when idle.
-    """
-    peaks = []
+    """Bytes that call() had allocated at its worst moment, NumPy's arrays included."""
     tracemalloc.start()
     try:
-        for _ in range(3):
-            before = tracemalloc.get_traced_memory()[0]
-            tracemalloc.reset_peak()
-            call()
-            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
-    return min(peaks)
 
 
 T, B, I, H = 160, 16, 24, 32

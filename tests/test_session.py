@@ -295,7 +295,8 @@ def test_a_call_allocates_its_result_and_with_out_nothing(rng, more):
         y, state = session.run(x)
     result = y.nbytes + sum(part.nbytes for part in states.arrays(state))
     small = 6000 + (36_000 if more else 0)  # Python's objects; buffers of NumPy, 8192 numbers each
-    assert peak_of(lambda: session.run(x)) < result + small
+    # The least of three: what other threads and finalizers of the process allocate meanwhile counts, too.
+    assert min(peak_of(lambda: session.run(x)) for _ in range(3)) < result + small
     assert peak_of(lambda: session.run(x, out=(y, state))) < small < y.nbytes / 8
 
 
