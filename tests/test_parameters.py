@@ -1,4 +1,5 @@
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -88,3 +89,67 @@ def test_seeds_decide_the_parameters():
     large = cylstm.LSTM(30, 100, seed=0)._store.data
     assert np.abs(large).max() <= 0.1
     assert abs(large.std() - 0.1 / 3**0.5) < 1e-3
+
+
+def foreign(array):
+    """The same numbers in memory that is read-only and of the other order of bytes."""
+    other = array.astype(array.dtype.newbyteorder())
+    other.flags.writeable = False
+    return other
+
+
+def test_load_state_dict_copies_foreign_arrays():
+    model = cylstm.Sequential(cylstm.LSTM(3, 5, seed=0), cylstm.Linear(5, 2, seed=1))
+    expected, values = model.state_dict(), {k: foreign(v) for k, v in model.state_dict().items()}
+    other = cylstm.Sequential(cylstm.LSTM(3, 5), cylstm.Linear(5, 2))
+    other.load_state_dict(values)
+    for name, view in other.parameters.items():
+        np.testing.assert_array_equal(view, expected[name])
+        assert not np.shares_memory(view, values[name])
+        assert view.dtype.isnative
+
+
+def memory_mapped(value, folder):
+    """The value out of a pickle whose arrays are read-only and mapped, as joblib's mmap_mode="r" makes them."""
+    buffers = []
+    pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    path = folder / "buffers"
+    path.write_bytes(b"".join(buffer.raw() for buffer in buffers))
+    mapped = np.memmap(path, mode="r") if buffers else None
+    ends = list(itertools.accumulate((buffer.raw().nbytes for buffer in buffers), initial=0))
+    return pickle.loads(pickled, buffers=[mapped[a:b] for a, b in itertools.pairwise(ends)])
+
+
+@pytest.mark.parametrize("copied", ["mapped", "shallow"])
+@pytest.mark.parametrize(
+    "optimizer", [cylstm.optim.SGD(0.1, 0.9), cylstm.optim.RMSprop(0.1), cylstm.optim.AdamW(0.1)], ids=repr
+)
+def test_optimizer_of_a_mapped_pickle_or_copy_has_its_own_state(optimizer, copied, tmp_path):
+    def step(model, optimizer):
+        model._store.grad[...] = 0.5
+        optimizer.step(model)
+
+    model = cylstm.LSTM(3, 5, seed=0)
+    optimizer = copy.deepcopy(optimizer)
+    step(model, optimizer)
+    if copied == "mapped":
+        model_2, optimizer_2 = memory_mapped((model, optimizer), tmp_path)
+    else:
+        model_2, optimizer_2 = copy.copy(model), copy.copy(optimizer)
+    step(model_2, optimizer_2)
+    step(model, optimizer)  # from its own state, which the step of the copy did not touch
+    for name, view in model.parameters.items():
+        np.testing.assert_array_equal(view, model_2.parameters[name])
+
+
+def test_optimizer_takes_a_foreign_state():
+    model, optimizer = cylstm.LSTM(3, 5, seed=0), cylstm.optim.Adam()
+    model._store.grad[...] = 0.5
+    optimizer.step(model)
+    state = {k: foreign(v) if isinstance(v, np.ndarray) else v for k, v in optimizer.state_dict().items()}
+    other = cylstm.optim.Adam()
+    other.load_state_dict(state)
+    other.step(model)
+    optimizer.step(model)
+    for name in ("m", "v"):
+        np.testing.assert_array_equal(other.state_dict()[name], optimizer.state_dict()[name])

@@ -107,7 +107,7 @@ class Optimizer:
         ValueError
             If it is of another kind of optimiser, or of another model; nothing is changed then.
         """
-        vectors = {name: np.array(state[name]) for name in state if name not in ("steps", "lr")}
+        vectors = {name: _own_copy(state[name]) for name in state if name not in ("steps", "lr")}
         if (vectors or state["steps"]) and set(vectors) != set(self.keeps):
             raise ValueError(f"state: expected the vectors {self.keeps}, got {tuple(vectors)}")
         if self._store is not None:
@@ -126,6 +126,11 @@ class Optimizer:
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: the next one that it is stepped with, if that has as many parameters."""
         return self.__dict__ | {"_store": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With its own vectors, as those of a copy or of a memory-mapped pickle are shared or read-only."""
+        self.__dict__.update(state)
+        self._state = {name: _own_copy(vector) for name, vector in self._state.items()}
 
 
 class SGD(Optimizer):
@@ -288,6 +293,12 @@ class AdamW(Adam):
 
     def _common(self, lr: Any, decay: Any, t: int) -> tuple[Any, Any, Any]:
         return lr / (1 - self.betas[0] ** t), 0, 1 - lr * decay
+
+
+def _own_copy(vector: Any) -> Array:
+    """A writable copy in memory, in the machine's order of bytes, whatever the vector was a view of."""
+    array = np.array(vector)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _checked_groups(groups: Groups) -> dict[str, dict[str, float]]:
