@@ -28,7 +28,26 @@ from cylstm.threads import get_num_threads, num_threads, set_num_threads
 from cylstm.versions import show_versions
 
 if TYPE_CHECKING:
+    # "as" says to type checkers that a name which is not in __all__ is public, too.
+    from cylstm import baselines as baselines
+    from cylstm import classification as classification
+    from cylstm import cli as cli
     from cylstm import convert, data, datasets, diagnostics, losses, optim
+    from cylstm import departures as departures
+    from cylstm import embedding as embedding
+    from cylstm import files as files
+    from cylstm import forecast_training as forecast_training
+    from cylstm import forecasting as forecasting
+    from cylstm import micro_batch as micro_batch
+    from cylstm import plotting as plotting
+    from cylstm import reference as reference
+    from cylstm import sequence_files as sequence_files
+    from cylstm import sequence_network as sequence_network
+    from cylstm import series as series
+    from cylstm import serve as serve
+    from cylstm import sklearn as sklearn
+    from cylstm import text as text
+    from cylstm import training as training
     from cylstm.convert import from_keras, from_onnx, from_torch
     from cylstm.embedding import get_include
     from cylstm.files import ModelFileError, load, save
@@ -77,19 +96,35 @@ __all__ = [
 ]
 
 
-# Imported when they are asked for: what only runs models starts in half the time without them.
+# Imported when they are first used: without them, `import cylstm` takes half the time. Those that need an
+# extra are not in __all__, so that `from cylstm import *` works without it.
 _MODULES_LATER = (
+    "baselines",
+    "classification",
+    "cli",
     "convert",
     "data",
     "datasets",
+    "departures",
     "diagnostics",
     "embedding",
     "files",
+    "forecast_training",
+    "forecasting",
     "losses",
     "micro_batch",
     "optim",
+    "plotting",
+    "reference",
+    "sequence_files",
+    "sequence_network",
+    "series",
+    "serve",
+    "sklearn",
+    "text",
     "training",
 )
+_NEEDED = {"serve": ("prometheus_client", "starlette"), "sklearn": ("sklearn",)}
 _LATER = {
     "Checkpoints": "cylstm.training",
     "ModelFileError": "cylstm.files",
@@ -114,4 +149,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    from importlib.util import find_spec
+
+    # Tools read every name that is listed, and expect to find it.
+    missing = {name for name, needed in _NEEDED.items() if not all(map(find_spec, needed))}
+    return sorted({*globals(), *__all__, *_MODULES_LATER} - missing)
