@@ -11,7 +11,9 @@ import pytest
 from servers import sample
 
 import cylstm
+from cylstm import cli
 from cylstm.classification import Classifier
+from cylstm.forecasting import Forecaster
 
 pytest.importorskip("starlette", reason="starlette is not installed; the server or its tests need it")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed; the server or its tests need it")
@@ -128,6 +130,17 @@ def test_a_file_is_loaded_once(tmp_path, trained, monkeypatch):
         application(path)
         assert loaded.pop() == path
         assert not loaded
+
+
+def test_a_forecaster_is_refused(tmp_path, capsys):
+    path = tmp_path / "f.safetensors"
+    values = np.sin(np.arange(60.0) / 3)[:, None]
+    Forecaster(horizon=2, hidden_size=4, epochs=1).fit(values).save(path)
+    with pytest.raises(cylstm.files.ModelFileError, match="holds a forecaster, which is not served"):
+        application(path)
+    assert cli.main(["serve", str(path), "--port", "0"]) == 1
+    expected = "holds a forecaster, which is not served; `cylstm predict` makes its forecasts\n"
+    assert capsys.readouterr() == ("", f"cylstm: {path}: {expected}")
 
 
 def test_a_classifier_says_labels(trained):

@@ -20,7 +20,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "  curl localhost:8000/predict -H 'Content-Type: application/json' -d '{\"x\": [[0.1, 0.2]]}'\n"
         "  cylstm serve model.safetensors --host 0.0.0.0 --workers 4 --threads 1 --max-steps 500",
     )  # fmt: skip
-    command.add_argument("model", metavar="MODEL", help="file of any model")
+    command.add_argument("model", metavar="MODEL", help="file of any model but a forecaster")
     command.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     command.add_argument("--port", type=int, default=8000, help="0: one that is free (default: %(default)s)")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
@@ -39,6 +39,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> None:
     try:
         from cylstm.serve import Limits, server
+        from cylstm.serve.service import NotServed
     except ModuleNotFoundError as error:
         raise ValueError(f'{error.name} is not installed; pip install "cylstm[serve]" brings it') from None
     names = ("max_body", "max_steps", "max_queue", "max_streams", "timeout", "idle_timeout")
@@ -54,7 +55,12 @@ def _serve(options: argparse.Namespace) -> None:
         else:
             print(f"Serving {options.model} at {url}; Ctrl-C stops", flush=True)
 
-    server.run(
-        options.model, options.host, options.port, limits,
-        workers=options.workers, threads=options.threads, started=started,
-    )  # fmt: skip
+    try:
+        server.run(
+            options.model, options.host, options.port, limits,
+            workers=options.workers, threads=options.threads, started=started,
+        )  # fmt: skip
+    except NotServed:
+        raise ValueError(
+            f"{options.model}: holds a forecaster, which is not served; `cylstm predict` makes its forecasts"
+        ) from None

@@ -54,7 +54,7 @@ def application(
     Parameters
     ----------
     model : path, SequenceLayer or Session
-        A model file of any kind, or what `Session` takes.
+        A model file of any kind but a forecaster's, or what `Session` takes.
     threads : int, optional
         CPUs for all requests together, as for `Session`.
     **limits
@@ -63,7 +63,7 @@ def application(
     Raises
     ------
     ModelFileError, OSError
-        If the file cannot be read.
+        If the file cannot be read, or holds a forecaster: its network outputs scaled changes, not forecasts.
     ValueError, TypeError
         If another argument is not as above.
 

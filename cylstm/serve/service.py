@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cylstm import sequence_network
 from cylstm.classification import Classifier
-from cylstm.files import load_with_extra
+from cylstm.files import ModelFileError, load_with_extra
 from cylstm.layers.sequential import Sequential
 from cylstm.micro_batch import QueueFull
 from cylstm.sequence_layer import SequenceLayer
@@ -22,6 +22,10 @@ from cylstm.session import Session
 Array = NDArray[Any]
 MAX_BATCH = 32  # beyond it batches gain little, and requests wait for each other
 LARGE = 2**15  # bytes or numbers whose conversion would hold up all other clients
+
+
+class NotServed(ModelFileError):
+    """A model file whose network's outputs mean nothing without the code that belongs to it."""
 
 
 class Service:
@@ -59,6 +63,11 @@ class Service:
 
     def _loaded(self, path: str | os.PathLike[str]) -> Any:
         model, extra = load_with_extra(path)
+        if "forecaster" in extra:
+            raise NotServed(
+                f"{path}: holds a forecaster, which is not served: its network outputs scaled changes, not "
+                "forecasts; cylstm.forecasting.Forecaster.load(path).forecast(values) makes forecasts"
+            )
         if "classifier" in extra:
             self.classes = Classifier.of(path, model, extra).classes
         return model if isinstance(model, SequenceLayer) else Sequential(model)
