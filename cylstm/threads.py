@@ -1,9 +1,8 @@
 """How many threads cylstm uses: those of its team (_engine/team.h), and of SciPy's BLAS where that is needed.
 
-The number belongs to the process; `threads=` of a call goes before it. The default is the number of CPUs that
-this process may use (affinity and cgroup quota) or CYLSTM_NUM_THREADS, applied at the first call, to BLAS
-when that is first needed. `threadpoolctl.threadpool_limits` reaches both, the team if threadpoolctl was
-imported before the first call.
+The number belongs to the process; `threads=` of a call overrides it. The default is CYLSTM_NUM_THREADS, or
+OMP_NUM_THREADS, or the number of CPUs that this process may use (affinity and cgroup quotas). It is applied
+at the first call, to BLAS when that is first needed. `threadpoolctl.threadpool_limits` reaches both.
 """
 
 import contextlib
@@ -11,10 +10,11 @@ import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from cylstm import _checks
+from cylstm import _checks, cgroups
 from cylstm._engine import _packed, isa
 from cylstm._version import __version__
 
@@ -40,6 +40,7 @@ def set_num_threads(n: int) -> None:
     """
     n = checked("n", n)
     _prepare()
+    _chosen[:] = [True]
     _packed.set_threads(n)
     for library in _libraries:
         library.set_num_threads(n)
@@ -50,7 +51,7 @@ def get_num_threads() -> int:
     own: int | None = getattr(_call, "threads", None)
     if own is not None:
         return own
-    if not _prepared or (not _registered and "threadpoolctl" in sys.modules):
+    if not _prepared:
         _prepare()
     return _packed.get_threads()
 
@@ -127,43 +128,48 @@ def checked(name: str, n: int) -> int:
 
 
 def default() -> int:
-    """CYLSTM_NUM_THREADS, or the CPUs that this process may use."""
-    setting = os.environ.get("CYLSTM_NUM_THREADS")
-    if setting is None:
-        return usable_cpus()
+    """The number that the environment asks for, or the CPUs that this process may use."""
+    return of_environment() or usable_cpus()
+
+
+def of_environment() -> int | None:
+    """CYLSTM_NUM_THREADS or OMP_NUM_THREADS; None if neither is set. An empty one is not set.
+
+    Raises
+    ------
+    ValueError
+        If CYLSTM_NUM_THREADS is no positive int. OMP_NUM_THREADS is not ours: if it cannot be read a warning
+        says so, as OpenMP's own libraries do, and it is ignored.
+    """
+    setting = os.environ.get("CYLSTM_NUM_THREADS", "").strip()
+    if setting:
+        try:
+            return min(_checks.positive("CYLSTM_NUM_THREADS", int(setting)), MOST)
+        except ValueError:
+            raise ValueError(f"CYLSTM_NUM_THREADS: expected a positive int, got {setting!r}") from None
+    setting = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not setting:
+        return None
     try:
-        return min(_checks.positive("CYLSTM_NUM_THREADS", int(setting)), MOST)
+        return min(_checks.positive("OMP_NUM_THREADS", int(setting.split(",")[0])), MOST)
     except ValueError:
-        raise ValueError(f"CYLSTM_NUM_THREADS: expected a positive int, got {setting!r}") from None
+        warnings.warn(
+            f"OMP_NUM_THREADS: expected a positive int, or a list of them of which the first counts, "
+            f"got {setting!r}; ignored",
+            stacklevel=2,
+        )
+        return None
 
 
 def usable_cpus() -> int:
     """CPUs by affinity, at most the cgroup's quota rounded up."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, math.ceil(min(cpus, _cgroup_quota())))
-
-
-def _cgroup_quota(root: str | os.PathLike[str] = "/sys/fs/cgroup") -> float:
-    """CPUs that the cgroup may use: version 2's cpu.max, version 1's quota, or no limit."""
-
-    def read(name: str) -> str:
-        with open(os.path.join(root, name)) as file:
-            return file.read()
-
-    try:
-        if os.path.exists(os.path.join(root, "cpu.max")):
-            quota, period = read("cpu.max").split()
-        else:
-            quota, period = read("cpu/cpu.cfs_quota_us"), read("cpu/cpu.cfs_period_us")
-        cpus = float(quota) / float(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return math.inf  # no cgroup, or "max"
-    return cpus if cpus > 0 else math.inf
+    return max(1, math.ceil(min(cpus, cgroups.cpu_quota())))
 
 
 _prepared: list[bool] = []  # the default number was applied
-_registered: list[Any] = []  # threadpoolctl knows the team
+_chosen: list[bool] = []  # the number was set by a call
 _libraries: list[Any] = []
 _blocks: list["_Block"] = []  # in the order in which they began
 _lock = threading.RLock()
@@ -173,18 +179,47 @@ _call = threading.local()  # .threads: those of the call that this thread is in
 
 
 def _prepare() -> None:
-    """Apply the default once, and make the team known to threadpoolctl once that is there."""
+    """Apply the default once."""
     with _lock:
         if not _prepared:
             _packed.set_threads(default())
             _prepared.append(True)
-        if not _registered and "threadpoolctl" in sys.modules:
-            _registered.append(_register())
 
 
-def _register() -> Any:
-    import threadpoolctl
+class _WithThreadpoolctl:
+    """An importer that makes the team known to threadpoolctl when that is imported.
 
+    Limits then reach the team from the first on, as they reach the libraries that threadpoolctl knows by
+    itself. To import it here would make `import cylstm` slower.
+    """
+
+    searching = False
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Let the others find threadpoolctl, and register after its import."""
+        if name != "threadpoolctl" or self.searching:
+            return None
+        from importlib.util import find_spec
+
+        self.searching = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self.searching = False
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_register(module: Any) -> None:
+                run(module)
+                _register(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+
+            spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _register(threadpoolctl: Any) -> None:
     class TeamController(threadpoolctl.LibController):  # type: ignore[misc]
         """cylstm's thread team."""
 
@@ -194,10 +229,12 @@ def _register() -> Any:
 
         def get_num_threads(self) -> int:
             """As cylstm.get_num_threads."""
+            _prepare()
             return int(self.dynlib.cylstm_get_num_threads())
 
         def set_num_threads(self, num_threads: int) -> None:
             """Of the team; BLAS has a controller of its own."""
+            _prepare()
             self.dynlib.cylstm_set_num_threads(num_threads)
 
         def get_version(self) -> str:
@@ -208,7 +245,6 @@ def _register() -> Any:
             """There are none."""
 
     threadpoolctl.register(TeamController)
-    return TeamController
 
 
 def blas_libraries() -> list[Any]:
@@ -225,7 +261,13 @@ def blas_libraries() -> list[Any]:
             # SciPy's wheels bring a BLAS of their own; without one it shares that of the process.
             chosen = [library for library in found if "scipy" in library.filepath] or found
             for library in chosen:
-                if _prepared or "CYLSTM_NUM_THREADS" in os.environ or library.num_threads > wanted:
+                if _chosen or os.environ.get("CYLSTM_NUM_THREADS") or library.num_threads > wanted:
                     library.set_num_threads(wanted)
             _libraries.extend(chosen)
     return _libraries
+
+
+if "threadpoolctl" in sys.modules:
+    _register(sys.modules["threadpoolctl"])
+else:
+    sys.meta_path.insert(0, _WithThreadpoolctl())

@@ -9,7 +9,7 @@ import pytest
 import threadpoolctl
 
 import cylstm
-from cylstm import threads
+from cylstm import cgroups, threads
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _restore():
 def run(code, **environment):
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={**{k: v for k, v in os.environ.items() if k != "CYLSTM_NUM_THREADS"}, **environment},
+        env={k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -50,21 +50,145 @@ def test_the_environment_decides_the_default():
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("environment", "expected"),
     [
-        ({"cpu.max": "150000 100000"}, 1.5),
-        ({"cpu.max": "max 100000"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
-        ({"cpu.max": "nonsense"}, math.inf),
-        ({}, math.inf),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": " 4 , 2 "}, 4),  # of nested regions
+        ({"OMP_NUM_THREADS": "3", "CYLSTM_NUM_THREADS": "5"}, 5),
+        ({"OMP_NUM_THREADS": "3", "CYLSTM_NUM_THREADS": ""}, 3),
+        ({"OMP_NUM_THREADS": "", "CYLSTM_NUM_THREADS": " "}, None),
+        ({"OMP_NUM_THREADS": "99999999999"}, threads.MOST),
     ],
 )
-def test_quotas_of_cgroups_are_read(tmp_path, files, expected):
-    (tmp_path / "cpu").mkdir()
+def test_openmp_s_variable_is_the_fallback(monkeypatch, environment, expected):
+    for name in ("OMP_NUM_THREADS", "CYLSTM_NUM_THREADS"):
+        monkeypatch.setenv(name, environment[name]) if name in environment else monkeypatch.delenv(
+            name, False
+        )
+    assert threads.of_environment() == expected
+    assert threads.default() == (expected or threads.usable_cpus())
+
+
+@pytest.mark.parametrize("setting", ["0", "-2", "many", "1.5", ",4"])
+def test_an_openmp_variable_that_cannot_be_read_is_ignored_with_a_warning(monkeypatch, setting):
+    monkeypatch.delenv("CYLSTM_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    with pytest.warns(UserWarning, match="OMP_NUM_THREADS: expected a positive int.*ignored"):
+        assert threads.default() == threads.usable_cpus()
+
+
+def test_limits_of_threadpoolctl_hold_before_the_first_call():
+    for imports in ("cylstm, threadpoolctl", "threadpoolctl, cylstm"):
+        code = f"""
+import {imports}
+with threadpoolctl.threadpool_limits(1):
+    cylstm.LSTM(1, 1)([[1.0]])
+    print(cylstm.get_num_threads())
+print(cylstm.get_num_threads())
+"""
+        assert run(code, CYLSTM_NUM_THREADS="3") == ("1\n3", "")
+
+
+def test_a_search_for_threadpoolctl_imports_and_changes_nothing():
+    code = """
+import sys, cylstm, importlib.util
+found = importlib.util.find_spec("threadpoolctl").name
+print(found, "threadpoolctl" in sys.modules, importlib.util.find_spec("no_such_module"))
+import threadpoolctl
+print(sum(library["user_api"] == "cylstm" for library in threadpoolctl.threadpool_info()))
+print(any(type(finder).__module__ == "cylstm.threads" for finder in sys.meta_path))
+"""
+    assert run(code) == ("threadpoolctl False None\n1\nFalse", "")
+
+
+def test_workers_of_joblib_use_the_threads_that_they_are_given():
+    joblib = pytest.importorskip("joblib", reason="joblib is not installed")
+    with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=3):
+        assert joblib.Parallel()(joblib.delayed(cylstm.get_num_threads)() for _ in range(2)) == [3, 3]
+
+
+def group(folder, mounts, groups):
+    """A process's folder in /proc; mounts (type, root, mount point below it, options)."""
+    lines = [
+        f"{30 + i} 23 0:{i} {root} {str(folder / point).replace(' ', chr(92) + '040')} rw,relatime "
+        f"shared:{i} - {kind} {kind} {options}"
+        for i, (kind, root, point, options) in enumerate(mounts)
+    ]
+    (folder / "mountinfo").write_text("\n".join(["22 1 8:1 / / rw - ext4 /dev/sda rw", *lines, ""]))
+    (folder / "cgroup").write_text("\n".join([*groups, ""]))
+
+
+def quotas(folder, files):
     for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert threads._cgroup_quota(tmp_path) == expected
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+V1, V2 = ("cgroup", "/", "v1", "rw,cpu,cpuacct"), ("cgroup2", "/", "v2", "rw")
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "files", "expected"),
+    [
+        # In a container's own namespace the root is the process's group.
+        ([V2], ["0::/"], {"v2/cpu.max": "150000 100000"}, 1.5),
+        ([V2], ["0::/"], {"v2/cpu.max": "max 100000"}, math.inf),
+        ([V2], ["0::/"], {"v2/cpu.max": "nonsense"}, math.inf),
+        ([V2], ["0::/"], {"v2/cpu.max": "100000 0"}, math.inf),
+        ([V1], ["4:cpu:/"], {"v1/cpu.cfs_quota_us": "50000", "v1/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ([V1], ["4:cpu:/"], {"v1/cpu.cfs_quota_us": "-1", "v1/cpu.cfs_period_us": "100000"}, math.inf),
+        # Of the process's own group, of a group above it; not of one beside or below it.
+        ([V2], ["0::/a/b"], {"v2/a/b/cpu.max": "200000 100000", "v2/a/cpu.max": "max 100000"}, 2),
+        ([V2], ["0::/a/b"], {"v2/a/b/cpu.max": "300000 100000", "v2/a/cpu.max": "200000 100000"}, 2),
+        ([V2], ["0::/a"], {"v2/b/cpu.max": "1 1", "v2/a/c/cpu.max": "1 1"}, math.inf),
+        (
+            [V1],
+            ["4:cpu,cpuacct:/a/b", "5:memory:/c"],
+            {
+                "v1/a/b/cpu.cfs_quota_us": "-1",
+                "v1/a/b/cpu.cfs_period_us": "100000",
+                "v1/a/cpu.cfs_quota_us": "250000",
+                "v1/a/cpu.cfs_period_us": "100000",
+            },
+            2.5,
+        ),
+        # Version 1 in a container without a namespace: the mount shows the container's group as its root.
+        (
+            [("cgroup", "/docker/x", "v1", "rw,cpu")],
+            ["4:cpu:/docker/x/y"],
+            {"v1/y/cpu.cfs_quota_us": "3", "v1/y/cpu.cfs_period_us": "1"},
+            3,
+        ),
+        # A group that is not visible, and one whose name begins like the root's.
+        ([V2], ["0::/../other"], {"v2/cpu.max": "2 1"}, 2),
+        ([("cgroup2", "/a", "v2", "rw")], ["0::/ab"], {"v2/cpu.max": "2 1", "v2/b/cpu.max": "1 1"}, 2),
+        # Both versions: the stricter one. The CPU sets' hierarchy and another's path have no say.
+        (
+            [V1, V2, ("cgroup", "/", "set", "rw,cpuset")],
+            ["4:cpu,cpuacct:/a", "3:cpuset:/", "0::/b"],
+            {
+                "v1/a/cpu.cfs_quota_us": "4",
+                "v1/a/cpu.cfs_period_us": "1",
+                "v2/b/cpu.max": "3 1",
+                "set/cpu.max": "1 1",
+            },
+            3,
+        ),
+        ([("cgroup2", "/", "a place", "rw")], ["0::/a:b"], {"a place/a:b/cpu.max": "3 2"}, 1.5),
+        ([], ["0::/"], {}, math.inf),
+    ],
+)  # fmt: skip
+def test_quotas_of_a_process_s_own_groups_are_read(tmp_path, monkeypatch, mounts, groups, files, expected):
+    group(tmp_path, mounts, groups)
+    quotas(tmp_path, files)
+    assert cgroups.cpu_quota(str(tmp_path)) == expected
+    monkeypatch.setattr(cgroups, "cpu_quota", lambda: expected)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert threads.usable_cpus() == max(1, math.ceil(min(8, expected)))
+
+
+def test_without_proc_there_is_no_quota(tmp_path):
+    assert cgroups.cpu_quota(str(tmp_path)) == math.inf
 
 
 def test_importing_brings_in_numpy_only():

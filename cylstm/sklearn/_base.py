@@ -1,5 +1,6 @@
 """What all estimators share: the network, its training and its outputs."""
 
+import threading
 from typing import Any
 
 from joblib.parallel import get_active_backend
@@ -13,7 +14,7 @@ from cylstm.layers.pooling import How
 from cylstm.losses import Loss
 from cylstm.optim import AdamW, CosineDecay, Schedule
 from cylstm.sequence_network import Cell, Sequences
-from cylstm.threads import get_num_threads, of_call, usable_cpus
+from cylstm.threads import get_num_threads, of_call, of_environment, usable_cpus
 from cylstm.training import Trainer
 
 Array = NDArray[Any]
@@ -137,9 +138,13 @@ class NetworkEstimator(BaseEstimator):
         return sequence_network.scaled(self.model_, x)
 
     def _threads(self) -> int:
-        """As `n_jobs` says: below 0 counted from all CPUs, -1; None is 1 in a worker of joblib."""
+        """As `n_jobs` says: below 0 counted from all CPUs, -1; None: those of a worker of joblib."""
         if self.n_jobs is None:
-            return 1 if getattr(get_active_backend()[0], "nesting_level", 0) else get_num_threads()
+            if not getattr(get_active_backend()[0], "nesting_level", 0):
+                return get_num_threads()
+            # A process of joblib's (loky) has its number in the environment; threads share one process's.
+            in_thread = threading.current_thread() is not threading.main_thread()
+            return 1 if in_thread else of_environment() or 1
         if self.n_jobs < 0:
             return max(1, usable_cpus() + 1 + self.n_jobs)
         return _checks.positive("n_jobs", self.n_jobs)
