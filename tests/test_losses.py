@@ -16,7 +16,7 @@ import cylstm
 from cylstm.losses import LOSSES
 
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
-LENGTHS = [7, 0, 2, 5, 4]
+LENGTHS, SHORT = [7, 0, 2, 5, 4], [5, 0, 2, 4, 1]  # of which no sequence is as long as the padding
 T, B = 7, len(LENGTHS)  # and all outputs differ
 
 
@@ -53,7 +53,7 @@ def laid_out(case, y, target, lengths, steps, batch_first):
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("lengths", [None, LENGTHS, SHORT])
 @EVERY
 def test_agrees_with_reference_and_nothing_depends_on_padding(rng, case, lengths, batch_first):
     real = lengths or [T] * B
@@ -72,7 +72,7 @@ def test_agrees_with_reference_and_nothing_depends_on_padding(rng, case, lengths
         assert loss.counted == pytest.approx(counted)
 
 
-@pytest.mark.parametrize("lengths", [[T] * B, LENGTHS])
+@pytest.mark.parametrize("lengths", [[T] * B, LENGTHS, SHORT])
 @EVERY
 def test_agrees_with_torch(rng, torch, case, lengths):
     y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, lengths)
@@ -104,23 +104,23 @@ def test_ten_steps_of_descent_follow_torch(rng, torch, case):
 
 @EVERY
 def test_agrees_with_differences(rng, case):
-    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, SHORT)
     loss = case.make()
-    _, dy = loss(y, target, LENGTHS)
+    _, dy = loss(y, target, SHORT)
     ours = dy.copy()
     # A small step seldom meets a kink; rounding is that of tests/tolerances.py for kinks.
-    numerical = gradient(lambda: loss(y, target, LENGTHS)[0], y, 1e-6)
+    numerical = gradient(lambda: loss(y, target, SHORT)[0], y, 1e-6)
     np.testing.assert_allclose(ours, numerical, rtol=5e-6, atol=1e-8)
 
 
 @EVERY
 def test_float32_agrees_with_the_float64_reference(rng, case):
-    y, target = rng.standard_normal((T, B, case.outputs)).astype(np.float32), case.target(rng, T, LENGTHS)
-    expected, dys, _ = case.expected(*parts(case, y.astype(float), target, LENGTHS, "all"))
-    value, dy = case.make()(y, target, LENGTHS)
+    y, target = rng.standard_normal((T, B, case.outputs)).astype(np.float32), case.target(rng, T, SHORT)
+    expected, dys, _ = case.expected(*parts(case, y.astype(float), target, SHORT, "all"))
+    value, dy = case.make()(y, target, SHORT)
     assert dy.dtype == np.float32
     limits = tolerances.float32(case.outputs, 1, max(np.abs(part).max() for part in dys))
-    np.testing.assert_allclose(dy, in_place(dys, y.shape, LENGTHS, "all"), **limits)
+    np.testing.assert_allclose(dy, in_place(dys, y.shape, SHORT, "all"), **limits)
     np.testing.assert_allclose(value, expected, **tolerances.float32(case.outputs, 1, expected))
 
 
@@ -189,14 +189,14 @@ def test_batches_weighed_by_what_they_counted_are_one_mean(rng, case):
 
 @EVERY
 def test_any_order_in_memory_gives_the_same(rng, case):
-    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
-    value, dy = case.make()(y, target, LENGTHS)
+    y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, SHORT)
+    value, dy = case.make()(y, target, SHORT)
     wide = np.zeros((2 * T, B, case.outputs + 1))
     wide[::2, :, 1:] = y
     unaligned = np.frombuffer(b"." + y.tobytes(), "u1", offset=1).view(y.dtype).reshape(y.shape)
     for other in (np.asfortranarray(y), wide[::2, :, 1:], y[:, :, ::-1].copy()[:, :, ::-1], unaligned):
         other.flags.writeable = False
-        again, dy_again = case.make()(other, target, LENGTHS)
+        again, dy_again = case.make()(other, target, SHORT)
         assert again == value
         np.testing.assert_array_equal(dy_again, dy)
 
@@ -258,7 +258,7 @@ def test_a_configuration_makes_the_same_loss(rng, case):
 def test_usable_targets_pass_the_check(rng, case):
     target = case.target(rng, T, [T] * B)
     case.make().check(target if isinstance(target, list) else [target, target[:1]], case.outputs)
-    case.make().check(target[0], case.outputs)
+    case.make().check(target[0] if isinstance(target, list) else target, case.outputs)
 
 
 @EVERY
@@ -305,6 +305,7 @@ MSE, MAE, Huber, Quantile, BinaryCrossEntropy, CrossEntropy, CTC = (
             "target: expected labels from 0 to 2, got -100",
         ),
         (CrossEntropy(), np.array([-100, -100]), 3, "target: expected something that counts"),
+        (CrossEntropy([1, 0]), np.array([1, 1]), 2, "target: expected something that counts"),
         (CrossEntropy(), np.array([0.0, 1.0]), 3, "target: expected integer labels, got dtype float64"),
         (CrossEntropy([1, 2]), np.array([0]), 3, "weight: expected 3 numbers, one a class, got 2"),
         (CTC(), [np.array([1, 0])], 3, r"target\[0\]: expected labels, which are not blank = 0"),
@@ -451,3 +452,40 @@ def test_threads_that_share_a_loss_keep_their_own_gradients(rng):
     for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert copied.counted == 0
         np.testing.assert_array_equal(copied(y, labels)[1], expected)
+
+
+@EVERY
+def test_a_call_writes_to_nothing_that_threads_share(rng, case):
+    """The attributes of a loss, and what is in them, are those from before, but for the thread's record."""
+    loss = case.make()
+
+    def attributes():
+        return {name: pickle.dumps(value) for name, value in vars(loss).items() if name != "_own"}
+
+    before, objects = attributes(), {name: id(value) for name, value in vars(loss).items()}
+    for T, B in ((7, 2), (9, 3)):
+        loss(rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B))
+    assert attributes() == before
+    assert {name: id(value) for name, value in vars(loss).items()} == objects
+
+
+@EVERY
+def test_threads_share_a_loss_with_other_shapes_and_get_their_own_values(rng, case):
+    loss, shapes = case.make(), [(40, 3), (25, 4), (33, 2), (50, 1)]
+    problems = [(rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B)) for T, B in shapes]
+    expected = [(value, dy.copy()) for value, dy in (case.make()(*problem) for problem in problems)]
+    barrier, wrong = threading.Barrier(len(shapes)), []
+
+    def call(k):
+        barrier.wait()
+        for _ in range(50):
+            value, dy = loss(*problems[k])
+            if value != expected[k][0] or not np.array_equal(dy, expected[k][1]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(len(shapes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -18,17 +18,19 @@ def ctc(real[:, :, :] dy, const real[:, :, :] y, const long long[::1] labels,
         double sequences, double[:, ::1] log_p, double[:, ::1] alpha, double[::1] beta, double[::1] occupied):
     """Sum over sequences with steps of loss / (max(L, 1) sequences); dy <- its gradient in their steps.
 
-    dy, y (T,B,V); labels of sequence b from starts[b] to before starts[b + 1]; scratch log_p (T,V),
-    alpha (T,S), beta (S) and occupied (V), for the longest sequence and the most labels.
+    dy, y (T,B,V); labels of sequence b from starts[b] to before starts[b + 1]; scratch log_p (n,V),
+    alpha (n,S), beta (S) and occupied (V), n being the steps of the longest sequence, for the most labels.
     """
-    cdef Py_ssize_t T = y.shape[0], B = y.shape[1], V = y.shape[2], L, b, t, v
+    cdef Py_ssize_t T = y.shape[0], B = y.shape[1], V = y.shape[2], longest = 0, L, b, t, v
     cdef double value = 0, log_total, scale
     check(T, B, V, labels, starts, lengths, blank)
     for b in range(B):
+        longest = max(longest, lengths[b])
         if beta.shape[0] < 2 * (starts[b + 1] - starts[b]) + 1:
             raise ValueError("ctc: scratch is too small")
-    if (dy.shape[0] != T or dy.shape[1] != B or dy.shape[2] != V or log_p.shape[0] < T or log_p.shape[1] != V
-            or alpha.shape[0] < T or alpha.shape[1] != beta.shape[0] or occupied.shape[0] != V):
+    if (dy.shape[0] != T or dy.shape[1] != B or dy.shape[2] != V
+            or log_p.shape[0] < longest or log_p.shape[1] != V
+            or alpha.shape[0] < longest or alpha.shape[1] != beta.shape[0] or occupied.shape[0] != V):
         raise ValueError("ctc: dy or scratch does not fit y")
     with nogil:
         for b in range(B):

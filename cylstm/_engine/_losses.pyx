@@ -90,12 +90,14 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
     """Mean of the cross-entropy of softmax(y) over labels, and the sum of their weights; dy <- its gradient.
 
     A row has the loss -sum_v a_v log p_v, with a_v = weight_v ((1 - smoothing) [v = label] + smoothing / V).
-    dy is not written if the weights sum to 0.
+    If the weights sum to 0, value and gradient are those of the sum, which has the smoothing part only; where
+    there is none, dy is not written.
     """
     cdef Py_ssize_t T = y.shape[0], B = y.shape[1], V = y.shape[2], t, b, v
     cdef bint ignores = ignored is not None
     cdef long long skip = ignored if ignores else 0, label
     cdef double value = 0, even = smoothing / V, sum_of_even = 0, own, log_sum, total, share, of_classes
+    cdef double divisor
     cdef unsigned mode
     same(T, B, dy.shape[0], dy.shape[1])
     same(T, B, labels.shape[0], labels.shape[1])
@@ -105,12 +107,13 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
     if dy.shape[2] != V or weight.shape[0] != V or not 0 <= isa <= cyl_detect_isa():
         raise ValueError("cross_entropy: dy or weight does not fit y, or the instruction set is not here")
     total = total_weight(labels, begin, end, weight, ignores, skip)
-    if total == 0:
+    for v in range(V):
+        sum_of_even += even * weight[v]
+    if total == 0 and sum_of_even == 0:
         return 0.0, 0.0
-    share = even / total
+    divisor = total if total else 1.0
+    share = even / divisor
     with nogil:
-        for v in range(V):
-            sum_of_even += even * weight[v]
         mode = cyl_flush_subnormals()
         for t in range(T):
             for b in range(B):
@@ -121,9 +124,9 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
                     memset(&dy[t, b, 0], 0, V * sizeof(real))
                     continue
                 own = (1 - smoothing) * weight[label]
-                log_sum = softmax(isa, V, &dy[t, b, 0], &y[t, b, 0], <real>((own + sum_of_even) / total))
+                log_sum = softmax(isa, V, &dy[t, b, 0], &y[t, b, 0], <real>((own + sum_of_even) / divisor))
                 value += own * (log_sum - y[t, b, label])
-                dy[t, b, label] -= <real>(own / total)
+                dy[t, b, label] -= <real>(own / divisor)
                 if even:
                     of_classes = 0
                     for v in range(V):
@@ -131,7 +134,7 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
                         dy[t, b, v] -= <real>(share * weight[v])
                     value += even * of_classes
         cyl_restore_subnormals(mode)
-    return value / total, total
+    return value / divisor, total
 
 
 def softmax_rows(real[:, ::1] out, const real[:, ::1] x, int isa):

@@ -19,14 +19,16 @@ LOSSES: dict[str, type["Loss"]] = {}  # by name
 class Loss:
     """Base of all losses: a mean over what counts, and its gradient with respect to the outputs.
 
-    A loss keeps a buffer of its gradient for each thread, so several may use it. A subclass sets an attribute
-    for each of its constructor's arguments, and gives:
+    Several threads may use one loss: whatever a call writes to belongs to its thread, so a subclass keeps
+    nothing of a call on itself and takes its buffers from `_scratch`. It sets an attribute for each of its
+    constructor's arguments, and gives:
 
     `_targets(target, layout)`
         The targets, checked, in the form that `_compute` takes.
     `_compute(dy, y, targets, begin, end)` -> (value, counted)
         From the outputs y (T, B, V), of which the steps from begin[b] to before end[b] of sequence b count,
-        at least one of them; writes dy there. `counted` is what the mean was divided by.
+        at least one of them; writes dy there. `counted` is what the mean was divided by; if it is 0, value
+        and dy are those of the sum.
     `_check(target, outputs, name)` -> int
         Refuses one array of targets, or says how many of its values count.
     """
@@ -51,7 +53,7 @@ class Loss:
     def counted(self) -> float:
         """Denominator of the mean of the thread's last call: numbers, weights of labels, or sequences.
 
-        A mean over batches weighs each value by it.
+        A mean over batches weighs each value by it. If it is 0, the value is a sum, divided by nothing.
         """
         return self._own.counted
 
@@ -82,7 +84,7 @@ class Loss:
         Returns
         -------
         value : float
-            0 if nothing counts.
+            0 if no step counts.
         dy : ndarray
             In y's shape and dtype, overwritten by the thread's next call.
         """
@@ -134,11 +136,15 @@ class Loss:
     def _check(self, target: Any, outputs: int, name: str) -> int:
         raise NotImplementedError
 
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Memory of this thread's that holds anything; a later call with this name uses it again."""
+        return self._own.scratch.setdefault(name, Kept()).array(shape, dtype)
+
     def _converted(self, target: Array, dtype: Any) -> Array:
-        """The target in a dtype, in a kept buffer where it has another one."""
+        """The target in a dtype, in scratch memory where it has another one."""
         if target.dtype == dtype and target.dtype.isnative and target.flags.aligned:
             return target
-        wanted = self._own.wanted.array(target.shape, dtype)
+        wanted = self._scratch("target", target.shape, dtype)
         with np.errstate(all="ignore"):  # padding may hold anything
             np.copyto(wanted, target, casting="same_kind")
         return wanted
@@ -203,14 +209,15 @@ class Kept:
 
 
 class _OfThread(threading.local):
-    """What a call leaves behind, apart for every thread: several may train models with one loss."""
+    """What a call writes to and leaves behind, of each thread: several may train models with one loss."""
 
     def __init__(self) -> None:
         self.counted = 0.0
-        self.dy, self.wanted = Kept(), Kept()
+        self.dy = Kept()
+        self.scratch: dict[str, Kept] = {}
 
     def __reduce__(self) -> Any:
-        """Copies begin with nothing."""
+        """Copies start with nothing."""
         return _OfThread, ()
 
 

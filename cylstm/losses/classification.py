@@ -14,7 +14,8 @@ class CrossEntropy(Loss):
 
     The target holds class labels, ints from 0 to V - 1: (T, B), (B, T) if `batch_first`, (T,) for one
     sequence, (B,) for rows without time; without the time axis for `steps="last"`. Value and gradient are
-    those of `torch.nn.CrossEntropyLoss`: the sum over labels over the sum of their weights.
+    those of `torch.nn.CrossEntropyLoss`: the sum over labels, divided by the sum of their weights. Where that
+    is 0, they are those of the sum, to which smoothing alone may contribute.
 
     Parameters
     ----------
@@ -76,17 +77,17 @@ class CrossEntropy(Loss):
             self.label_smoothing,
             isa.selected(),
         )
-        if total == 0:
+        if total == value == 0:
             dy[...] = 0
         return value, total
 
     def _check(self, target: Any, outputs: int, name: str) -> int:
-        self._weight(outputs)
+        weight = self._weight(outputs)
         labels = integers(name, target)
         if self.ignore_index is not None:
             labels = labels[labels != self.ignore_index]
         in_range(name, labels, outputs)
-        return labels.size
+        return labels.size if self.weight is None else int(np.count_nonzero(weight[labels]))
 
     def _weight(self, outputs: int) -> Array:
         if self.weight is None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cylstm import _checks
-from cylstm.losses.base import Array, Index, Kept, Layout, Loss
+from cylstm.losses.base import Array, Index, Layout, Loss
 from cylstm.losses.classification import in_range, integers
 
 
@@ -51,7 +51,6 @@ class CTC(Loss):
     def __init__(self, blank: int = 0, zero_infinity: bool = False, batch_first: bool = False) -> None:
         super().__init__("all", batch_first)
         self.blank, self.zero_infinity = _checks.natural("blank", blank), bool(zero_infinity)
-        self._scratch = [Kept() for _ in range(4)]
 
     def _targets(self, target: Any, layout: Layout) -> _Labels:
         if layout.single:
@@ -69,10 +68,8 @@ class CTC(Loss):
         T, V = int(end.max()), y.shape[2]
         S = 2 * int(np.diff(targets.starts).max()) + 1
         counted = float(np.count_nonzero(end))
-        shapes = (T, V), (T, S), (S,), (V,)
-        log_p, alpha, beta, occupied = (
-            kept.array(shape, np.float64) for kept, shape in zip(self._scratch, shapes, strict=True)
-        )
+        shapes = {"log_p": (T, V), "alpha": (T, S), "beta": (S,), "occupied": (V,)}
+        log_p, alpha, beta, occupied = (self._scratch(*item, np.float64) for item in shapes.items())
         value = _ctc.ctc(
             dy,
             y,

@@ -55,7 +55,7 @@ def cross_entropy(
     """Sum of -q log p over the sum of the labels' weights, which is returned too.
 
     q mixes the label with all classes, label_smoothing / V each, and every class has its weight (Szegedy et
-    al. 2016; PyTorch's way of combining both). 0 if the labels have no weight.
+    al. 2016; PyTorch's way of combining both). If the labels have no weight, the sum itself.
     """
     V = y.shape[1]
     p = np.exp(log_softmax(y))
@@ -65,10 +65,9 @@ def cross_entropy(
         q[row] = label_smoothing / V * weight
         q[row, labels[row]] += (1 - label_smoothing) * weight[labels[row]]
     total = float(weight[labels[counts]].sum())
-    if total == 0:
-        return 0.0, np.zeros_like(y), 0.0
-    value = -np.sum(q[counts] * log_softmax(y)[counts]) / total
-    return float(value), (p * q.sum(axis=1, keepdims=True) - q) / total, total
+    divisor = total or 1.0
+    value = -np.sum(q[counts] * log_softmax(y)[counts]) / divisor
+    return float(value), (p * q.sum(axis=1, keepdims=True) - q) / divisor, total
 
 
 def ctc(y: Array, labels: Labels, blank: int) -> Result:
