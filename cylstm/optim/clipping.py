@@ -43,3 +43,8 @@ def clip_grad_value(model: Layer, max_value: float) -> None:
 def grad_norm(model: Layer) -> float:
     """The global norm of all gradients."""
     return float(np.sqrt(_optim.sum_of_squares(model._store.grad, model._store.spans())))
+
+
+def scale_grad(model: Layer, factor: float) -> None:
+    """Multiply all gradients by a factor."""
+    _optim.scale(model._store.grad, model._store.spans(), factor)

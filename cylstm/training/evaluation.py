@@ -33,12 +33,11 @@ def _evaluated(
     model: SequenceLayer, loss: Loss, batches: Iterable[Minibatch], measures: Mapping[str, Metric]
 ) -> dict[str, float]:
     sums, state = dict.fromkeys(measures, 0.0), None
-    total = counted = rows = 0.0
+    mean, rows = gradients.Mean(), 0
     for batch in batches:
         y, state = gradients.outputs(model, batch, state if batch.continues else None)
         value, _ = gradients.loss_of(model, loss, y, batch)
-        total += value * loss.counted
-        counted += loss.counted
+        mean.add(value, loss.counted)
         if not measures:
             continue
         y_rows, target = _counted(loss, *_real_rows(model, loss, y, batch))
@@ -47,7 +46,7 @@ def _evaluated(
             continue
         for name, measure in measures.items():
             sums[name] += float(measure(y_rows, target)) * len(y_rows)
-    return {"loss": total / max(1e-300, counted)} | {name: s / max(1, rows) for name, s in sums.items()}
+    return {"loss": mean.value} | {name: s / max(1, rows) for name, s in sums.items()}
 
 
 def check_data(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cylstm.data.source import Minibatch
 from cylstm.layers.sequential import layers_of
 from cylstm.losses import Loss
-from cylstm.optim.clipping import grad_norm
+from cylstm.optim.clipping import grad_norm, scale_grad
 from cylstm.recurrent import RecurrentLayer
 from cylstm.sequence_layer import SequenceLayer
 
@@ -19,6 +19,26 @@ Segments = int | Literal["auto"] | None
 
 class NonFiniteError(FloatingPointError):
     """A loss or a gradient that is NaN or infinite; the message says where it was seen first."""
+
+
+class Mean:
+    """The mean loss of several minibatches: the sum over all of them, divided by what counts in all of them.
+
+    A mean of their means would give the sequences of small minibatches more weight than others.
+    """
+
+    def __init__(self, total: float = 0.0, counted: float = 0.0) -> None:
+        self.total, self.counted = total, counted
+
+    def add(self, value: float, counted: float) -> None:
+        """A minibatch by a loss's value and `counted`; the value of one in which nothing counts is a sum."""
+        self.total += value * (counted or 1.0)
+        self.counted += counted
+
+    @property
+    def value(self) -> float:
+        """NaN if nothing counts."""
+        return self.total / self.counted if self.counted else math.nan
 
 
 def outputs(model: SequenceLayer, batch: Minibatch, state: Any) -> tuple[Array, Any]:
@@ -42,18 +62,40 @@ def per_step(model: SequenceLayer, loss: Loss) -> bool:
 
 
 def gradient(
-    model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, share: float, segments: Segments
+    model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, group: Mean, segments: Segments
 ) -> tuple[float, Any]:
-    """The loss and the last state; adds share times the gradient to the model's."""
+    """The loss and the last state.
+
+    The model's gradient, that of the minibatches in `group`, becomes that of them and this one together.
+    """
     if segments is not None and len(batch.x) > 1:
-        return _gradient_in_segments(model, loss, batch, state, share, steps_of(len(batch.x), segments))
+        return _gradient_in_segments(model, loss, batch, state, group, steps_of(len(batch.x), segments))
     y, state = outputs(model, batch, state)
     value, dy = loss_of(model, loss, y, batch)
-    if share != 1:
-        dy *= share
-    if math.isfinite(value):
+    if _join(model, loss, value, dy, group):
         model.backward(dy, need_dx=False)
     return value, state
+
+
+def _join(model: SequenceLayer, loss: Loss, value: float, dy: Array, group: Mean) -> bool:
+    """Weigh dy, and the gradient of the minibatches before it, by what counts; whether dy is to be added.
+
+    Without anything that counts dy is 0: then the backward pass could only add NaN, of 0 times infinity.
+    """
+    if not math.isfinite(value):
+        return False
+    counted = loss.counted
+    if not counted and not value:
+        return False
+    before = group.counted or 1.0
+    first = not group.counted and not group.total
+    group.add(value, counted)
+    now = group.counted or 1.0
+    if not first and before != now:
+        scale_grad(model, before / now)
+    if (counted or 1.0) != now:
+        dy *= (counted or 1.0) / now
+    return True
 
 
 def steps_of(T: int, segments: int | Literal["auto"]) -> int:
@@ -69,7 +111,7 @@ def cut(batch: Minibatch, start: int, stop: int, of_steps: bool) -> Minibatch:
 
 
 def _gradient_in_segments(
-    model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, share: float, steps: int
+    model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, group: Mean, steps: int
 ) -> tuple[float, Any]:
     """Forward through all segments, then back, each once more forward before (Chen et al. 2016).
 
@@ -91,10 +133,8 @@ def _gradient_in_segments(
             y_piece.swapaxes(0, 1) if model.batch_first else y_piece
         )
     value, dy = loss_of(model, loss, y, batch)
-    if not math.isfinite(value):
-        return value, state
-    if share != 1:
-        dy *= share
+    if not _join(model, loss, value, dy, group):
+        return value, state if order is None else _map(state, lambda array: array[:, np.argsort(order)])
     dy_by_time = dy.swapaxes(0, 1) if model.batch_first else dy
     after, dstate = model._random_state(), None
     for k in reversed(range(len(pieces))):

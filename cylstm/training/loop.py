@@ -102,25 +102,26 @@ class Loop:
             yield gradients.cut(batch, start, min(start + steps, T), True)
 
     def _learn(self, batch: Minibatch) -> None:
-        """The gradient of a minibatch, and the update if it is the last one of its group."""
+        """The gradient of a minibatch, and the update if it is the last one of its group.
+
+        Without anything that counts in the group there is no update.
+        """
         trainer, run = self.trainer, self.run
         model, first = trainer.model, run.batch - run.batch % trainer.accumulate
-        group = min(trainer.accumulate, len(self.data) - first)
+        last = min(first + trainer.accumulate, len(self.data)) - 1
         if run.batch == first:
             model.zero_grad()
+            run.group = gradients.Mean()
         value, run.state = gradients.gradient(
-            model, trainer.loss, batch, run.state if batch.continues else None, 1 / group, trainer.segments
+            model, trainer.loss, batch, run.state if batch.continues else None, run.group, trainer.segments
         )
-        counted = trainer.loss.counted
         where = (
             f"epoch {run.epoch + 1}, minibatch {run.batch + 1} of {len(self.data)}, update {run.steps + 1}"
         )
         norm = gradients.check_finite(model, value, where)
-        run.sums["loss"] += value * counted
-        run.sums["counted"] += counted
-        run.value = value / group + (run.value if run.batch > first else 0.0)
-        if run.batch - first + 1 == group:
-            self._update(run.value, norm)
+        run.loss.add(value, trainer.loss.counted)
+        if run.batch == last and run.group.counted:
+            self._update(run.group.value, norm)
 
     def _update(self, value: float, norm: float) -> None:
         trainer, run = self.trainer, self.run
@@ -144,7 +145,7 @@ class Loop:
     def _finish_epoch(self) -> dict[str, float]:
         """Validate, and decide whether to go on; the record of the epoch."""
         run, trainer = self.run, self.trainer
-        record = {"epoch": run.epoch + 1, "loss": run.sums["loss"] / max(1e-300, run.sums["counted"])}
+        record = {"epoch": run.epoch + 1, "loss": run.loss.value}
         monitored = record["loss"]
         if self.held_out is not None:
             batches = self.held_out.epoch()

@@ -11,6 +11,7 @@ from cylstm import _checks
 from cylstm.optim import Optimizer, Schedule
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.training import checkpoints
+from cylstm.training.gradients import Mean
 from cylstm.training.history import STOPPED, History
 
 Array = NDArray[Any]
@@ -34,9 +35,10 @@ class Run:
         self.identity, self.lr = identity, lr
         self.order: Any = None  # the generator's state before this epoch's order was drawn
         self.epoch = self.batch = self.steps = 0
-        self.value = 0.0  # mean loss of the minibatches of this group
+        self.group = Mean()  # of the minibatches since the last update
         self.state: Any = None  # carried from one minibatch to the next
-        self.sums = {"loss": 0.0, "counted": 0.0, "grad_norm": 0.0, "updates": 0.0, "seconds": 0.0}
+        self.loss = Mean()  # of the epoch
+        self.sums = {"grad_norm": 0.0, "updates": 0.0, "seconds": 0.0}
         self.waited = 0
         self.best: Array | None = None
         self.best_loss = np.inf
@@ -46,7 +48,7 @@ class Run:
         """Start at the first minibatch, or at the one where a checkpoint was written."""
         if self.batch == 0:
             self.order, self.state = self.rng.bit_generator.state, None
-            self.sums = dict.fromkeys(self.sums, 0.0)
+            self.loss, self.sums = Mean(), dict.fromkeys(self.sums, 0.0)
         else:
             self.rng.bit_generator.state = self.order
 
@@ -68,7 +70,7 @@ class Run:
             "position": {
                 name: getattr(self, name) for name in ("epoch", "batch", "steps", "waited", "lr", "order")
             },
-            "sums": self.sums,
+            "sums": {"loss": self.loss.total, "counted": self.loss.counted, **self.sums},
             "best_loss": self.best_loss if self.best is not None else None,
             "state": nesting,
             "masks": model._random_state(),
@@ -123,7 +125,10 @@ class Run:
         if counts["batch"] > self.identity["minibatches"]:
             raise ValueError(f"batch: expected {self.identity['minibatches']} at most, got {counts['batch']}")
         lr = _checks.number("lr", place["lr"], 0)
-        sums = {name: _checks.number(name, values["sums"][name], -math.inf) for name in self.sums}
+        sums = {
+            name: _checks.number(name, values["sums"][name], -math.inf)
+            for name in ("loss", "counted", *self.sums)
+        }
         lowest = values["best_loss"]
         best_loss = np.inf if lowest is None else _checks.number("best_loss", lowest, -math.inf)
         state = checkpoints.unflattened(values["state"], tensors)
@@ -142,6 +147,7 @@ class Run:
             flat[...] = parameters
         for name, count in counts.items():
             setattr(self, name, count)
+        self.loss = Mean(sums.pop("loss"), sums.pop("counted"))
         self.lr, self.order, self.sums = lr, place["order"], sums
         self.best, self.best_loss, self.state, self.history = best, best_loss, state, history
 

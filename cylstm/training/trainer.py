@@ -38,7 +38,7 @@ class Trainer:
     clip_norm, clip_value : float, optional
         Bounds on the global norm, and on every element, of the gradient.
     accumulate : int
-        Minibatches whose mean gradient makes one update.
+        Minibatches that make one update together, as one minibatch of all their sequences would.
     truncate : int, optional
         Cut every minibatch into pieces of so many steps, each with an update of its own, the state being
         carried over from one to the next (truncated backpropagation through time, Williams and Peng 1990).
