@@ -3,9 +3,12 @@
 Each row of `BOMBS` writes a file and reads it in a process of its own, whose address space is limited.
 """
 
+import importlib
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +38,14 @@ else:
 
 # By name: modules, lines that write a file to `path`, the call that reads it, a part of the message.
 BOMBS: dict[str, tuple[tuple[str, ...], str, str, str]] = {}
+for reader, module, bombs in [("onnx", "onnx", "bombs_onnx")]:
+    try:
+        names = importlib.import_module(bombs).BOMBS
+    except ImportError:  # what writes the files is not installed
+        names = {"any": (None, "")}
+    for name, (_, message) in names.items():
+        write = f"import {bombs}; {bombs}.BOMBS[{name!r}][0](path)"
+        BOMBS[f"{reader} {name}"] = (module,), write, f"cylstm.from_{reader}(path)", message
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited as Linux does")
@@ -43,9 +54,14 @@ def test_bombs_are_rejected_in_little_memory(name, tmp_path):
     modules, write, read, message = BOMBS[name]
     for module in modules:
         pytest.importorskip(module, reason=f"{module} is not installed; it parses these files")
-    setup = f"path = {str(tmp_path / 'bomb')!r}\n" + textwrap.dedent(write)
+    (tmp_path / "folder").mkdir()
+    setup = f"path = {str(tmp_path / 'folder' / 'bomb')!r}\n" + textwrap.dedent(write)
     code = RUNNER.format(setup=setup, memory=MEMORY, seconds=SECONDS, read=read)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
     assert result.stdout.startswith("rejected:"), result.stdout + result.stderr
     assert message in result.stdout
 

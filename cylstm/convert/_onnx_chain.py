@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._budget import Budget
 from cylstm.convert._common import (
     ACTIVATED,
     RECURRENT,
@@ -17,6 +18,7 @@ from cylstm.convert._common import (
     real_dtype,
     refusing,
 )
+from cylstm.convert._onnx_values import Atom, Source
 from cylstm.layer import Layer
 from cylstm.layers.activation import Activation
 from cylstm.layers.embedding import Embedding
@@ -40,12 +42,16 @@ class Record:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     values: dict[str, Array] = dataclasses.field(default_factory=dict)
     layers: "list[Record]" = dataclasses.field(default_factory=list)
+    directions: Atom | None = None  # of a recurrent node: axes of its y, and its last states, h first
+    units: Atom | None = None
+    states: tuple[Source, ...] = ()
 
 
 class Chain:
     """Layers in order; `version` counts edits, so that a value of an earlier one is known to be a branch."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.records: list[Record] = []
         self.closed = False  # by zeros in the steps that are not real, of which a layer would make something
         self.version = 0
@@ -62,6 +68,8 @@ class Chain:
         for key, value in (values or {}).items():
             if value.dtype.kind != "f":
                 raise ConversionError(f"{key}: expected floating-point numbers, got {value.dtype}")
+        self.budget.spend("layers", 1)
+        self.budget.spend("parameters", sum(value.size for value in (values or {}).values()))
         record = Record(name, kind, self.version, self.version + 1, arguments, dict(values or {}))
         self.records.append(record)
         self._edit()

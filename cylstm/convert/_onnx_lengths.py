@@ -6,18 +6,18 @@ import numpy as np
 
 from cylstm.convert import _onnx_values as values
 from cylstm.convert._common import ConversionError
-from cylstm.convert._onnx_values import Constant, Rows, Value
+from cylstm.convert._onnx_values import Constant, Group, Rows, Source, Value
 
 if TYPE_CHECKING:
     from cylstm.convert.onnx_reader import Reader
 
-REAL = (("", 0),)  # what is true in real steps; no input has this name
+REAL = ((Source("valid steps", is_input=False), 0),)  # what is true in valid steps
 
 
-def check(reader: "Reader", lengths: Value | None, time: tuple[str, ...]) -> None:
+def check(reader: "Reader", lengths: Value | None, time: Group) -> None:
     """Whether a recurrent node's lengths are an input, the same in all nodes, or those of whole sequences."""
     T = values.shape((time,), reader.sizes)[0]
-    if isinstance(lengths, Rows) and len(lengths.rows) == 1:
+    if isinstance(lengths, Rows) and len(lengths.rows) == 1 and lengths.rows[0][0].is_input:
         read = lengths.rows
     elif lengths is None or (isinstance(lengths, Constant) and (lengths.array == T).all()):
         read = None

@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 from cylstm.convert import _onnx_lengths
 from cylstm.convert import _onnx_values as values
 from cylstm.convert._common import ACTIVATIONS, ConversionError
-from cylstm.convert._onnx_fold import axes, ints, kept, slices, splits
+from cylstm.convert._onnx_fold import Attributes, axes, ints, kept, slices, splits
 from cylstm.convert._onnx_recurrent import recurrent
 from cylstm.convert._onnx_unrolled import begin, is_step
-from cylstm.convert._onnx_values import ROW, Constant, Group, Groups, Rows, Steps, Value
+from cylstm.convert._onnx_values import ROW, Atom, Constant, Group, Groups, Row, Rows, Steps, Value
 
 if TYPE_CHECKING:
     from cylstm.convert.onnx_reader import Reader
 
 Array = NDArray[Any]
-Attributes = dict[str, Any]
 Results = list[Any]
 MOST = 4096  # rows of states
 WIDEST = 1024  # features with a factor each, which become a matrix
@@ -51,7 +50,7 @@ def _moved(reader: "Reader", value: Value | None, groups: Groups) -> Results:
     return [Steps(groups, value.version)]
 
 
-def _row_sizes(reader: "Reader", value: Value | None) -> dict[str, int]:
+def _row_sizes(reader: "Reader", value: Value | None) -> dict[Atom, int]:
     return {**reader.sizes, ROW: len(value.rows)} if isinstance(value, Rows) else reader.sizes
 
 
@@ -62,7 +61,7 @@ def _symbolic(value: Value | None) -> Steps | Rows:
 
 
 def _same(reader: "Reader", where: str, a: Attributes, x: Value, *others: Value | None) -> Results:
-    return [_symbolic(x), *[None] * (a["outputs"] - 1)]
+    return [_symbolic(x), *[None] * (a.outputs - 1)]
 
 
 def _cast(reader: "Reader", where: str, a: Attributes, x: Value) -> Results:
@@ -131,7 +130,7 @@ def _split(reader: "Reader", where: str, a: Attributes, x: Value, given: Value |
     groups = _symbolic(x).groups
     axis = values.axis_of(a.get("axis", 0), len(groups))
     n = values.shape(groups, _row_sizes(reader, x))[axis]
-    bounds = np.cumsum([0, *splits(a, n, _optional(given), a["outputs"])])
+    bounds = np.cumsum([0, *splits(a, n, _optional(given))])
     parts = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
     return [_taken(reader, where, x, axis, part)[0] for part in parts]
 
@@ -190,7 +189,7 @@ def _concat(reader: "Reader", where: str, a: Attributes, *parts: Value) -> Resul
     groups = _symbolic(parts[0]).groups
     axis = values.axis_of(a["axis"], len(groups))
     single = groups[axis] not in ((), (ROW,))
-    rows: list[tuple[str, int]] = []
+    rows: list[Row] = []
     for part in parts:
         if not isinstance(part, Rows) or len(part.groups) != len(groups):
             raise ConversionError("expected states of layers, as cylstm's layers are a chain")
@@ -202,6 +201,8 @@ def _concat(reader: "Reader", where: str, a: Attributes, *parts: Value) -> Resul
             or (not single and here not in ((), (ROW,)))
         ):
             raise ConversionError("expected states of the same shape, in rows or side by side")
+        if len(rows) + len(part.rows) > MOST:
+            raise ConversionError(f"expected at most {MOST} rows of states")
         rows += part.rows
     new: Group = (ROW, *groups[axis]) if single else (ROW,)
     together = (*groups[:axis], new, *groups[axis + 1 :])
@@ -210,7 +211,7 @@ def _concat(reader: "Reader", where: str, a: Attributes, *parts: Value) -> Resul
 
 def _new_features(reader: "Reader", where: str, size: int) -> Group:
     """The atom of features that a layer makes, now those of the chain's end."""
-    atom = f"{where} F"
+    atom = Atom(f"{where} F")
     reader.sizes[atom] = size
     reader.features = values.without_ones(((atom,),), reader.sizes)[0]
     return reader.features
@@ -357,7 +358,7 @@ def _layer_norm(
     bias = np.zeros_like(weight) if shift is None else _constant(shift)
     found = {"weight": weight, "bias": bias}
     reader.chain.append(where, "LayerNorm", found, eps=float(a.get("epsilon", 1e-5)))
-    return [Steps(steps.groups, reader.chain.version), *[None] * (a["outputs"] - 1)]
+    return [Steps(steps.groups, reader.chain.version), *[None] * (a.outputs - 1)]
 
 
 OPS: dict[str, Callable[..., Results]] = {

@@ -1,5 +1,6 @@
 """LSTM, GRU and RNN nodes of ONNX as layers of a chain."""
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from cylstm.convert._common import (
     activation_options,
     reordered,
 )
-from cylstm.convert._onnx_values import ROW, Constant, Groups, Rows, Steps, Value
+from cylstm.convert._onnx_fold import Attributes
+from cylstm.convert._onnx_values import ROW, Atom, Constant, Groups, Rows, Source, Steps, Value
 from cylstm.layers.activation import FUNCTIONS
 from cylstm.workspace import parameter_name
 
@@ -25,11 +27,10 @@ if TYPE_CHECKING:
     from cylstm.convert.onnx_reader import Reader
 
 Array = NDArray[Any]
-Attributes = dict[str, Any]
 OURS = {theirs.casefold(): ours for ours, theirs in ACTIVATIONS.items()}
 ATTRIBUTES = {
     "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget",
-    "layout", "linear_before_reset", "outputs", "output_sequence",
+    "layout", "linear_before_reset", "output_sequence",
 }  # fmt: skip
 
 
@@ -73,13 +74,20 @@ def _node(
         raise ConversionError("expected steps and batch as they came")
     reader.time, reader.batch = time, batch
     _onnx_lengths.check(reader, lengths, time)
+    if kind == "GRU" and reader.by_torch and not a.get("linear_before_reset", 0):
+        warnings.warn(
+            f"{where}: PyTorch's exporter wrote linear_before_reset=0, which is not the equation of "
+            "torch.nn.GRU (pytorch issue 189225); the model computes what the file says, not what the module "
+            "does; export with dynamo=False, or read the module itself with from_torch",
+            stacklevel=2,
+        )
     options = _options(kind, a, D, direction, arrays["P"] is not None)
     named = _parameters(kind, arrays, bool(options.get("coupled")))
     named |= _initial(reader, kind, D, H, {"h": h, "c": c}, bool(a.get("layout")))
     if any(name.startswith("h_0") for name in named):
         options["learn_state"] = True
     reader.chain.append(where, kind, named, input_size=W.shape[2], hidden_size=H, options=options, states=D)
-    return _outputs(reader, where, kind, D, H, bool(a.get("layout")), a["outputs"])
+    return _outputs(reader, where, kind, D, H, bool(a.get("layout")), a.outputs)
 
 
 def _weights(name: str, value: Value | None) -> Array | None:
@@ -155,8 +163,12 @@ def _initial(
     for state in states:
         value = given[state]
         if isinstance(value, Rows):
-            if len(value.rows) != D or any(name == "h" for name, _ in value.rows):
+            if len(value.rows) != D:
                 raise ConversionError(f"initial_{state}: expected a row for each direction")
+            if not all(source.is_input for source, _ in value.rows):
+                raise ConversionError(
+                    f"initial_{state}: expected an input or a constant, got the state of another node"
+                )
             reader.states[state] += value.rows
         elif isinstance(value, Constant):
             array = value.array.swapaxes(0, 1) if layout and value.array.ndim == 3 else value.array
@@ -179,18 +191,21 @@ def _outputs(
     reader: "Reader", where: str, kind: str, D: int, H: int, layout: bool, count: int
 ) -> list[Value | None]:
     """Y, Y_h and Y_c."""
-    directions, units = f"{where} D", f"{where} H"
+    directions, units = Atom(f"{where} D"), Atom(f"{where} H")
     reader.sizes |= {directions: D, units: H}
     assert reader.time is not None
     assert reader.batch is not None
     time, batch = reader.time, reader.batch
     y: Groups = (batch, time, (directions,), (units,)) if layout else (time, (directions,), batch, (units,))
-    width = f"{H} units"  # of any layer's states, which may stand in rows with others'
-    reader.sizes[width] = H
+    width = reader.units_of(H)  # of any layer's states, which may stand in rows with others'
     last: Groups = (batch, (ROW,), (width,)) if layout else ((ROW,), batch, (width,))
     reader.features = values.without_ones(((directions, units),), reader.sizes)[0]
     last = values.without_ones(last, {**reader.sizes, ROW: D})
     outputs: list[Value | None] = [Steps(values.without_ones(y, reader.sizes), reader.chain.version)]
-    for state in ("h", "c")[: 2 if kind == "LSTM" else 1]:
-        outputs.append(Rows(tuple((f"{where} {state}", d) for d in range(D)), last))
+    record = reader.chain.records[-1]
+    record.directions, record.units = directions, units
+    names = ("h", "c") if kind == "LSTM" else ("h",)
+    record.states = tuple(Source(f"{where} {name}", is_input=False) for name in names)
+    for source in record.states:
+        outputs.append(Rows(tuple((source, d) for d in range(D)), last))
     return outputs[:count]

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.convert._common import BY_GATES, GATES, Conversion, ConversionError, reordered
-from cylstm.convert._onnx_values import Constant, Groups, Steps, Value, shape, without_ones
+from cylstm.convert._onnx_fold import Attributes
+from cylstm.convert._onnx_values import Atom, Constant, Group, Groups, Steps, Value, shape, without_ones
 
 if TYPE_CHECKING:
     from cylstm.convert.onnx_reader import Reader
@@ -33,8 +34,8 @@ class Region:
 
     version: int
     T: int
-    time: tuple[str, ...]
-    batch: tuple[str, ...]
+    time: Group
+    batch: Group
     inputs: dict[str, Array] = dataclasses.field(default_factory=dict)  # that x is multiplied with
     matrices: dict[str, Array] = dataclasses.field(default_factory=dict)
     biases: dict[str, Array] = dataclasses.field(default_factory=dict)
@@ -63,11 +64,11 @@ def begin(reader: "Reader", value: Steps, axis: int) -> Step | None:
     return Step(reader.region, True)
 
 
-def follow(reader: "Reader", where: str, node: Any, a: dict[str, Any], inputs: list[Any]) -> list[Any]:
+def follow(reader: "Reader", where: str, node: Any, a: Attributes, inputs: list[Any]) -> list[Any]:
     """What a node makes of values inside of the steps; the layer is complete when they are put together."""
     region = next(value.region for value in inputs if isinstance(value, Step))
     if region is not reader.region:  # h of a layer that is complete: a state, among the outputs
-        return [Step(region)] * a["outputs"]
+        return [Step(region)] * a.outputs
     if node.op_type == "Concat" and len(inputs) == region.T and a["axis"] in (0, 1, -2, -3):
         first = a["axis"] in (0, -3)
         return [close(reader, where, region, pooled=False, time_first=first)]
@@ -95,7 +96,7 @@ def follow(reader: "Reader", where: str, node: Any, a: dict[str, Any], inputs: l
         width = shape((reader.features,), reader.sizes)[0]
         return [Constant(np.array([reader.batch_size(region), width], np.int64), True)]
     raw = node.op_type in ("Cast", "Identity", "Squeeze") and inputs[0].raw
-    return [Step(region, raw)] * a["outputs"]
+    return [Step(region, raw)] * a.outputs
 
 
 def close(reader: "Reader", where: str, region: Region, *, pooled: bool, time_first: bool = True) -> Steps:
@@ -113,7 +114,7 @@ def close(reader: "Reader", where: str, region: Region, *, pooled: bool, time_fi
     )
     reader.time, reader.batch, reader.region = region.time, region.batch, None
     reader.unrolled = True
-    atom = f"{where} H"
+    atom = Atom(f"{where} H")
     reader.sizes[atom] = H
     reader.features = without_ones(((atom,),), reader.sizes)[0]
     outer: Groups = (region.time, region.batch) if time_first else (region.batch, region.time)

@@ -1,8 +1,9 @@
 """What a reader of ONNX knows about a value: its array if it is constant, else which axes it has.
 
-An axis is a group of atoms: names of the batch's axes and of features, whose sizes are in a table. A reshape
-regroups atoms, a transpose moves groups. Atoms of size 1 are left out, so that it does not matter whether
-and where an axis of size 1 stands.
+An axis is a group of atoms: the batch's axes and features, whose sizes are in a table. A reshape regroups
+atoms, a transpose moves groups. Atoms of size 1 are left out, so that it does not matter whether and where
+an axis of size 1 stands. Atoms and sources of states are compared by identity, so that no name in a file can
+equal one.
 """
 
 import math
@@ -14,10 +15,40 @@ from numpy.typing import NDArray
 from cylstm.convert._common import ConversionError
 
 Array = NDArray[Any]
-Group = tuple[str, ...]
+MAX_RANK = 64  # axes of a value, as NumPy has them at most
+
+
+class Atom:
+    """A part of an axis; two of them are equal only if they are the same object."""
+
+    __slots__ = ("label",)
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def __repr__(self) -> str:
+        """What it stands for, for messages."""
+        return self.label
+
+
+class Source:
+    """What rows of states come from: an input of the graph, or a state of a node."""
+
+    __slots__ = ("is_input", "label")
+
+    def __init__(self, label: str, *, is_input: bool) -> None:
+        self.label, self.is_input = label, is_input
+
+    def __repr__(self) -> str:
+        """What it is, for messages."""
+        return self.label
+
+
+Group = tuple[Atom, ...]
 Groups = tuple[Group, ...]
-Sizes = Mapping[str, int]
-ROW = "row"  # the atom of the rows of states
+Sizes = Mapping[Atom, int]
+Row = tuple[Source, int]  # and which row of it
+ROW = Atom("row")  # the atom of the rows of states
 
 
 class Constant(NamedTuple):
@@ -35,9 +66,9 @@ class Steps(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """States or lengths, from inputs or recurrent nodes: (where it is from, which row of it), and axes."""
+    """States or lengths, from inputs or recurrent nodes, and their axes."""
 
-    rows: tuple[tuple[str, int], ...]
+    rows: tuple[Row, ...]
     groups: Groups
 
 
@@ -75,13 +106,17 @@ def squeezed(groups: Groups, axes: Sequence[int] | None) -> Groups:
     chosen = {axis_of(a, len(groups)) for a in axes} if axes is not None else None
     for k in chosen or ():
         if groups[k]:
-            raise ValueError(f"expected axis {k} to have the size 1, got one of {'·'.join(groups[k])}")
+            atoms = " x ".join(map(repr, groups[k]))
+            atoms = " x ".join(map(repr, groups[k]))
+            raise ValueError(f"expected axis {k} to have the size 1, got one of {atoms}")
     return tuple(group for k, group in enumerate(groups) if group or (chosen is not None and k not in chosen))
 
 
 def unsqueezed(groups: Groups, axes: Sequence[int]) -> Groups:
     """With more axes of size 1."""
     rank = len(groups) + len(axes)
+    if rank > MAX_RANK:
+        raise ValueError(f"axes: expected at most {MAX_RANK} in all, got {rank}")
     new, old = {axis_of(a, rank) for a in axes}, iter(groups)
     if len(new) != len(axes):
         raise ValueError(f"axes: expected different ones, got {list(axes)}")
@@ -100,7 +135,7 @@ def reshaped(groups: Groups, wanted: Sequence[int], sizes: Sizes, allow_zero: bo
     atoms = [atom for group in groups for atom in group]
     new: list[Group] = []
     for n in target:
-        group: list[str] = []
+        group: list[Atom] = []
         while atoms and math.prod(sizes[atom] for atom in group) < n:
             group.append(atoms.pop(0))
         if math.prod(sizes[atom] for atom in group) != n:

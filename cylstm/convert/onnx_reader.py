@@ -1,6 +1,7 @@
 """Models from ONNX: a chain of layers found in a graph, as exporters of PyTorch and Keras write it."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +9,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.convert import _onnx_lengths, _onnx_ops, _onnx_unrolled, _onnx_values
+from cylstm._budget import Budget
+from cylstm.convert import _onnx_file, _onnx_lengths, _onnx_ops, _onnx_unrolled, _onnx_values
 from cylstm.convert._common import Conversion, ConversionError, needing, reading, refusing
 from cylstm.convert._onnx_chain import Chain
-from cylstm.convert._onnx_fold import fold
-from cylstm.convert._onnx_values import ROW, Constant, Groups, Rows, Steps, Value, without_ones
+from cylstm.convert._onnx_fold import Attributes, as_numbers, fold
+from cylstm.convert._onnx_values import (
+    ROW,
+    Atom,
+    Constant,
+    Group,
+    Groups,
+    Row,
+    Rows,
+    Source,
+    Steps,
+    Value,
+    without_ones,
+)
 from cylstm.layers.sequential import Sequential
 
 Array = NDArray[Any]
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)  # stand for sizes that a file leaves open
-WORK = 2**31  # numbers that are computed ahead of x, in all
+INTS = (6, 7)  # int32 and int64 of onnx.TensorProto.DataType
+QUANTISED = re.compile("Quantize|QLinear|MatMulInteger|QGemm|QAttention|ConvInteger|QuantizeLSTM|MatMulNBits")
+REALS = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
 
 
 def from_onnx(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | None = None) -> Sequential:
@@ -72,13 +88,10 @@ def from_onnx(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | No
 def read(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | None = None) -> Conversion:
     """As `from_onnx`, with the nodes that each layer was."""
     with needing("onnx"):
-        import onnx
-        import onnx.inliner
+        import onnx  # noqa: F401 - to say what is missing before a file is opened
     with reading(path, "ONNX model") as file:
-        model = onnx.load(file)
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-        reader = Reader(model, dict(constants or {}))
+        model, budget = _onnx_file.load(file)
+        reader = Reader(model, dict(constants or {}), budget)
         found = reader.read()
         if reader.unrolled:
             _onnx_unrolled.verify(model, reader, found)
@@ -90,49 +103,45 @@ class Reader:
 
     Attributes
     ----------
-    sizes : dict of str to int
+    sizes : dict of Atom to int
         Of every atom (_onnx_values.py).
-    features : tuple of str
+    features : tuple of Atom
         Atoms of the features at the chain's end.
-    time, batch : tuple of str, or None
+    time, batch : tuple of Atom, or None
         Groups of these axes, once a recurrent node has told them.
     """
 
-    def __init__(self, model: Any, constants: dict[str, Any]) -> None:
-        self.graph, self.constants = model.graph, constants
+    def __init__(self, model: Any, constants: dict[str, Any], budget: Budget) -> None:
+        self.graph, self.constants, self.budget = model.graph, constants, budget
+        self.by_torch = model.producer_name == "pytorch"
         self.opset = max([1, *(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))])
-        self.chain = Chain()
+        self.chain = Chain(budget)
         self.values: dict[str, Any] = {}
-        self.open_axes: set[tuple[str, ...]] = set()  # of the batch, whose size the file leaves open
-        self.sizes: dict[str, int] = {}
-        self.open: set[str] = set()  # atoms of features whose size the file leaves open
-        self.features: tuple[str, ...] = ()
-        self.time: tuple[str, ...] | None = None
-        self.batch: tuple[str, ...] | None = None
+        self.open_axes: set[Group] = set()  # of the batch, whose size the file leaves open
+        self.sizes: dict[Atom, int] = {}
+        self.open: set[Atom] = set()  # atoms of features whose size the file leaves open
+        self.features: Group = ()
+        self.time: Group | None = None
+        self.batch: Group | None = None
+        self._units: dict[int, Atom] = {}  # of the states of layers, by their number
         self.region: _onnx_unrolled.Region | None = None  # the steps of an unrolled layer, in the midst of it
         self.unrolled = False  # whether there was one
-        self.lengths: list[tuple[tuple[str, int], ...] | None] = []  # inputs that recurrent nodes read
+        self.lengths: list[tuple[Row, ...] | None] = []  # inputs that recurrent nodes read
         self.alias: dict[str, str] = {}
         for node in self.graph.node:
             if node.op_type == "Identity" and len(node.input) == 1:
                 self.alias |= {name: self.named(node.input[0]) for name in node.output}
         nodes = [node for node in self.graph.node if node.op_type != "Identity"]
         self.uses = Counter(self.named(name) for node in nodes for name in node.input)
-        self.folded = 0  # numbers computed ahead of x
         self.indices = False  # whether x holds ints
-        self.states: dict[str, list[tuple[str, int]]] = {
-            "h": [],
-            "c": [],
-        }  # rows of inputs, in the nodes' order
+        self.states: dict[str, list[Row]] = {"h": [], "c": []}  # rows of inputs, in the nodes' order
 
     def read(self) -> Conversion:
         """The model."""
-        from onnx import numpy_helper
-
         if self.graph.sparse_initializer:
             raise ConversionError("sparse_initializer: expected none")
         for tensor in self.graph.initializer:
-            self.values[tensor.name] = Constant(numpy_helper.to_array(tensor))
+            self.values[tensor.name] = Constant(_array(f"initializer {tensor.name}", tensor))
         self.weights = {tensor.name for tensor in self.graph.initializer} | set(self.constants)
         for name, value in self.constants.items():
             self.values[name] = Constant(np.asarray(value))
@@ -141,6 +150,8 @@ class Reader:
             where = f"{node.op_type} {node.name or next(iter(node.output), '')}".strip()
             with refusing(where):
                 for name, result in zip(node.output, self._results(node, where), strict=False):
+                    if name and name in self.values:
+                        raise ConversionError(f"expected outputs of new names, got {name!r} again")
                     self.values[name] = result
         self._end()
         return self.chain.finish(self._batch_first())
@@ -152,16 +163,20 @@ class Reader:
         rows_at = (
             1 if any(a.name == "layout" and a.i for node in self.graph.node for a in node.attribute) else 0
         )
-        shared: dict[str, str] = {}  # atoms of named sizes
+        shared: dict[str, Atom] = {}  # atoms of named sizes
         for position, value in enumerate(inputs):
             kind = value.type.tensor_type
+            if kind.elem_type not in (*INTS, *REALS):
+                raise ConversionError(f"{value.name}: expected an input of real numbers, int32 or int64")
             if not kind.HasField("shape"):
                 raise ConversionError(f"{value.name}: expected an input of known rank")
             atoms = [self._atom(value.name, k, dim, shared) for k, dim in enumerate(kind.shape.dim)]
-            whole = kind.elem_type in (6, 7)  # int32, int64
+            whole = kind.elem_type in INTS
             if position == 0:
-                if not 1 <= len(atoms) <= 3 or (whole and len(atoms) == 3):
-                    raise ConversionError(f"{value.name}: expected (T, B, features), got {len(atoms)} axes")
+                ranks = (1, 2) if whole else (2, 3)
+                if len(atoms) not in ranks:
+                    wanted = "indices (T, B) or (T,)" if whole else "(T, B, features) or (T, features)"
+                    raise ConversionError(f"{value.name}: expected {wanted}, got {_axes(len(atoms))}")
                 self.indices = whole
                 self.features = () if whole else (atoms[-1],)
                 x = without_ones(tuple((atom,) for atom in atoms), self.sizes)
@@ -178,12 +193,13 @@ class Reader:
                 if not 0 < count <= 4096:
                     raise ConversionError(f"{value.name}: expected a known number of rows of states")
                 groups = tuple((ROW,) if k == rows_at else group for k, group in enumerate(groups))
-            rows = tuple((value.name, k) for k in range(count))
+            source = Source(value.name, is_input=True)
+            rows = tuple((source, k) for k in range(count))
             self.values[value.name] = Rows(rows, without_ones(groups, {**self.sizes, ROW: count}))
 
-    def _atom(self, name: str, k: int, dim: Any, shared: dict[str, str]) -> str:
+    def _atom(self, name: str, k: int, dim: Any, shared: dict[str, Atom]) -> Atom:
         """The atom of an input's axis; a size that the file leaves open becomes a prime."""
-        atom = f"{name}[{k}]"
+        atom = Atom(f"{name}[{k}]")
         if dim.dim_param:
             atom = shared.setdefault(dim.dim_param, atom)
         if atom in self.sizes:
@@ -201,10 +217,13 @@ class Reader:
     def _results(self, node: Any, where: str) -> list[Value | None]:
         from onnx import helper
 
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        attributes = {name: _plain(value) for name, value in attributes.items()} | {
-            "outputs": len(node.output)
-        }
+        found = {a.name: _plain(a.name, helper.get_attribute_value(a)) for a in node.attribute}
+        attributes = Attributes(found, len(node.output), self.budget)
+        if QUANTISED.search(node.op_type):
+            raise ConversionError(
+                "a node of a quantised model; convert the model as it was before, then quantise it with "
+                "cylstm.quantize"
+            )
         if node.domain not in ("", "ai.onnx"):
             raise ConversionError(f"cylstm has no such layer, of the domain {node.domain}")
         if node.op_type == "Constant":
@@ -220,11 +239,7 @@ class Reader:
         if all(value is None or isinstance(value, Constant) for value in inputs):
             arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
             shaped = any(isinstance(value, Constant) and value.shaped for value in inputs)
-            outputs = fold(node.op_type, arrays, attributes)
-            self.folded += sum(output.size for output in outputs)
-            if self.folded > WORK:
-                raise ConversionError(f"expected at most {WORK} numbers computed ahead of x")
-            return [Constant(array, shaped) for array in outputs]
+            return [Constant(array, shaped) for array in fold(node.op_type, arrays, attributes)]
         if node.op_type not in _onnx_ops.OPS:
             raise ConversionError("cylstm has no such layer")
         return _onnx_ops.OPS[node.op_type](self, where, attributes, *inputs)
@@ -260,11 +275,13 @@ class Reader:
         if last is None or last.after != self.chain.version or "states" not in last.arguments:
             raise ConversionError("reads states of a layer that is not the last one before it")
         D = last.arguments["states"]
-        wanted = tuple((f"{last.name} h", d) for d in range(D))
+        assert last.directions is not None
+        assert last.units is not None
+        wanted = tuple((last.states[0], d) for d in range(D))
         if value.rows != wanted or last.arguments["options"].get("reverse"):
             raise ConversionError("expected h of all directions at the end, of a layer that is not reversed")
         H = last.arguments["hidden_size"]
-        names = {ROW: f"{last.name} D", f"{H} units": f"{last.name} H"}
+        names = {ROW: last.directions, self.units_of(H): last.units}
         groups = tuple(tuple(names.get(atom, atom) for atom in group) for group in value.groups)
         if groups not in ((self.batch or (), self.features), (self.features,)):
             raise ConversionError("expected the directions of h side by side")
@@ -285,12 +302,19 @@ class Reader:
         ]
         if len(ends) + len(states) != len(outputs) or not outputs:
             raise ConversionError(f"outputs: expected those of layers, got {[name for name, _ in outputs]}")
-        if not ends and states and self._can_pool(states[0]):
-            return
+        if not ends:
+            if self._can_pool(states[0]):
+                return
+            last = self.chain.records[-1].states if self.chain.records else ()
+            if any(source not in last for state in states for source, _ in state.rows):
+                names = [name for name, _ in outputs]
+                raise ConversionError(
+                    f"outputs: expected one of the last layer, got states of others, {names}"
+                )
         for name, value in ends:
-            whole = sorted(atom for group in value.groups for atom in group)
+            whole = Counter(atom for group in value.groups for atom in group)
             outer = [] if self.indices and not self.chain.records else list(self.features)
-            expected = [sorted([*outer, *axes]) for axes in self._outer_atoms()]
+            expected = [Counter([*outer, *axes]) for axes in self._outer_atoms()]
             if value.version != self.chain.version or whole not in expected:
                 raise ConversionError(f"{name}: expected the last layer's output as a whole")
         for state, used in self.states.items():
@@ -323,7 +347,13 @@ class Reader:
         """The size of the batch that shapes in the graph are computed with."""
         return _onnx_values.shape((region.batch,), self.sizes)[0]
 
-    def _outer_atoms(self) -> list[list[str]]:
+    def units_of(self, size: int) -> Atom:
+        """The atom of the units of states, the same for all layers of this size."""
+        atom = self._units.setdefault(size, Atom(f"{size} units"))
+        self.sizes[atom] = size
+        return atom
+
+    def _outer_atoms(self) -> list[list[Atom]]:
         """Atoms of the batch, with those of time and without."""
         atoms = [atom for group in self.outer for atom in group]
         return [atoms, [atom for atom in atoms if atom not in (self.time or ())]]
@@ -336,22 +366,35 @@ class Reader:
         )
 
 
-def _plain(value: Any) -> Any:
+def _axes(count: int) -> str:
+    return f"{count} axis" if count == 1 else f"{count} axes"
+
+
+def _array(name: str, tensor: Any) -> Array:
+    """The numbers of a tensor."""
+    from onnx import numpy_helper
+
+    if any(size < 0 for size in tensor.dims):
+        raise ConversionError(f"{name}: expected sizes of at least 0, got {list(tensor.dims)}")
+    return as_numbers(name, numpy_helper.to_array(tensor))
+
+
+def _plain(name: str, value: Any) -> Any:
     """An attribute as text, number, list or array."""
-    from onnx import TensorProto, numpy_helper
+    from onnx import TensorProto
 
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if isinstance(value, TensorProto):
-        return numpy_helper.to_array(value)
+        return _array(name, value)
     if isinstance(value, (int, float, str)):
         return value
     if hasattr(value, "__iter__"):
-        return [_plain(part) for part in value]
+        return [_plain(name, part) for part in value]
     return None  # graphs and the like, of which no operator here has any
 
 
-def _constant(attributes: dict[str, Any]) -> Array:
+def _constant(attributes: Attributes) -> Array:
     for name, dtype in (
         ("value", None), ("value_int", np.int64), ("value_ints", np.int64),
         ("value_float", np.float32), ("value_floats", np.float32),
