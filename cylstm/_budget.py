@@ -55,8 +55,11 @@ class Budget:
             If that is more in all than the file may ask for.
         """
         self._spent[unit] += count
-        if self._spent[unit] > self.limit(unit):
+        self.check(unit, self._spent[unit])
+
+    def check(self, unit: str, count: int) -> None:
+        """Raise the ValueError of `spend` for a single thing, which is not counted with others."""
+        if count > self.limit(unit):
             raise ValueError(
-                f"expected at most {self.limit(unit)} {unit} of a file of {self.size} bytes, "
-                f"got {self._spent[unit]}"
+                f"expected at most {self.limit(unit)} {unit} of a file of {self.size} bytes, got {count}"
             )

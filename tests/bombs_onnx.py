@@ -65,7 +65,7 @@ def expanded_sums(path):
     nodes = [node("Expand", ["one", "shape"], ["v0"])]
     nodes += [node("Add", [f"v{k}", "v0"], [f"v{k + 1}"]) for k in range(20)]
     nodes.append(node("Identity", ["v20"], ["c"]))
-    constants(path, nodes, {"one": np.ones(1, "f4"), "shape": np.array([2**26])})
+    constants(path, nodes, {"one": np.ones(1, "f4"), "shape": np.array([2**23])})
 
 
 def unary(path, kind, **attributes):
@@ -74,7 +74,7 @@ def unary(path, kind, **attributes):
     nodes = [node("ConstantOfShape", ["shape"], ["v0"])]
     nodes += [node(kind, [f"v{k}"], [f"v{k + 1}"], **attributes) for k in range(30)]
     nodes.append(node("Identity", ["v30"], ["c"]))
-    constants(path, nodes, {"shape": np.array([2**26])})
+    constants(path, nodes, {"shape": np.array([2**23])})
 
 
 def casts(path):
@@ -91,7 +91,7 @@ def copies_by_reshape(path):
     nodes = [node("Expand", ["two", "shape"], ["v"])]
     nodes += [node("Reshape", ["v", "flat"], [f"r{k}"]) for k in range(30)]
     nodes.append(node("Identity", ["r29"], ["c"]))
-    initial = {"two": np.ones((1, 2), "f4"), "shape": np.array([2**26, 2]), "flat": np.array([-1])}
+    initial = {"two": np.ones((1, 2), "f4"), "shape": np.array([2**22, 2]), "flat": np.array([-1])}
     constants(path, nodes, initial)
 
 
@@ -119,7 +119,7 @@ def gathers(path):
         helper.make_node("Expand", ["one", "shape"], ["v"]),
         helper.make_node("Gather", ["v", "index"], ["c"], axis=0),
     ]
-    initial = {"one": np.ones(1, "f4"), "shape": np.array([2, 2**26]), "index": np.zeros(500, np.int64)}
+    initial = {"one": np.ones(1, "f4"), "shape": np.array([2, 2**22]), "index": np.zeros(500, np.int64)}
     constants(path, nodes, initial)
 
 
@@ -131,7 +131,7 @@ def large_product(path):
         node("Expand", ["one", "right"], ["b"]),
         node("MatMul", ["a", "b"], ["c"]),
     ]
-    shapes = {"left": np.array([2**11, 2**20]), "right": np.array([2**20, 2**11])}
+    shapes = {"left": np.array([2**12, 2**11]), "right": np.array([2**11, 2**12])}
     constants(path, nodes, {"one": np.ones((1, 1), "f4"), **shapes})
 
 
@@ -139,7 +139,35 @@ def weights_of_a_view(path):
     """A dense layer of which one number is in the file."""
     node = helper.make_node
     nodes = [node("Expand", ["one", "shape"], ["w"]), node("MatMul", ["x", "w"], ["y"])]
-    written(path, nodes, {"one": np.ones((1, 1), "f4"), "shape": np.array([3, 2**26])})
+    written(path, nodes, {"one": np.ones((1, 1), "f4"), "shape": np.array([3, 2**22])})
+
+
+def views(path, node, **initial):
+    """A node that reads a view of one number as a very large array."""
+    nodes = [helper.make_node("Expand", ["one", "shape"], ["w"]), node]
+    inputs = [VALUE("x", TensorProto.FLOAT, ["T", "B", 2**20])]
+    initial = {"one": np.ones((1, 1), "f4"), "shape": np.array([2**20, 2**20]), **initial}
+    written(path, nodes, initial, inputs)
+
+
+def view_as_gemm(path):
+    views(path, helper.make_node("Gemm", ["x", "w"], ["y"], alpha=2.0))
+
+
+def view_as_recurrent(path):
+    views(path, helper.make_node("RNN", ["x", "w", "w"], ["y"]), shape=np.array([1, 2**20, 2**20]))
+
+
+def view_as_state(path):
+    node = helper.make_node("RNN", ["x", "W", "R", "", "", "w"], ["y"])
+    weights = {"W": np.ones((1, 1, 2**10), "f4"), "R": np.ones((1, 1, 1), "f4")}
+    views(path, node, shape=np.array([1, 2**40, 1]), **weights)
+
+
+def view_as_lengths(path):
+    node = helper.make_node("RNN", ["x", "W", "R", "", "w"], ["y"])
+    weights = {"W": np.ones((1, 1, 2**10), "f4"), "R": np.ones((1, 1, 1), "f4")}
+    views(path, node, one=np.ones(1, np.int32), shape=np.array([2**40]), **weights)
 
 
 def shared_weights(path):
@@ -244,6 +272,10 @@ BOMBS = {
         (gathers, "numbers"),
         (large_product, "numbers"),
         (weights_of_a_view, "parameters"),
+        (view_as_gemm, "numbers"),
+        (view_as_recurrent, "numbers"),
+        (view_as_state, "numbers"),
+        (view_as_lengths, "numbers"),
         (shared_weights, "parameters"),
         (scales_of_features, "parameters"),
         (many_layers, "layers"),

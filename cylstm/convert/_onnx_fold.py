@@ -30,6 +30,10 @@ class Attributes(dict[str, Any]):
         """Count the numbers that are computed next; sizes of several axes are multiplied."""
         self._budget.spend("numbers", math.prod(sizes))
 
+    def check(self, *sizes: int) -> None:
+        """Whether an array that is a view of a smaller one is small enough to be copied."""
+        self._budget.check("numbers", math.prod(sizes))
+
 
 def as_numbers(name: str, array: Array) -> Array:
     """An array of ONNX in a dtype of NumPy's own: bfloat16 as float32, which holds all of its values.
@@ -124,19 +128,20 @@ def _gather(a: Attributes, x: Array, index: Array) -> Array:
     return np.asarray(np.take(x, index, axis=a.get("axis", 0)))
 
 
-def _full(value: Any, wanted: list[int] | None) -> Array:
+def _full(a: Attributes, value: Any, wanted: list[int] | None) -> Array:
     if wanted is None or any(n < 0 for n in wanted):
         raise ValueError(f"expected sizes, got {wanted}")
+    a.check(*wanted)
     return np.broadcast_to(value, wanted)  # a view
 
 
 def _constant_of_shape(a: Attributes, wanted: Array) -> Array:
-    return _full(np.ravel(a.get("value", np.zeros(1, np.float32)))[0], ints(wanted))
+    return _full(a, np.ravel(a.get("value", np.zeros(1, np.float32)))[0], ints(wanted))
 
 
 def _expand(a: Attributes, x: Array, wanted: Array) -> Array:
     sizes = np.broadcast_shapes(x.shape, tuple(ints(wanted) or ()))
-    return _full(x, list(sizes))
+    return _full(a, x, list(sizes))
 
 
 def _reshape(a: Attributes, x: Array, wanted: Array) -> Array:
