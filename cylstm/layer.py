@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cylstm._engine.planning import Shape
 from cylstm.packing import Batch, Packing
-from cylstm.parameters import ParameterStore
+from cylstm.parameters import ParameterStore, without_initial_values
 
 if TYPE_CHECKING:
     from cylstm.data.scalers import Scaler  # which is built on layers
@@ -210,7 +210,7 @@ class Layer:
     def __reduce__(self) -> Any:
         """Copy and pickle as configuration, parameters, mode, random numbers to come and scalers."""
         scalers = {name: copy.copy(scaler) for name, scaler in self._checked_scalers().items()}
-        state = self.state_dict(), self.training, self._random_state(), scalers
+        state = self.parameters, self.training, self._random_state(), scalers
         return _rebuild, (type(self), self.config, *state)
 
     def _checked_scalers(self) -> dict[str, "Scaler"]:
@@ -231,7 +231,8 @@ def _rebuild(
     random_state: Any,
     scalers: dict[str, "Scaler"],
 ) -> Layer:
-    layer = cls._from_config(config)
+    with without_initial_values():
+        layer = cls._from_config(config)
     layer.load_state_dict(values)
     layer._set_random_state(random_state)
     layer.training, layer.scalers = training, scalers

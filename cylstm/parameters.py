@@ -3,7 +3,8 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,45 @@ from cylstm._engine import _optim
 from cylstm._engine.planning import Shape, aligned_bytes
 
 Array = NDArray[Any]
+DRAWN_AT_ONCE = 1 << 16  # numbers, which are drawn in float64 whatever the dtype
+
+
+class _Building(threading.local):
+    """Whether this thread builds layers whose values are set afterwards."""
+
+    without_values = False
+
+
+_building = _Building()
+
+
+@contextlib.contextmanager
+def without_initial_values() -> Iterator[None]:
+    """Layers built in the `with` block draw no initial parameters: these are zeros, and loaded afterwards."""
+    before = _building.without_values
+    _building.without_values = True
+    try:
+        yield
+    finally:
+        _building.without_values = before
+
+
+class _Vector:
+    """A flat vector of zeros that takes memory when it is first asked for."""
+
+    def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
+        self.size, self._dtype = size, dtype
+        self._array: Array | None = None
+
+    @property
+    def is_used(self) -> bool:
+        return self._array is not None
+
+    @property
+    def array(self) -> Array:
+        if self._array is None:
+            self._array = aligned_bytes(self.size * self._dtype.itemsize, zeroed=True).view(self._dtype)
+        return self._array
 
 
 class Place:
@@ -46,8 +86,9 @@ class ParameterStore:
         ends = list(itertools.accumulate(map(_count, self.shapes.values()), initial=0))
         self._places = list(zip(self.shapes.items(), itertools.pairwise(ends), strict=True))
         self.size = ends[-1]
-        self.data = _zeros(self.size, dtype)
-        self.grad = _zeros(self.size, dtype)
+        self._vectors = _Vector(self.size, dtype), _Vector(self.size, dtype)  # of the whole model
+        self._start = 0  # of this store in them
+        self._cut: dict[int, Array] = {}  # its slices of them, as long as these stay in place
         self.place = Place()
         self._joined = False
         self._parts: list[ParameterStore] = []
@@ -57,6 +98,23 @@ class ParameterStore:
         self._named: dict[str, dict[str, Array]] = {}  # views of the vectors, as long as these stay in place
         # The stores that are not made of others, and where they begin, if it is made of others.
         self._below: list[tuple[int, ParameterStore]] = []
+
+    @property
+    def data(self) -> Array:
+        """The flat parameter vector; write through `writing`."""
+        return self._slice(0)
+
+    @property
+    def grad(self) -> Array:
+        """The flat gradient vector; until it is first used, it takes no memory."""
+        return self._slice(1)
+
+    def _slice(self, which: int) -> Array:
+        found = self._cut.get(which)
+        if found is None:
+            found = self._vectors[which].array[self._start : self._start + self.size]
+            self._cut[which] = found
+        return found
 
     @property
     def version(self) -> int:
@@ -71,13 +129,17 @@ class ParameterStore:
         finally:
             self.place.version += 1
 
+    def initialize(self, fill: Callable[[Array], None]) -> None:
+        """Set the initial parameters: fill(flat), unless they are loaded (`without_initial_values`)."""
+        if not _building.without_values:
+            with self.writing() as flat:
+                fill(flat)
+
     def freeze(self) -> None:
-        """Let go of the gradients; nothing can write to the parameters any more."""
-        self.data.flags.writeable = False
-        self.grad = _zeros(0, self.dtype)
-        self._named.clear()
-        for part in self._parts:
-            part.freeze()
+        """Release the gradients; nothing can write to the parameters any more."""
+        vectors = self._vectors[0], _Vector(0, self.dtype)
+        vectors[0].array.flags.writeable = False
+        self._attach(self.place, vectors, self._start)
 
     def parameters(self) -> dict[str, Array]:
         """Read-only views by name."""
@@ -124,7 +186,8 @@ class ParameterStore:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        _optim.scale(self.grad, self.spans(), 0)
+        if self._vectors[1].is_used:
+            _optim.scale(self.grad, self.spans(), 0)
         for _, store in self._leaves():
             for used in store._used.values():
                 used[...] = False
@@ -152,12 +215,13 @@ class ParameterStore:
                 raise ValueError(f"{name}: expected shape {self.shapes[name]}, got {array.shape}")
             if array.dtype.kind not in "fiu":
                 raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-        converted = {
-            name: np.array(array, self.dtype) for name, array in arrays.items()
-        }  # may be our own views
+        for name, array in arrays.items():
+            narrowed = not np.can_cast(array.dtype, self.dtype)  # which may raise, under np.errstate
+            if narrowed or np.may_share_memory(array, self.data):
+                arrays[name] = np.array(array, self.dtype)
         with self.writing() as flat:
             for name, view in self.views(flat).items():
-                view[...] = converted[name]
+                view[...] = arrays[name]
 
     @classmethod
     def join(cls, parts: Mapping[str, "ParameterStore"]) -> "ParameterStore":
@@ -182,19 +246,21 @@ class ParameterStore:
             for start, store in zip(starts, stores, strict=False)
             for inner, leaf in store._leaves()
         ]
-        joined.data[...] = np.concatenate([part.data for part in joined._parts])
-        joined.grad[...] = np.concatenate([part.grad for part in joined._parts])
-        for part in joined._parts:
+        for part in stores:
             part._joined = True
-        joined._attach(joined.place, joined.data, joined.grad)
+        joined._attach(joined.place, joined._vectors, 0)
         return joined
 
-    def _attach(self, place: Place, data: Array, grad: Array) -> None:
-        self.place, self.data, self.grad = place, data, grad
+    def _attach(self, place: Place, vectors: tuple[_Vector, _Vector], start: int) -> None:
+        """Become a slice of a model's vectors, and take along the values that were set before."""
+        for which, (before, vector) in enumerate(zip(self._vectors, vectors, strict=True)):
+            if before is not vector and before.is_used and vector.size and not self._parts:
+                vector.array[start : start + self.size] = self._slice(which)
+        self.place, self._vectors, self._start = place, vectors, start
         self._named.clear()
-        start = 0
+        self._cut.clear()
         for part in self._parts:
-            part._attach(place, data[start : start + part.size], grad[start : start + part.size])
+            part._attach(place, vectors, start)
             start += part.size
 
     def views(self, flat: Array) -> dict[str, Array]:
@@ -214,7 +280,8 @@ def _count(shape: Shape) -> int:
     return math.prod(shape)
 
 
-def _zeros(size: int, dtype: np.dtype[Any]) -> Array:
-    flat: Array = aligned_bytes(size * dtype.itemsize).view(dtype)
-    flat[...] = 0
-    return flat
+def fill_drawn(flat: Array, draw: Callable[[int], Array]) -> None:
+    """Fill a vector with draw(n), n numbers at a time: the same as all of them at once, in less memory."""
+    for begin in range(0, len(flat), DRAWN_AT_ONCE):
+        part = flat[begin : begin + DRAWN_AT_ONCE]
+        part[...] = draw(len(part))

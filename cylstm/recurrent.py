@@ -12,7 +12,7 @@ from cylstm.cells import CELLS
 from cylstm.masks import Masks
 from cylstm.packed_weights import PackedWeights
 from cylstm.packing import Batch, Packing
-from cylstm.parameters import ParameterStore
+from cylstm.parameters import ParameterStore, fill_drawn
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.workspace import PARAMETERS, Workspace, parameter_name
 
@@ -94,7 +94,8 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self.output_size = self.num_directions * self.state_width("h")
         shapes = dict(self.parameter_shapes(self._sizes()))
         self._store = ParameterStore(shapes, _checks.real_dtype(dtype))
-        self._draw_parameters(_checks.generator(seed))
+        rng = _checks.generator(seed)
+        self._store.initialize(lambda flat: self._draw_parameters(flat, rng))
         self._packed: PackedWeights | None = None
         # Apart from the weights' numbers.
         self.masks = Masks(np.random.default_rng(None if seed is None else [seed, 1]))
@@ -128,17 +129,16 @@ class RecurrentLayer(SequenceLayer, abstract=True):
                 "bias: expected True with layer_norm, whose norms have a bias of their own; got False"
             )
 
-    def _draw_parameters(self, rng: "np.random.Generator") -> None:
+    def _draw_parameters(self, flat: Array, rng: "np.random.Generator") -> None:
         """U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; norms begin as plain ones, learned states as zeros."""
         bound = self.hidden_size**-0.5
-        with self._store.writing() as flat:
-            flat[...] = rng.uniform(-bound, bound, flat.size)
-            for name, view in self._store.views(flat).items():
-                kind = name.split("_l")[0]
-                if kind.startswith("norm_"):
-                    view[...] = 1
-                elif kind in ("bias", "bias_c", "h_0", "c_0"):
-                    view[...] = 0
+        fill_drawn(flat, lambda n: rng.uniform(-bound, bound, n))
+        for name, view in self._store.views(flat).items():
+            kind = name.split("_l")[0]
+            if kind.startswith("norm_"):
+                view[...] = 1
+            elif kind in ("bias", "bias_c", "h_0", "c_0"):
+                view[...] = 0
 
     @classmethod
     def cell_of(cls, options: Mapping[str, Any]) -> str:

@@ -81,8 +81,8 @@ class Workspace:
         self.buffers = self.arena.cut(shapes, layer.dtype) | self.handed.cut(handed, layer.dtype)
         self.buffers["no_bias"][...] = 0
         self.d_own = np.zeros((layer.spec.planes, self.plan.padded(self.plan.H)), layer.dtype)
-        # In inspection the gradients are not the layer's.
-        self.grad = np.zeros_like(layer._store.grad) if self.inspected else layer._store.grad
+        if self.training:  # in inspection the gradients are not the layer's
+            self.grad = np.zeros_like(layer._store.data) if self.inspected else layer._store.grad
         self.parts = [(l, d) for l in range(self.plan.L) for d in range(self.plan.D)]
         clip = float("inf") if layer.clip is None else layer.clip
         for l, d in self.parts:

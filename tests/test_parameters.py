@@ -110,7 +110,7 @@ def test_load_state_dict_copies_foreign_arrays():
 
 
 def memory_mapped(value, folder):
-    """The value out of a pickle whose arrays are read-only and mapped, as joblib's mmap_mode="r" makes them."""
+    """The value from a pickle whose arrays are mapped and read-only, as with joblib's mmap_mode="r"."""
     buffers = []
     pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     path = folder / "buffers"

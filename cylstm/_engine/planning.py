@@ -216,10 +216,10 @@ class Arena:
         }
 
 
-def aligned_bytes(size: int) -> NDArray[np.uint8]:
-    """Uninitialised memory that starts on a cache line."""
+def aligned_bytes(size: int, zeroed: bool = False) -> NDArray[np.uint8]:
+    """Memory that starts on a cache line, uninitialised or zeros; zeros take none until they are touched."""
     try:
-        raw = np.empty(size + ALIGNMENT, np.uint8)
+        raw = (np.zeros if zeroed else np.empty)(size + ALIGNMENT, np.uint8)
     except (MemoryError, ValueError, OverflowError) as error:
         raise MemoryError(
             f"cannot allocate {size / 2**30:.1f} GiB of buffers: use shorter sequences, smaller batches "

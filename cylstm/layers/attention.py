@@ -38,11 +38,14 @@ class Attention(StatelessLayer, abstract=True):
         self._sizes = {"features": self.input_size, **sizes}
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes)), _checks.real_dtype(dtype))
         rng = _checks.generator(seed)
-        with self._store.writing() as flat:
-            for view in self._store.views(flat).values():  # Glorot and Bengio 2010; biases are zeros
-                if view.ndim == 2:
-                    bound = np.sqrt(6 / sum(view.shape))
-                    view[...] = rng.uniform(-bound, bound, view.shape)
+        self._store.initialize(lambda flat: self._draw_parameters(flat, rng))
+
+    def _draw_parameters(self, flat: Array, rng: "np.random.Generator") -> None:
+        """Those of Glorot and Bengio 2010; biases are zeros."""
+        for view in self._store.views(flat).values():
+            if view.ndim == 2:
+                bound = np.sqrt(6 / sum(view.shape))
+                view[...] = rng.uniform(-bound, bound, view.shape)
 
     @property
     def config(self) -> dict[str, Any]:

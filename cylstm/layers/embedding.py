@@ -10,7 +10,7 @@ from cylstm import _checks
 from cylstm._engine.planning import Shape
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.packing import Batch
-from cylstm.parameters import ParameterStore
+from cylstm.parameters import ParameterStore, fill_drawn
 
 Array = NDArray[Any]
 
@@ -66,8 +66,8 @@ class Embedding(RowLayer):
         self.output_size = self.input_size * self.embedding_dim
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         self._store.by_rows("weight")
-        with self._store.writing() as flat:
-            flat[...] = _checks.generator(seed).standard_normal(flat.size)
+        rng = _checks.generator(seed)
+        self._store.initialize(lambda flat: fill_drawn(flat, rng.standard_normal))
 
     def _sizes(self) -> dict[str, Any]:
         return {"num_embeddings": self.num_embeddings, "embedding_dim": self.embedding_dim}

@@ -39,8 +39,10 @@ class LayerNorm(RowLayer):
         self.input_size = self.output_size = _checks.positive("features", features)
         self.eps = _checks.above("eps", eps, 0)
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
-        with self._store.writing() as flat:
-            flat[: self.input_size] = 1
+        self._store.initialize(self._set_initial)
+
+    def _set_initial(self, flat: Array) -> None:
+        flat[: self.input_size] = 1
 
     def _sizes(self) -> dict[str, Any]:
         return {"features": self.input_size}

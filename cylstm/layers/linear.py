@@ -11,7 +11,7 @@ from cylstm._engine import _packed, _packed_dense, isa
 from cylstm._engine.planning import Shape
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.packing import Packing
-from cylstm.parameters import ParameterStore
+from cylstm.parameters import ParameterStore, fill_drawn
 from cylstm.threads import blas_libraries, get_num_threads
 
 Array = NDArray[Any]
@@ -52,8 +52,8 @@ class Linear(RowLayer):
         self._packed: tuple[Any, Array] | None = None
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         bound = self.input_size**-0.5
-        with self._store.writing() as flat:
-            flat[...] = _checks.generator(seed).uniform(-bound, bound, flat.size)
+        rng = _checks.generator(seed)
+        self._store.initialize(lambda flat: fill_drawn(flat, lambda n: rng.uniform(-bound, bound, n)))
 
     def _sizes(self) -> dict[str, Any]:
         return {"in_features": self.input_size, "out_features": self.output_size, "bias": self.bias}
