@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import bombs_models
 import pytest
 
 from cylstm._budget import LIMITS, Budget
@@ -46,6 +47,8 @@ for reader, module, bombs in [("onnx", "onnx", "bombs_onnx")]:
     for name, (_, message) in names.items():
         write = f"import {bombs}; {bombs}.BOMBS[{name!r}][0](path)"
         BOMBS[f"{reader} {name}"] = (module,), write, f"cylstm.from_{reader}(path)", message
+for name, (_, read, message) in bombs_models.BOMBS.items():
+    BOMBS[f"model {name}"] = (), f"import bombs_models; bombs_models.BOMBS[{name!r}][0](path)", read, message
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited as Linux does")

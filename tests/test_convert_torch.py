@@ -214,7 +214,7 @@ def test_modules_that_are_refused(torch):
 
 def test_files_that_are_refused(tmp_path, torch):
     torch.save({"weight": torch.ones(3)}, tmp_path / "m.pt")
-    with pytest.raises(cylstm.ModelFileError, match="a pickle of PyTorch, which could run any code"):
+    with pytest.raises(cylstm.ModelFileError, match="it is a PyTorch file, whose pickle could run any code"):
         cylstm.from_torch(tmp_path / "m.pt")
     (tmp_path / "m.safetensors").write_bytes(b"nonsense, but enough of it")
     with pytest.raises(cylstm.ModelFileError, match="not a readable safetensors file"):

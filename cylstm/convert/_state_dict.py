@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _safetensors
+from cylstm._safetensors import SafetensorsError, SafetensorsFile
 from cylstm.convert._common import (
     BY_GATES,
     RECURRENT,
@@ -15,21 +17,22 @@ from cylstm.convert._common import (
     ConversionError,
     Part,
     assembled,
-    reading,
     real_dtype,
     refusing,
 )
-from cylstm.files import ModelFileError, write_atomically
+from cylstm.files import ModelFileError
 from cylstm.layer import Layer
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
 from cylstm.layers.sequential import Sequential
+from cylstm.parameters import without_initial_values
 from cylstm.recurrent import CELL_OPTIONS, COMMON_OPTIONS
 
 Array = NDArray[Any]
 Values = dict[str, Array]
+REAL = ("F16", "BF16", "F32", "F64")  # safetensors' names of floating-point numbers
 LAYERS = 200
 SEARCHED = 20_000  # orders of layers that are tried, at most
 
@@ -50,30 +53,19 @@ def of_file(path: str | os.PathLike[str]) -> Values:
     ModelFileError
         If it is no such file, or a damaged one.
     """
-    import safetensors
-
-    with reading(path, "safetensors file") as file_path:
-        try:
-            opening = safetensors.safe_open(file_path, framework="numpy")
-        except safetensors.SafetensorError:
-            with file_path.open("rb") as file:
-                start = file.read(2)
-            if start not in (b"PK", b"\x80\x02"):  # which may be the size of a safetensors header, too
-                raise
-            raise ModelFileError(
-                f"{path}: a pickle of PyTorch, which could run any code; save the weights with "
-                "safetensors.torch.save_file(model.state_dict(), path)"
-            ) from None
-        with opening as opened:
-            if "cylstm" in (opened.metadata() or {}):
+    try:
+        with SafetensorsFile(path) as file:
+            if "cylstm" in file.metadata:
                 raise ModelFileError(f"{path}: a model of cylstm, which cylstm.load reads")
-            names = list(opened.keys())
-            for name in names:
-                if (dtype := opened.get_slice(name).get_dtype()) not in ("F16", "F32", "F64"):
-                    raise ConversionError(f"{name}: expected F16, F32 or F64, got {dtype}")
-            return {name: opened.get_tensor(name) for name in names}
+            for name, tensor in file.tensors.items():
+                if tensor.dtype not in REAL:
+                    raise ConversionError(f"{name}: expected {', '.join(REAL)}, got {tensor.dtype}")
+            return {name: file.read(name) for name in file.tensors}
+    except SafetensorsError as error:
+        raise ModelFileError(f"{path}: not a readable safetensors file: {error}") from error
 
 
+@without_initial_values()
 def read(
     values: Mapping[str, Array],
     order: Sequence[str] | None,
@@ -236,8 +228,6 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
     >>> cylstm.from_torch(path).layers[1]
     Linear(in_features=4, out_features=2, bias=True, dtype='float32')
     """
-    import safetensors.numpy
-
     _check_for_torch("model", model)
     values = model.state_dict()
     if names is not None:
@@ -250,7 +240,7 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
         if len(renamed) != len(values):
             raise ValueError(f"names: expected another one for each layer with weights, got {list(names)}")
         values = renamed
-    write_atomically(path, safetensors.numpy.save(values, {"format": "pt"}))
+    _safetensors.write(path, values, {"format": "pt"})
 
 
 def _check_for_torch(name: str, layer: Any) -> None:

@@ -39,6 +39,7 @@ from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.sequential import Sequential
+from cylstm.parameters import without_initial_values
 
 Array = NDArray[Any]
 Config = dict[str, Any]
@@ -88,6 +89,7 @@ def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequentia
     return read(path, config=config).model
 
 
+@without_initial_values()
 def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
     """As `from_keras`, with what each layer was called."""
     with needing("keras"):

@@ -28,6 +28,7 @@ from cylstm.convert._onnx_values import (
     without_ones,
 )
 from cylstm.layers.sequential import Sequential
+from cylstm.parameters import without_initial_values
 
 Array = NDArray[Any]
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)  # stand for sizes that a file leaves open
@@ -85,6 +86,7 @@ def from_onnx(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | No
     return read(path, constants=constants).model
 
 
+@without_initial_values()
 def read(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | None = None) -> Conversion:
     """As `from_onnx`, with the nodes that each layer was."""
     with needing("onnx"):

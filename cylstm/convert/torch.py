@@ -26,6 +26,7 @@ from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
 from cylstm.layers.sequential import Sequential
+from cylstm.parameters import without_initial_values
 
 Array = NDArray[Any]
 
@@ -84,6 +85,7 @@ def from_torch(
     return read(source, order=order, batch_first=batch_first, nonlinearity=nonlinearity).model
 
 
+@without_initial_values()
 def read(
     source: Any,
     *,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks
-from cylstm.files import check_readable, write_atomically
+from cylstm import _checks, _safetensors
+from cylstm._safetensors import SafetensorsFile, bytes_of
 
 Array = NDArray[Any]
 KEY, FORMAT = "cylstm-training", 1
@@ -153,12 +153,10 @@ def digest_of(arrays: Iterable[Any], text: str = "") -> str:
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], values: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
-    import safetensors.numpy
-
     description = {"format": FORMAT, **values}
     text = json.dumps(description)
     metadata = {KEY: text, "sha256": _digest(text, tensors)}
-    write_atomically(path, safetensors.numpy.save(dict(tensors), metadata))
+    _safetensors.write(path, tensors, metadata)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -171,21 +169,18 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
     OSError
         If it cannot be read.
     """
-    import safetensors
-
-    check_readable(path)
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+        with SafetensorsFile(path) as file:
+            metadata = file.metadata
             if KEY not in metadata:
                 raise ValueError("it is no checkpoint of a training")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: file.read(name) for name in file.tensors}
         if _digest(metadata[KEY], tensors) != metadata.get("sha256"):
             raise ValueError("its content is not what was written")
         values = json.loads(metadata[KEY])
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"expected format {FORMAT}; it may be of a newer cylstm")
-    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
     return tensors, values
 
@@ -193,9 +188,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
 def _digest(text: str, tensors: Mapping[str, Array]) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = tensors[name]
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(bytes_of(array))
     return digest.hexdigest()
 
 
