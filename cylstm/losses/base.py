@@ -103,7 +103,16 @@ class Loss:
             value, own.counted = self._compute(dy_steps, y_steps, targets, begin, end)
         return value, dy
 
-    def check(self, target: Any, outputs: int, name: str = "target") -> None:
+    def row_shape(self, outputs: int) -> tuple[int, ...] | None:
+        """The axes of the target of one step, for a model of so many outputs; None: not known.
+
+        >>> from cylstm.losses import CrossEntropy, Quantile
+        >>> CrossEntropy().row_shape(6), Quantile([0.1, 0.9]).row_shape(6)
+        ((), (3,))
+        """
+        return None
+
+    def check(self, target: Any, outputs: int, name: str = "target", lengths: Any = None) -> None:
         """Refuse targets that this loss cannot use, once for all data before training.
 
         Parameters
@@ -113,6 +122,9 @@ class Loss:
             V, the outputs of the model.
         name : str
             What errors call the target.
+        lengths : array of int, optional
+            (B,), the steps of each sequence, where `target` holds those of whole sequences. `CTC` checks that
+            labels fit into them.
 
         Raises
         ------

@@ -81,6 +81,10 @@ class CrossEntropy(Loss):
             dy[...] = 0
         return value, total
 
+    def row_shape(self, outputs: int) -> tuple[int, ...]:
+        """A label has no axes."""
+        return ()
+
     def _check(self, target: Any, outputs: int, name: str) -> int:
         weight = self._weight(outputs)
         labels = integers(name, target)

@@ -86,10 +86,50 @@ class CTC(Loss):
         )
         return value, counted
 
+    def check(self, target: Any, outputs: int, name: str = "target", lengths: Any = None) -> None:
+        """Refuse labels that this loss cannot use, once for all data before training.
+
+        With `lengths`, the steps of every sequence, and without `zero_infinity`, also a sequence that is too
+        short for its labels: they need a step each, and one for the blank between equal neighbours.
+
+        Parameters
+        ----------
+        target, outputs, name, lengths
+            As in `Loss.check`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If any value is unusable, or none counts.
+
+        Examples
+        --------
+        >>> CTC().check([[1, 2], [3, 3]], outputs=4, lengths=[2, 2])
+        Traceback (most recent call last):
+        ValueError: target[1]: expected labels that fit into the 2 steps of the sequence, got 2 that need ...
+        """
+        super().check(target, outputs, name)
+        if lengths is None or self.zero_infinity:
+            return
+        sequences, lengths = _sequences(target), np.asarray(lengths)
+        if lengths.shape != (len(sequences),):
+            raise ValueError(f"lengths: expected {len(sequences)} ints, one a sequence, got {lengths.shape}")
+        for i, (labels, steps) in enumerate(zip(sequences, lengths, strict=True)):
+            needed = len(labels) + int(np.count_nonzero(np.diff(labels) == 0))
+            if steps and needed > steps:
+                raise ValueError(
+                    f"{name}[{i}]: expected labels that fit into the {steps} steps of the sequence, got "
+                    f"{len(labels)} that need {needed} (one each, and one for a blank between equal "
+                    "neighbours); remove the sample, or pass zero_infinity=True"
+                )
+
     def _check(self, target: Any, outputs: int, name: str) -> int:
         rows = integers(name, target)
-        for labels in rows if rows.ndim == 2 else [rows]:
-            self._labels(name, labels, outputs)
+        if rows.ndim == 2:
+            for i, labels in enumerate(rows):
+                self._labels(f"{name}[{i}]", labels, outputs)
+        else:
+            self._labels(name, rows, outputs)
         return 1
 
     def _labels(self, name: str, target: Any, outputs: int) -> Array:

@@ -41,11 +41,16 @@ class _Elementwise(Loss, abstract=True):
         )
         return value / counted, counted
 
+    def row_shape(self, outputs: int) -> tuple[int, ...]:
+        """The columns of the target of one step."""
+        columns, rest = divmod(outputs, self._per_column)
+        if rest:
+            raise ValueError(f"outputs: expected a multiple of {self._per_column}, got {outputs}")
+        return (columns,)
+
     def _check(self, target: Any, outputs: int, name: str) -> int:
         array = _checks.real_array(name, target)
-        if outputs % self._per_column:
-            raise ValueError(f"outputs: expected a multiple of {self._per_column}, got {outputs}")
-        columns = outputs // self._per_column
+        (columns,) = self.row_shape(outputs)
         if array.shape[-1:] != (columns,):
             raise ValueError(f"{name}: expected (..., {columns}), got {array.shape}")
         self._check_values(array, name)

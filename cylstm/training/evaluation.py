@@ -1,18 +1,18 @@
-"""Losses and metrics over data, and whether data can be learnt from at all."""
+"""Losses and metrics over data, and whether a model can be trained on data at all."""
 
-import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm.data.arrays import Arrays
 from cylstm.data.source import Minibatch, Source
 from cylstm.data.tokens import TokenStream
 from cylstm.losses import Loss
 from cylstm.sequence_layer import SequenceLayer
-from cylstm.training import gradients
-from cylstm.training.metrics import Metric
+from cylstm.training import gradients, shapes
+from cylstm.training.metrics import METRICS, Measurement, Metric
 
 Array = NDArray[Any]
 
@@ -32,30 +32,24 @@ def evaluate(
 def _evaluated(
     model: SequenceLayer, loss: Loss, batches: Iterable[Minibatch], measures: Mapping[str, Metric]
 ) -> dict[str, float]:
-    sums, state = dict.fromkeys(measures, 0.0), None
-    mean, rows = gradients.Mean(), 0
+    state, mean, measured = None, gradients.Mean(), Measurement(measures)
     for batch in batches:
         y, state = gradients.outputs(model, batch, state if batch.continues else None)
         value, _ = gradients.loss_of(model, loss, y, batch)
         mean.add(value, loss.counted)
-        if not measures:
-            continue
-        y_rows, target = _counted(loss, *_real_rows(model, loss, y, batch))
-        rows += len(y_rows)
-        if not len(y_rows):
-            continue
-        for name, measure in measures.items():
-            sums[name] += float(measure(y_rows, target)) * len(y_rows)
-    return {"loss": mean.value} | {name: s / max(1, rows) for name, s in sums.items()}
+        if measures:
+            measured.add(*_counted(loss, *_valid_rows(model, loss, y, batch)))
+    return {"loss": mean.value} | measured.results()
 
 
 def check_data(
     name: str, model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
 ) -> None:
-    """Refuse what would fail in the middle of a training: all values, and the first minibatch's shapes.
+    """Refuse what would fail in the middle of a training: wrong shapes and values; then try two sequences.
 
-    Without measures, which may need all of it, two of its sequences are tried: the buffers of a whole pass
-    may be larger than those of a training in segments.
+    With measures a whole minibatch is tried; without, that might take larger buffers than a training in
+    segments does. If the trial fails, the whole minibatch is evaluated, or all data if there are measures: an
+    error then has the caller's shapes, and a measure may be defined for all rows only.
     """
     if not len(source):
         raise ValueError(f"{name}: expected at least one minibatch, got none")
@@ -63,14 +57,45 @@ def check_data(
         source.check()
         if isinstance(source, TokenStream) and not model.causal:
             raise ValueError("model: expected one that reads forward only for a stream, whose state goes on")
-        loss.check(source.targets, model.output_size)
+        if isinstance(source, Arrays):
+            shapes.check(model, loss, source)
+        _check_targets(model, loss, source, measures)
         if model.reads_indices:
             for batch in source.epoch():
                 model._check_indices(batch.x)
-        for batch in itertools.islice(source.epoch(), 1):
+        batch = next(source.epoch())
+        try:
             evaluate(model, loss, [batch if measures else _few(model, loss, batch, 2)], measures)
+        except Exception:
+            evaluate(model, loss, source.epoch() if measures else [batch], measures)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def _check_targets(model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]) -> None:
+    """All values, and whether sequences are long enough for labels without alignment."""
+    if not loss.of_sequences:
+        loss.check(source.targets, model.output_size)
+        return
+    kind = type(loss).__name__
+    if model.pools:
+        raise ValueError(
+            f"model: expected outputs at every step for {kind}, got a model that pools over time"
+        )
+    of_rows = [name for name, measure in measures.items() if measure in METRICS.values()]
+    if of_rows:
+        raise ValueError(
+            f"metrics: {of_rows[0]} expects a target at every step, which {kind} has not; pass a function of "
+            "two lists, the outputs (T, V) of each sequence and its labels"
+        )
+    if isinstance(source, Arrays):
+        loss.check(source.targets, model.output_size, lengths=source.lengths)
+        return
+    loss.check(source.targets, model.output_size)
+    for k, batch in enumerate(source.epoch()):
+        T, B = batch.x.shape[:2]
+        lengths = np.full(B, T) if batch.lengths is None else batch.lengths
+        loss.check(batch.target, model.output_size, f"minibatch {k + 1}: target", lengths)
 
 
 def _few(model: SequenceLayer, loss: Loss, batch: Minibatch, n: int) -> Minibatch:
@@ -78,11 +103,11 @@ def _few(model: SequenceLayer, loss: Loss, batch: Minibatch, n: int) -> Minibatc
     target, B = batch.target, batch.x.shape[1]
     few: Any
     if isinstance(target, np.ndarray) and target.ndim > 1 and gradients.per_step(model, loss):
-        came, few = target.shape[1], target[:, :n]
+        got, few = target.shape[1], target[:, :n]
     else:
-        came, few = len(target), target[:n]
-    if came != B:
-        raise ValueError(f"target: expected those of {B} sequences, got {came}")
+        got, few = len(target), target[:n]
+    if got != B:
+        raise ValueError(f"target: expected those of {B} sequences, got {got}")
     return Minibatch(batch.x[:, :n], few, None if batch.lengths is None else batch.lengths[:n], False)
 
 
@@ -94,14 +119,16 @@ def _counted(loss: Loss, y: Array, target: Any) -> tuple[Array, Any]:
     return y[target != ignored], target[target != ignored]
 
 
-def _real_rows(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tuple[Array, Any]:
-    """Rows of y (n, V) and of the target that count."""
+def _valid_rows(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tuple[Any, Any]:
+    """Rows of y (n, V) and of the target that count; lists of sequences, where targets are of these."""
     target: Any = batch.target
     if model.pools:
         return y, target
     steps = y.swapaxes(0, 1) if model.batch_first else y
     T, B = steps.shape[:2]
     lengths = np.full(B, T) if batch.lengths is None else batch.lengths
+    if loss.of_sequences:
+        return [steps[:n, b].copy() for b, n in enumerate(lengths)], list(target)
     if loss.steps == "last":
         (b,) = np.nonzero(lengths)
         return steps[lengths[b] - 1, b], target[b]

@@ -12,7 +12,7 @@ class History:
     Attributes
     ----------
     epochs : list of dict
-        For each finished epoch `epoch` (from 1 on), `loss` (the mean over its minibatches), `validation` (the
+        For each finished epoch `epoch` (from 1 on), `loss` (the mean over all that counts), `validation` (the
         loss on the validation data, if there are any) and the metrics by their names, `lr` at its end,
         `grad_norm` (the mean), `seconds`.
     steps : dict of list

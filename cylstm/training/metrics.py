@@ -1,5 +1,6 @@
 """What is measured on validation data beside the loss."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,24 +8,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Metric = Callable[[Array, Array], float]
+Metric = Callable[[Any, Any], Any]
 
 
+def _mean(total: Any, rows: int) -> Any:
+    return total / rows
+
+
+class RowSum:
+    """A metric that is computed from sums over rows, so that only one minibatch is held in memory.
+
+    A plain function is called once with the outputs and targets of all validation data. A `RowSum` is called
+    with those of each minibatch, and the results are added up.
+
+    Parameters
+    ----------
+    function : callable
+        `function(y, target)`: the sum over the rows of y (n, V) and target, a number or an array.
+    finish : callable, optional
+        `finish(total, rows)`: the metric, from the sum over all rows and their number. None: the mean,
+        `total / rows`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cylstm.training import RowSum
+    >>> @RowSum
+    ... def within_one(y, target):
+    ...     return (np.abs(y - target) < 1).sum()
+    >>> y, target = np.array([[0.0], [2.0], [5.0]]), np.array([[0.5], [4.0], [4.5]])
+    >>> round(within_one(y, target), 3)
+    0.667
+    >>> rmse = RowSum(lambda y, target: np.square(y - target).sum(), lambda total, n: np.sqrt(total / n))
+    >>> round(rmse(y, target), 3)
+    1.225
+    """
+
+    def __init__(self, function: Metric, finish: Callable[[Any, int], Any] | None = None) -> None:
+        for name, given in (("function", function), ("finish", _mean if finish is None else finish)):
+            if not callable(given):
+                raise TypeError(f"{name}: expected a function, got {type(given).__name__}")
+        self.function, self.finish = function, _mean if finish is None else finish
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, y: Array, target: Array) -> float:
+        """The metric of these rows alone."""
+        return float(self.finish(self.function(y, target), len(y)))
+
+
+@RowSum
 def accuracy(y: Array, target: Array) -> float:
-    """Share of rows whose largest output is that of the target's class; of logits, whose sign is right."""
+    """Fraction of rows whose largest output is that of the target's class; of logits, whose sign is right."""
     if target.ndim == 2 or y.shape[1] == 1:
-        return float(((y > 0) == (target.reshape(y.shape) > 0.5)).mean())
-    return float((y.argmax(axis=1) == target).mean())
+        return float(((y > 0) == (_alike("accuracy", y, target) > 0.5)).mean(axis=1).sum())
+    return float((y.argmax(axis=1) == target).sum())
 
 
+@RowSum
 def mae(y: Array, target: Array) -> float:
     """Mean absolute error."""
-    return float(np.abs(y - target.reshape(y.shape)).mean())
+    return float(np.abs(y - _alike("mae", y, target)).mean(axis=1, dtype=np.float64).sum())
 
 
+@RowSum
 def mse(y: Array, target: Array) -> float:
     """Mean squared error."""
-    return float(np.square(y - target.reshape(y.shape)).mean())
+    return float(np.square(y - _alike("mse", y, target)).mean(axis=1, dtype=np.float64).sum())
+
+
+def _alike(name: str, y: Array, target: Array) -> Array:
+    """The target in the shape of y."""
+    if target.size != y.size:
+        raise ValueError(
+            f"metrics: {name} expected as many targets as outputs, {y.shape}, got {target.shape}"
+        )
+    return target.reshape(y.shape)
 
 
 METRICS: dict[str, Metric] = {"accuracy": accuracy, "mae": mae, "mse": mse}
@@ -52,3 +110,56 @@ def _pair(metric: Any) -> tuple[str, Any]:
     if metric not in METRICS:
         raise ValueError(f"metrics: expected functions or some of {', '.join(METRICS)}, got {metric!r}")
     return metric, METRICS[metric]
+
+
+class Measurement:
+    """Metrics over minibatches: sums of those that are `RowSum`, and all rows for the others.
+
+    Rows come as arrays y (n, V) and target, or, of targets that belong to whole sequences, as lists of
+    arrays; then a metric has lists.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self.metrics = metrics
+        self.rows = 0
+        self._sums: dict[str, Any] = {}
+        self._held: list[tuple[Any, Any]] = []
+
+    def add(self, y: Any, target: Any) -> None:
+        """The rows of a minibatch that count."""
+        if not len(y):
+            return
+        self.rows += len(y)
+        for name, metric in self.metrics.items():
+            if isinstance(metric, RowSum):
+                total = np.asarray(metric.function(y, target), np.float64)
+                self._sums[name] = self._sums.get(name, 0.0) + total
+        if not all(isinstance(metric, RowSum) for metric in self.metrics.values()):
+            self._held.append((y, target if isinstance(target, list) else np.array(target)))
+
+    def results(self) -> dict[str, float]:
+        """Every metric by its name; NaN if there were no rows."""
+        if not self.rows:
+            return dict.fromkeys(self.metrics, np.nan)
+        y, target = (
+            (_joined(parts) for parts in zip(*self._held, strict=True)) if self._held else (None, None)
+        )
+        return {
+            name: _number(name, metric.finish(self._sums[name], self.rows))
+            if isinstance(metric, RowSum)
+            else _number(name, metric(y, target))
+            for name, metric in self.metrics.items()
+        }
+
+
+def _joined(parts: tuple[Any, ...]) -> Any:
+    if isinstance(parts[0], list):
+        return [array for part in parts for array in part]
+    return np.concatenate(parts)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"metrics: expected a number of {name}, got {value!r}") from None

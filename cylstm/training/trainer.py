@@ -144,8 +144,9 @@ class Trainer:
         batch_size : int
             Of tuples.
         metrics : sequence or mapping
-            Names ("accuracy", "mae", "mse") or functions of rows, `metric(y, target) -> float`, y (n, V), for
-            the validation data.
+            Of the validation data: names ("accuracy", "mae", "mse"), functions `metric(y, target) -> float`
+            of all rows at once, y (n, V), or `cylstm.training.RowSum`, which needs one minibatch at a time.
+            With `CTC` both arguments are lists: the outputs (T, V) of each sequence, and its labels.
         patience : int, optional
             Stop after so many epochs without a lower validation loss.
         callbacks : sequence of callable

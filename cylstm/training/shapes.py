@@ -1,0 +1,50 @@
+"""Whether the shapes of samples fit a model and a loss; errors have the shapes that were passed."""
+
+from cylstm.data.arrays import Arrays
+from cylstm.losses import Loss
+from cylstm.sequence_layer import SequenceLayer
+from cylstm.training.gradients import per_step
+
+
+def check(model: SequenceLayer, loss: Loss, samples: Arrays) -> None:
+    """Refuse x, or targets, of another shape than the model and the loss need."""
+    _check_x(model, samples)
+    of_steps = per_step(model, loss)
+    row = loss.row_shape(model.output_size)
+    if row is not None:
+        _check_target(samples, row, of_steps)
+    if samples.per_step != of_steps:
+        wanted = "step" if of_steps else "sequence"
+        raise ValueError(
+            f"target: expected one of each {wanted} for this model and loss, got one of each "
+            f"{'sequence' if of_steps else 'step'}; pass (x, target), or target_per={wanted!r} to Arrays"
+        )
+
+
+def _check_x(model: SequenceLayer, samples: Arrays) -> None:
+    if not model.input_size:  # its size is left open
+        return
+    features = () if model.reads_indices and model.input_size == 1 else (model.input_size,)
+    of_one = "".join(f", {size}" for size in features)
+    if isinstance(samples.x, list):
+        for i, part in enumerate(samples.x):
+            _same(f"x[{i}]", part.shape, (len(part), *features), f"(T{of_one or ','})")
+    else:
+        _same("x", samples.x.shape, (*samples.x.shape[:2], *features), f"(n, T{of_one})")
+
+
+def _check_target(samples: Arrays, row: tuple[int, ...], of_steps: bool) -> None:
+    target, lengths = samples.target, samples.lengths
+    words = f", a target of each {'step' if of_steps else 'sequence'}"
+    if isinstance(target, list):
+        for i, part in enumerate(target):
+            expected = (int(lengths[i]), *row) if of_steps else row
+            _same(f"target[{i}]", part.shape, expected, f"{expected}{words}")
+    elif not of_steps or (lengths == lengths[0]).all():  # an array of ragged steps there is not
+        expected = (len(target), int(lengths[0]), *row) if of_steps else (len(target), *row)
+        _same("target", target.shape, expected, f"{expected}{words}")
+
+
+def _same(name: str, got: tuple[int, ...], expected: tuple[int, ...], words: str) -> None:
+    if got != expected:
+        raise ValueError(f"{name}: expected {words}, got {got}")
