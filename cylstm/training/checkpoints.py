@@ -21,7 +21,8 @@ from cylstm._safetensors import SafetensorsFile, bytes_of
 
 Array = NDArray[Any]
 KEY, FORMAT = "cylstm-training", 1
-DATA = ("data", "values", "text")  # in an identity
+DATA = ("data", "validation", "values", "text")  # digests in an identity
+ADDED = ("validation", "minibatch")  # to it, later than the first version of the format
 
 
 class CheckpointError(ValueError):
@@ -61,6 +62,7 @@ class Checkpoints:
         self.notes: dict[str, Any] = {}
         self._identity: dict[str, Any] = {}  # of the caller's
         self._last = time.monotonic(), 0
+        self.steps_written = 0  # updates before the state in the file
 
     def __repr__(self) -> str:
         """As it was constructed."""
@@ -105,8 +107,8 @@ class Checkpoints:
         return True
 
     def begin(self, steps: int) -> None:
-        """Count from now on."""
-        self._last = time.monotonic(), steps
+        """Count from here, a new training or one that the file holds."""
+        self._last, self.steps_written = (time.monotonic(), steps), steps
 
     def due(self, steps: int) -> bool:
         """Whether it is time for the next, after so many updates."""
@@ -117,17 +119,20 @@ class Checkpoints:
 
     def write(self, steps: int, content: Callable[[], tuple[dict[str, Array], dict[str, Any]]]) -> None:
         """Write what content() gives: vectors, and JSON values."""
-        self.begin(steps)
+        self._last = time.monotonic(), steps
         try:
             tensors, values = content()
             write(self.path, tensors, {**values, "notes": self.notes, "caller": self._identity})
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
             warnings.warn(
-                f"checkpoint {self.path}: could not be written ({error.strerror or error}); an earlier one "
-                "is still there, and training goes on",
+                f"checkpoint {self.path}: could not be written ({reason}); an earlier one is still there, "
+                "and training goes on",
                 RuntimeWarning,
                 stacklevel=2,
             )
+        else:
+            self.steps_written = steps
 
 
 def check_identity(expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
@@ -135,11 +140,26 @@ def check_identity(expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
     if not isinstance(got, Mapping):
         raise ValueError("what it is of is damaged")
     for name, value in expected.items():
-        if got.get(name) == value:
+        if got.get(name) == value or (name in ADDED and name not in got):
             continue
-        if name in DATA and name in got:
+        if name in DATA and None not in (value, got.get(name)):
             raise ValueError(f"{name}: it was made with others")  # than these, of which there is but a digest
-        raise ValueError(f"{name}: expected {value}, got {got.get(name)}")
+        if name in DATA:
+            raise ValueError(f"{name}: it was made with{'' if value is None else 'out'} such data")
+        raise ValueError(f"{name}: {_difference(value, got.get(name))}")
+
+
+def _difference(value: Any, made: Any, path: str = "") -> str:
+    """Where two JSON values differ first: `expected` one, `got` the other."""
+    if isinstance(value, dict) and isinstance(made, dict):
+        key = next(key for key in [*value, *made] if value.get(key) != made.get(key))
+        return _difference(value.get(key), made.get(key), f"{path}.{key}" if path else key)
+    if isinstance(value, list) and isinstance(made, list):
+        if len(value) != len(made):
+            return f"expected {len(value)} {path}, got {len(made)}"
+        k = next(k for k, (one, other) in enumerate(zip(value, made, strict=True)) if one != other)
+        return _difference(value[k], made[k], f"{path}[{k}]")
+    return f"expected {f'{path}={value}' if path else value}, got {made}"
 
 
 def digest_of(arrays: Iterable[Any], text: str = "") -> str:

@@ -1,7 +1,8 @@
 """The gradient of one minibatch: all at once, or in segments of time of which only one is kept in memory."""
 
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,23 @@ from cylstm.optim.clipping import grad_norm, scale_grad
 from cylstm.recurrent import RecurrentLayer
 from cylstm.sequence_layer import SequenceLayer
 
+if TYPE_CHECKING:
+    from cylstm.training.history import History
+
 Array = NDArray[Any]
 Segments = int | Literal["auto"] | None
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or a gradient that is NaN or infinite; the message says where it was seen first."""
+    """A loss, a gradient or a parameter that is NaN or infinite; the message says where it was seen first.
+
+    Attributes
+    ----------
+    history : History or None
+        Of the training until then.
+    """
+
+    history: "History | None" = None
 
 
 class Mean:
@@ -184,20 +196,26 @@ def check_segments(model: SequenceLayer) -> None:
             )
 
 
-def check_finite(model: SequenceLayer, value: float, where: str) -> float:
-    """The norm of the gradient, if it and the loss are finite; else the error that says what was not."""
+def check_finite(model: SequenceLayer, value: float, where: str, divergence: Callable[[], str]) -> float:
+    """The norm of the gradient, if it and the loss are finite; else the error that says what was not.
+
+    `divergence` says what to do about parameters that have grown, or nothing if they have not.
+    """
     norm = grad_norm(model) if math.isfinite(value) else math.nan
     if math.isfinite(norm):
         return norm
     what = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
-    raise NonFiniteError(f"{where}: {what}; {_first_bad(model, value)}")
+    raise NonFiniteError(f"{where}: {what}; {_first_bad(model, value, divergence())}")
 
 
-def _first_bad(model: SequenceLayer, value: float) -> str:
+def _first_bad(model: SequenceLayer, value: float, divergence: str) -> str:
     """Where it began: in the weights, else in the gradients, which are computed from the last layer back."""
     for name, weights in model.parameters.items():
         if not np.isfinite(weights).all():
-            return f"the parameter {name} is not finite; lower the learning rate, or clip the gradient"
+            advice = divergence or "lower the learning rate, or clip the gradient"
+            return f"the parameter {name} is not finite; {advice}"
+    if divergence:
+        return divergence
     if math.isfinite(value):
         for name, gradients in reversed(model.gradients.items()):
             if not np.isfinite(gradients).all():

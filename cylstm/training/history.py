@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-STOPPED = ("", "early", "interrupted", "callback")  # why a training ended
+STOPPED = ("", "early", "callback", "interrupted", "time", "error")  # why a training ended
 
 
 class History:
@@ -21,7 +21,9 @@ class History:
         That of the lowest validation loss, whose weights the model has after `fit`; 0 if there were no
         validation data.
     stopped : str
-        "" if all epochs were made, else "early", "interrupted" or "callback".
+        Why the training ended: "" after all epochs, "early" by `patience`, "callback" by one that returned
+        True, "interrupted" by Ctrl-C, "time" after `max_seconds`, "error" by an exception, which has this
+        history as its attribute `history`.
     """
 
     def __init__(self) -> None:

@@ -1,18 +1,20 @@
-"""The loop of a training: epochs of minibatches, updates, validation, checkpoints."""
+"""The loop of a training: epochs of minibatches, updates, validation, checkpoints, and how it ends."""
 
 import contextlib
 import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cylstm.data import Minibatch, Source
 from cylstm.data.prefetching import prefetch_slow
 from cylstm.optim import clip_grad_norm, clip_grad_value
+from cylstm.progress import Progress
 from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints
 from cylstm.training.metrics import Metric
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
     from cylstm.training.trainer import Trainer
 
 Callback = Callable[["Trainer", dict[str, float]], Any]
+GROWN = 10  # times the norm of the parameters at the start, or 1: then the training has diverged
+
+
+class Options(NamedTuple):
+    """Of one call of `fit`, checked."""
+
+    epochs: int
+    measures: Mapping[str, Metric]
+    patience: int | None
+    callbacks: Sequence[Callback]
+    on_update: Sequence[Callback]
+    progress: bool
 
 
 class Loop:
@@ -33,73 +47,129 @@ class Loop:
         run: Run,
         data: Source,
         held_out: Source | None,
-        measures: Mapping[str, Metric],
-        patience: int | None,
-        callbacks: Sequence[Callback],
+        options: Options,
         saved: Checkpoints | None,
     ) -> None:
         self.trainer, self.run, self.data, self.held_out = trainer, run, data, held_out
-        self.measures, self.patience, self.callbacks, self.saved = measures, patience, callbacks, saved
+        self.options, self.saved = options, saved
+        self.until = math.inf if trainer.max_seconds is None else time.monotonic() + trainer.max_seconds
+        self.interrupted: Callable[[], bool] = lambda: False
+        self.start_norm = _norm(trainer.model._store.data)
 
-    def run_all(self, epochs: int, progress: bool) -> None:
-        """All epochs that are left."""
-        from tqdm import tqdm
+    def run_all(self) -> None:
+        """All epochs that are left; then the model has the best weights.
 
+        An exception passes on, when the checkpoint is written, the best weights are in the model, and the
+        history is its attribute `history`.
+        """
         run, n = self.run, len(self.data)
-        if run.history.stopped == "interrupted":
-            run.history.stopped = ""
+        self._clear_ending()
         if self.saved:
             self.saved.begin(run.steps)
-        with (
-            _interrupts() as interrupted,
-            tqdm(
-                total=epochs * n,
-                initial=min(epochs, run.epoch) * n + run.batch,
-                unit=" batches",
-                disable=None if progress else True,
-            ) as bar,
-        ):
-            while run.epoch < epochs and not run.history.stopped:
-                bar.set_description(f"epoch {run.epoch + 1}/{epochs}", refresh=False)
-                if not self._minibatches(interrupted, bar):
-                    run.history.stopped = "interrupted"
-                    break
-                bar.set_postfix(self._finish_epoch(), refresh=False)
-            if interrupted() and not run.history.stopped:  # in the last validation
-                run.history.stopped = "interrupted"
-        if self.saved:
-            self._write(self.saved)
+        self._mark(snapshot=True)
+        done = min(self.options.epochs, run.epoch) * n + run.batch
+        try:
+            with (
+                _interrupts() as self.interrupted,
+                Progress(
+                    self.options.epochs * n, "batches", initial=done, shown=self.options.progress
+                ) as progress,
+            ):
+                self._all_epochs(progress)
+                if run.best is None:
+                    self._check_parameters()
+                if self.saved:
+                    self._write(self.saved)
+        except BaseException as error:
+            self._end_with(error)
+            raise
+        self._place_weights(run.best)
 
-    def _minibatches(self, interrupted: Callable[[], bool], bar: Any) -> bool:
-        """The rest of an epoch; returns whether it was finished."""
+    def _clear_ending(self) -> None:
+        """Forget why the training that the checkpoint is of ended, unless it still applies."""
+        run, options = self.run, self.options
+        if run.history.stopped == "callback" and (options.callbacks or options.on_update):
+            if run.epoch < options.epochs:
+                warnings.warn(
+                    f"resume: a callback stopped this training in epoch {run.epoch + (run.batch > 0)} of "
+                    f"{options.epochs}, so it is not continued; to continue it, pass no callbacks",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+            return
+        run.history.stopped = ""
+        if options.patience is not None and run.waited >= options.patience:
+            run.history.stopped = "early"
+
+    def _all_epochs(self, progress: Progress) -> None:
+        run, epochs = self.run, self.options.epochs
+        if not run.reported:
+            self._report(run.history.epochs[-1])
+        while run.epoch < epochs and not run.history.stopped:
+            progress.describe(f"epoch {run.epoch + 1}/{epochs}")
+            self._minibatches(progress)
+            if not run.history.stopped:
+                record = self._finish_epoch()
+                names = ("loss", "validation", *self.options.measures)
+                progress.results({name: record[name] for name in names if name in record})
+
+    def _minibatches(self, progress: Progress) -> None:
+        """The rest of an epoch, or of it what there is time for."""
         run, began = self.run, time.perf_counter()
         self.trainer.model.train()  # a callback may have changed the mode
         run.begin_epoch()
         batches = prefetch_slow(self.data.epoch(run.rng, start=run.batch))
         with contextlib.closing(batches):
             for batch in batches:
-                for piece in self._pieces(batch):
-                    self._learn(piece)
-                run.batch += 1
-                bar.update()
-                now = time.perf_counter()
-                run.sums["seconds"] += now - began
-                began = now
-                if run.batch % self.trainer.accumulate:
-                    continue
-                if interrupted():
-                    return False
-                if self.saved and self.saved.due(run.steps):
-                    self._write(self.saved)
-        return True
+                pieces = self._pieces(batch)
+                for k in range(run.piece, len(pieces)):
+                    steps = run.steps
+                    self._learn(pieces[k])
+                    is_last = k + 1 == len(pieces)
+                    run.batch, run.piece = run.batch + is_last, 0 if is_last else k + 1
+                    now = time.perf_counter()
+                    run.sums["seconds"] += now - began
+                    began = now
+                    if is_last:
+                        progress.update()
+                    if run.steps > steps:
+                        self._between_updates()
+                    if run.history.stopped:
+                        return
 
-    def _pieces(self, batch: Minibatch) -> Iterator[Minibatch]:
+    def _pieces(self, batch: Minibatch) -> list[Minibatch]:
         steps, T = self.trainer.truncate, len(batch.x)
         if steps is None or steps >= T:
-            yield batch
+            return [batch]
+        return [gradients.cut(batch, start, min(start + steps, T), True) for start in range(0, T, steps)]
+
+    def _between_updates(self) -> None:
+        """Callbacks, a checkpoint if one is due, and whether the training ends here."""
+        run, steps = self.run, self.run.history.steps
+        self._mark()
+        if self.options.on_update:
+            record: dict[str, float] = {"epoch": run.epoch + 1, "update": run.steps}
+            record |= {name: values[-1] for name, values in steps.items()}
+            self._call(self.options.on_update, record)
+            self._mark()
+        self._check_time()
+        if not run.history.stopped and self.saved and self.saved.due(run.steps):
+            self._write(self.saved)
+
+    def _check_time(self) -> None:
+        """Ctrl-C or `max_seconds`, of which the latter does not end what is finished."""
+        run = self.run
+        if run.history.stopped:
             return
-        for start in range(0, T, steps):
-            yield gradients.cut(batch, start, min(start + steps, T), True)
+        if self.interrupted():
+            run.history.stopped = "interrupted"
+        elif run.epoch < self.options.epochs and time.monotonic() >= self.until:
+            run.history.stopped = "time"
+
+    def _call(self, callbacks: Sequence[Callback], record: dict[str, float]) -> None:
+        answers = [callback(self.trainer, dict(record)) for callback in callbacks]
+        if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+            self.run.history.stopped = "callback"
 
     def _learn(self, batch: Minibatch) -> None:
         """The gradient of a minibatch, and the update if it is the last one of its group.
@@ -118,7 +188,7 @@ class Loop:
         where = (
             f"epoch {run.epoch + 1}, minibatch {run.batch + 1} of {len(self.data)}, update {run.steps + 1}"
         )
-        norm = gradients.check_finite(model, value, where)
+        norm = gradients.check_finite(model, value, where, self._divergence)
         run.loss.add(value, trainer.loss.counted)
         if run.batch == last and run.group.counted:
             self._update(run.group.value, norm)
@@ -143,21 +213,13 @@ class Loop:
             run.history.steps[name].append(number)
 
     def _finish_epoch(self) -> dict[str, float]:
-        """Validate, and decide whether to go on; the record of the epoch."""
+        """Validate, note the results, call the callbacks; the record of the epoch."""
         run, trainer = self.run, self.trainer
         record = {"epoch": run.epoch + 1, "loss": run.loss.value}
-        monitored = record["loss"]
-        if self.held_out is not None:
-            batches = self.held_out.epoch()
-            found = evaluation.evaluate(trainer.model, trainer.loss, batches, self.measures)
-            monitored = record["validation"] = found.pop("loss")
-            record |= found
-            if not math.isfinite(monitored):
-                raise gradients.NonFiniteError(
-                    f"epoch {run.epoch + 1}: the validation loss is {monitored}; "
-                    "look at the validation data, or lower the learning rate"
-                )
-            self._keep_best(monitored)
+        if self.held_out is None:
+            self._check_parameters()
+        else:
+            record |= self._validated(self.held_out)
         record |= {
             "lr": trainer.optimizer.lr,
             "grad_norm": run.sums["grad_norm"] / max(1, run.sums["updates"]),
@@ -165,29 +227,115 @@ class Loop:
         }
         run.history.epochs.append(record)
         run.epoch, run.batch, run.order = run.epoch + 1, 0, run.rng.bit_generator.state
+        if "validation" in record:
+            self._keep_best(record["validation"])
         if trainer.schedule:
-            trainer.schedule.observe(monitored)
-        if self.patience is not None and run.waited >= self.patience:
+            trainer.schedule.observe(record.get("validation", record["loss"]))
+        if self.options.patience is not None and run.waited >= self.options.patience:
             run.history.stopped = "early"
-        answers = [callback(trainer, dict(record)) for callback in self.callbacks]
-        if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
-            run.history.stopped = "callback"
-        return {name: record[name] for name in ("loss", "validation", *self.measures) if name in record}
+        run.reported = False
+        self._mark(snapshot=True)
+        self._report(record)
+        self._check_time()
+        return record
 
-    def _keep_best(self, monitored: float) -> None:
+    def _validated(self, held_out: Source) -> dict[str, float]:
+        """The loss on the validation data, as `validation`, and the metrics."""
+        trainer, epoch = self.trainer, self.run.epoch + 1
+        found = evaluation.evaluate(trainer.model, trainer.loss, held_out.epoch(), self.options.measures)
+        loss = found.pop("loss")
+        if not math.isfinite(loss):
+            raise gradients.NonFiniteError(
+                f"epoch {epoch}: the validation loss is {loss}; "
+                + (self._divergence() or "look at the validation data, or lower the learning rate")
+            )
+        return {"validation": loss, **found}
+
+    def _report(self, record: dict[str, float]) -> None:
+        """Call the callbacks with the record of an epoch; a training that they break is resumed here."""
+        self._call(self.options.callbacks, record)
+        self.run.reported = True
+        self._mark(snapshot=True)
+
+    def _keep_best(self, loss: float) -> None:
         run = self.run
         run.waited += 1
-        if monitored < run.best_loss:
-            data = self.trainer.model._store.data
-            run.best = data.copy() if run.best is None else run.best
-            np.copyto(run.best, data)
-            run.best_loss, run.waited, run.history.best_epoch = monitored, 0, run.epoch + 1
+        if loss < run.best_loss:
+            run.best = self.trainer.model._store.data.copy()
+            run.best_loss, run.waited, run.history.best_epoch = loss, 0, run.epoch
 
-    def _write(self, saved: Checkpoints) -> None:
-        trainer = self.trainer
-        saved.write(
-            self.run.steps, lambda: self.run.content(trainer.model, trainer.optimizer, trainer.schedule)
+    def _mark(self, snapshot: bool = False) -> None:
+        """Note the state for a checkpoint, and for a training that diverges before there are best weights."""
+        run, trainer = self.run, self.trainer
+        if self.saved:
+            run.mark(trainer.model, trainer.schedule)
+            if snapshot:
+                run.take_snapshot(trainer.model, trainer.optimizer)
+        elif snapshot and run.best is None:
+            run.mark(trainer.model, None)
+            run.take_snapshot(trainer.model, None)
+
+    def _write(self, saved: Checkpoints, at_mark: bool = True) -> None:
+        """Write a checkpoint of the last mark, or else of the last snapshot; none if the file is newer."""
+        run, trainer = self.run, self.trainer
+        if at_mark and np.isfinite(trainer.model._store.data).all():
+            saved.write(run.steps, lambda: run.content(trainer.model, trainer.optimizer))
+        elif run.snapshot_steps > saved.steps_written:
+            saved.write(run.snapshot_steps, run.content_of_snapshot)
+
+    def _end_with(self, error: BaseException) -> None:
+        """Keep what an exception would lose."""
+        run, trainer = self.run, self.trainer
+        interrupted = isinstance(error, KeyboardInterrupt)
+        run.history.stopped = "interrupted" if interrupted else "error"
+        updates = min(map(len, run.history.steps.values()))  # Ctrl-C may come between two of them
+        for values in run.history.steps.values():
+            del values[updates:]
+        with contextlib.suppress(Exception):  # an exception whose class allows no attributes
+            error.history = run.history  # type: ignore[attr-defined]
+        diverged = isinstance(error, gradients.NonFiniteError)
+        try:
+            if self.saved:
+                self._write(self.saved, not diverged and run.is_at_mark(trainer.model))
+        finally:
+            weights = run.best
+            if weights is None and diverged and self._divergence():
+                weights = run.snapshot_parameters
+            self._place_weights(weights)
+
+    def _place_weights(self, weights: Any) -> None:
+        if weights is not None:
+            with self.trainer.model._store.writing() as flat:
+                flat[...] = weights
+
+    def _check_parameters(self) -> None:
+        """Raise NonFiniteError if the last update made the parameters infinite and nothing has seen it."""
+        model, run = self.trainer.model, self.run
+        for name, weights in model.parameters.items():
+            if not np.isfinite(weights).all():
+                raise gradients.NonFiniteError(
+                    f"epoch {run.epoch + 1}, update {run.steps}: the parameter {name} is not finite; "
+                    f"{self._divergence()}"
+                )
+
+    def _divergence(self) -> str:
+        """What to do about parameters that have grown since the start; nothing if they have not."""
+        norm = _norm(self.trainer.model._store.data)
+        if not math.isfinite(self.start_norm) or norm <= GROWN * max(1.0, self.start_norm):
+            return ""
+        rate, now = self.run.lr, self.trainer.optimizer.lr
+        scheduled = "" if now == rate else f", {now:g} by the schedule"
+        return (
+            f"the norm of the parameters has grown from {self.start_norm:.3g} to {norm:.3g}: lower the "
+            f"learning rate (lr={rate:g}{scheduled})"
+            + (", or set clip_norm=1.0" if self.trainer.clip_norm is None else "")
         )
+
+
+def _norm(vector: Any) -> float:
+    """The Euclidean norm; infinite or NaN if an element is."""
+    with np.errstate(over="ignore"):
+        return math.sqrt(np.square(vector, dtype=np.float64).sum())
 
 
 @contextlib.contextmanager

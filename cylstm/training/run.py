@@ -15,10 +15,16 @@ from cylstm.training.gradients import Mean
 from cylstm.training.history import STOPPED, History
 
 Array = NDArray[Any]
+COUNTS = ("epoch", "batch", "piece", "steps", "waited")
+POSITION = (*COUNTS, "reported", "lr", "order")
 
 
 class Run:
-    """The position in the data, the sums of the epoch, the best weights, and what has happened so far.
+    """The position in the data, the sums of the epoch, the best weights, and the history so far.
+
+    A checkpoint holds the state at the last *mark*, a moment between two updates at which all of this agrees
+    with the parameters. A *snapshot* is a mark with copies of the parameters and of the optimiser's vectors,
+    made at the end of each epoch.
 
     Parameters
     ----------
@@ -33,8 +39,8 @@ class Run:
     def __init__(self, seed: int | None, identity: dict[str, Any], lr: float) -> None:
         self.rng = np.random.default_rng(seed)
         self.identity, self.lr = identity, lr
-        self.order: Any = None  # the generator's state before this epoch's order was drawn
-        self.epoch = self.batch = self.steps = 0
+        self.order: Any = self.rng.bit_generator.state  # before the order of this epoch was drawn
+        self.epoch = self.batch = self.piece = self.steps = 0
         self.group = Mean()  # of the minibatches since the last update
         self.state: Any = None  # carried from one minibatch to the next
         self.loss = Mean()  # of the epoch
@@ -43,42 +49,92 @@ class Run:
         self.best: Array | None = None
         self.best_loss = np.inf
         self.history = History()
+        self.reported = True  # whether the callbacks were called with the last finished epoch
+        self.epochs = 0  # of the call of `fit` that is running, or that wrote the checkpoint
+        self._marked: dict[str, Any] = {}
+        self._snapshot: tuple[dict[str, Any], Array, dict[str, Any]] | None = None
 
     def begin_epoch(self) -> None:
         """Start at the first minibatch, or at the one where a checkpoint was written."""
-        if self.batch == 0:
+        if self.batch == self.piece == 0:
             self.order, self.state = self.rng.bit_generator.state, None
             self.loss, self.sums = Mean(), dict.fromkeys(self.sums, 0.0)
         else:
             self.rng.bit_generator.state = self.order
 
-    def content(
-        self, model: SequenceLayer, optimizer: Optimizer, schedule: Schedule | None
-    ) -> tuple[dict[str, Array], dict[str, Any]]:
-        """All of it, as vectors and JSON values."""
-        tensors: dict[str, Array] = {}
-        nesting = checkpoints.flattened(self.state, tensors)
-        tensors["parameters"] = model._store.data
-        if self.best is not None:
-            tensors["best"] = self.best
-        state = optimizer.state_dict()
-        vectors = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        tensors |= {f"optimizer.{name}": value for name, value in vectors.items()}
-        tensors |= {f"history.{name}": np.array(values) for name, values in self.history.steps.items()}
-        return tensors, {
-            "identity": self.identity,
-            "position": {
-                name: getattr(self, name) for name in ("epoch", "batch", "steps", "waited", "lr", "order")
-            },
+    def mark(self, model: SequenceLayer, schedule: Schedule | None) -> None:
+        """Note where the training is; the next checkpoint is of this moment."""
+        history = self.history
+        self._marked = {
+            "position": {name: getattr(self, name) for name in POSITION},
             "sums": {"loss": self.loss.total, "counted": self.loss.counted, **self.sums},
-            "best_loss": self.best_loss if self.best is not None else None,
-            "state": nesting,
+            "best": self.best,
+            "best_loss": self.best_loss,
+            "state": self.state,
             "masks": model._random_state(),
             "schedule": schedule.state_dict() if schedule else {},
-            "optimizer": {name: value for name, value in state.items() if name not in vectors},
+            "updates": len(history.steps["loss"]),
+            "epochs": len(history.epochs),
+            "best_epoch": history.best_epoch,
+            "version": (model._store.place, model._store.version),
+        }
+
+    def is_at_mark(self, model: SequenceLayer) -> bool:
+        """Whether the parameters are those of the last mark."""
+        return bool(self._marked) and self._marked["version"] == (model._store.place, model._store.version)
+
+    def take_snapshot(self, model: SequenceLayer, optimizer: Optimizer | None) -> None:
+        """Copy the parameters at the mark, and the state of the optimiser if a checkpoint may need it."""
+        if self._snapshot and self._snapshot[0]["version"] == self._marked["version"]:
+            self._snapshot = (self._marked, *self._snapshot[1:])
+            return
+        state = {} if optimizer is None else optimizer.state_dict()
+        self._snapshot = self._marked, model._store.data.copy(), state
+
+    @property
+    def snapshot_steps(self) -> int:
+        """Updates before the last snapshot."""
+        return 0 if self._snapshot is None else int(self._snapshot[0]["position"]["steps"])
+
+    @property
+    def snapshot_parameters(self) -> Array | None:
+        """The parameters at the last snapshot."""
+        return None if self._snapshot is None else self._snapshot[1]
+
+    def content(self, model: SequenceLayer, optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
+        """All of it at the last mark, as vectors and JSON values."""
+        return self._content(self._marked, model._store.data, optimizer.state_dict())
+
+    def content_of_snapshot(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The same at the last snapshot."""
+        assert self._snapshot is not None
+        return self._content(*self._snapshot)
+
+    def _content(
+        self, marked: dict[str, Any], parameters: Array, optimizer: dict[str, Any]
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        tensors: dict[str, Array] = {}
+        nesting = checkpoints.flattened(marked["state"], tensors)
+        tensors["parameters"] = parameters
+        if marked["best"] is not None:
+            tensors["best"] = marked["best"]
+        vectors = {name: value for name, value in optimizer.items() if isinstance(value, np.ndarray)}
+        tensors |= {f"optimizer.{name}": value for name, value in vectors.items()}
+        updates, epochs = marked["updates"], marked["epochs"]
+        tensors |= {f"history.{name}": np.array(v[:updates]) for name, v in self.history.steps.items()}
+        return tensors, {
+            "identity": self.identity,
+            "position": marked["position"],
+            "epochs": self.epochs,
+            "sums": marked["sums"],
+            "best_loss": marked["best_loss"] if marked["best"] is not None else None,
+            "state": nesting,
+            "masks": marked["masks"],
+            "schedule": marked["schedule"],
+            "optimizer": {name: value for name, value in optimizer.items() if name not in vectors},
             "history": {
-                "epochs": self.history.epochs,
-                "best_epoch": self.history.best_epoch,
+                "epochs": self.history.epochs[:epochs],
+                "best_epoch": marked["best_epoch"],
                 "stopped": self.history.stopped,
             },
         }
@@ -89,8 +145,11 @@ class Run:
         model: SequenceLayer,
         optimizer: Optimizer,
         schedule: Schedule | None,
+        schedule_steps: int,
     ) -> dict[str, Any]:
-        """Go on from a checkpoint, if it is one of this training; returns its notes.
+        """Resume from a checkpoint, if it is one of this training; returns its notes.
+
+        `schedule_steps` is how many steps the schedule counts in an epoch.
 
         Raises
         ------
@@ -100,6 +159,9 @@ class Run:
         tensors, values = checkpoints.read(path)
         try:
             checkpoints.check_identity(self.identity, values["identity"])
+            made = _checks.natural("epochs", values.get("epochs", self.epochs))
+            if schedule and made != self.epochs:
+                _check_epochs(schedule, made, self.epochs, schedule_steps)
             notes = dict(values["notes"])
             self._take(tensors, values, model, optimizer, schedule)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -120,8 +182,8 @@ class Run:
         for vector in (parameters, *([] if best is None else [best])):
             if vector.shape != model._store.data.shape or vector.dtype != model.dtype:
                 raise ValueError(f"parameters: expected {model._store.size}, got {vector.shape}")
-        place = values["position"]
-        counts = {name: _checks.natural(name, place[name]) for name in ("epoch", "batch", "steps", "waited")}
+        place = {"piece": 0, "reported": True} | values["position"]  # files of earlier versions lack these
+        counts = {name: _checks.natural(name, place[name]) for name in COUNTS}
         if counts["batch"] > self.identity["minibatches"]:
             raise ValueError(f"batch: expected {self.identity['minibatches']} at most, got {counts['batch']}")
         lr = _checks.number("lr", place["lr"], 0)
@@ -149,7 +211,30 @@ class Run:
             setattr(self, name, count)
         self.loss = Mean(sums.pop("loss"), sums.pop("counted"))
         self.lr, self.order, self.sums = lr, place["order"], sums
+        self.reported = bool(place["reported"]) or not history.epochs
         self.best, self.best_loss, self.state, self.history = best, best_loss, state, history
+
+
+def _check_epochs(schedule: Schedule, made: int, epochs: int, steps: int) -> None:
+    """Refuse another number of epochs than the checkpoint was made with, if the learning rates depend on it.
+
+    Raises
+    ------
+    ValueError
+        If the schedule, of so many steps an epoch, gives other factors.
+    """
+    if type(schedule).begin is Schedule.begin:
+        return
+    factors = []
+    for total in (made * steps, epochs * steps):
+        schedule.begin(total)
+        factors.append([schedule.factor(round(n)) for n in np.linspace(0, made * steps, 33)])
+    if factors[0] != factors[1]:
+        raise ValueError(
+            f"epochs: the checkpoint was made with epochs={made}, got {epochs}; the learning rates of "
+            f"{type(schedule).__name__} depend on their number and would jump: pass epochs={made}, or start "
+            "another training of the model, without resume"
+        )
 
 
 def _history(values: Mapping[str, Any], tensors: Mapping[str, Array]) -> History:

@@ -4,8 +4,11 @@ import contextlib
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 from cylstm import _checks
 from cylstm.data import Source, source_of
@@ -17,9 +20,11 @@ from cylstm.threads import of_call
 from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints, digest_of
 from cylstm.training.history import History
-from cylstm.training.loop import Callback, Loop
+from cylstm.training.loop import Callback, Loop, Options
 from cylstm.training.metrics import Metric, named
 from cylstm.training.run import Run
+
+LONG, FEW_UPDATES = 500, 10  # steps of a sequence, updates of an epoch
 
 
 class Trainer:
@@ -51,6 +56,9 @@ class Trainer:
         Of the order of the data. Weights and masks have the seeds of their layers.
     threads : int, optional
         Instead of `cylstm.get_num_threads()`.
+    max_seconds : float, optional
+        End each `fit` after the first update that is finished so many seconds after its start, with the best
+        weights so far, as Ctrl-C does. With `resume` a later `fit` continues for as long again.
 
     Examples
     --------
@@ -80,6 +88,7 @@ class Trainer:
         segments: int | Literal["auto"] | None = None,
         seed: int | None = None,
         threads: int | None = None,
+        max_seconds: float | None = None,
     ) -> None:
         _check_kind("model", model, SequenceLayer, "a recurrent layer or a Sequential")
         _check_kind("loss", loss, Loss, "one of cylstm.losses")
@@ -104,6 +113,7 @@ class Trainer:
         _checks.generator(seed)
         self.seed = seed
         self.threads = None if threads is None else _checks.positive("threads", threads)
+        self.max_seconds = None if max_seconds is None else _checks.above("max_seconds", max_seconds, 0)
         if self.segments is not None:
             gradients.check_segments(model)
         if self.truncate is not None:
@@ -127,14 +137,21 @@ class Trainer:
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
         patience: int | None = None,
         callbacks: Sequence[Callback] = (),
+        on_update: Sequence[Callback] = (),
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
         resume: bool = False,
         progress: bool = True,
     ) -> History:
         """Train, and leave the model in the mode of `eval()`, with the weights of the lowest validation loss.
 
-        Ctrl-C ends the training after the current minibatches, with the best weights so far; a second one at
-        once.
+        Ctrl-C ends the training after the current update, with the best weights so far; a second one at once,
+        with KeyboardInterrupt.
+
+        However a training ends, also by an exception of a source, a loss, a metric, a schedule or a callback:
+        the model has the best weights, the optimiser its own learning rate, the checkpoint can be continued,
+        and the exception has the history so far as its attribute `history`. Without validation data, or
+        before the first epoch is over, the best weights are those before the failed update; if the parameters
+        have diverged, those at the end of the epoch before, or the initial ones.
 
         Parameters
         ----------
@@ -152,13 +169,20 @@ class Trainer:
         callbacks : sequence of callable
             Called with this trainer and the epoch's record after each epoch; one that returns True stops.
             Schedules are for the learning rate: `fit` puts back what a callback sets.
+        on_update : sequence of callable
+            The same after each update of the parameters. The record has `epoch` and `update`, both from 1 on,
+            `loss`, `lr` and `grad_norm`.
         checkpoints : Checkpoints or path, optional
-            A path alone: every 10 minutes; always at the end, and at Ctrl-C.
+            A path alone: every 10 minutes; always at the end, however the training ends.
         resume : bool
-            Go on from the checkpoint if there is one, to the same bits as if there had been no break. Model,
-            settings and data have to be the same; of the data the first and the last minibatch are compared.
+            Continue from the checkpoint if there is one, bit-identical to a training without a break. Model,
+            settings and data have to be the same; of training and validation data the first and the last
+            minibatch are compared. `epochs` may differ, unless the learning rates of the schedule depend on
+            it. So may `patience`: with more of it a training that ended early is continued. Metrics,
+            callbacks, `segments`, `threads` and `max_seconds` may differ. A training that a callback stopped
+            is continued if no callbacks are passed.
         progress : bool
-            Show a bar, where there is a terminal.
+            Show a bar in a terminal or notebook, and a line now and then in a log file.
 
         Returns
         -------
@@ -170,11 +194,16 @@ class Trainer:
             Before anything is changed: if data, targets and model do not fit together, or hold NaN or
             infinity.
         NonFiniteError
-            If a loss or a gradient is not finite; the model keeps the weights from before that update.
+            If a loss, a gradient or a parameter is not finite.
         CheckpointError
-            If the checkpoint to go on from is damaged, or of another training.
+            If the checkpoint to resume from is damaged, or of another training.
         OSError
             If no checkpoint could be written where it is to be.
+
+        Warns
+        -----
+        UserWarning
+            If long sequences with a target at each step make few updates, and `truncate` would make more.
         """
         data = self._source_of(train, batch_size)
         held_out = None if validation is None else self._source_of(validation, batch_size)
@@ -184,30 +213,56 @@ class Trainer:
             evaluation.check_data("validation", self.model, self.loss, held_out, measures)
         elif patience is not None:
             raise ValueError("patience: expected None without validation data, got a number")
-        patience = None if patience is None else _checks.positive("patience", patience)
-        epochs = _checks.natural("epochs", epochs)
+        options = Options(
+            _checks.natural("epochs", epochs),
+            measures,
+            None if patience is None else _checks.positive("patience", patience),
+            _callables("callbacks", callbacks),
+            _callables("on_update", on_update),
+            progress,
+        )
         saved = Checkpoints.of(checkpoints, resume)
         if saved is not None:
             check_writable(saved.path)
+        steps = self._schedule_steps(data)
         if self.schedule:
-            updates = -(-len(data) // self.accumulate)
-            self.schedule.begin(epochs * (updates if self.schedule.per == "step" else 1))
-        run = Run(self.seed, {} if saved is None else self._identity(data), self.optimizer.lr)
+            self.schedule.begin(options.epochs * steps)
+        run = Run(self.seed, {} if saved is None else self._identity(data, held_out), self.optimizer.lr)
+        run.epochs = options.epochs
         if resume and saved is not None and saved.path.exists():
-            notes = run.restore(saved.path, self.model, self.optimizer, self.schedule)
+            notes = run.restore(saved.path, self.model, self.optimizer, self.schedule, steps)
             saved.notes = saved.notes or notes
+        self._advise(data, options.epochs)
         self.model.train()
-        loop = Loop(self, run, data, held_out, measures, patience, callbacks, saved)
         with contextlib.ExitStack() as stack:
             stack.callback(self.model.eval)
             stack.callback(lambda: setattr(self.optimizer, "lr", run.lr))
             if self.threads is not None:
                 stack.enter_context(of_call(self.threads))
-            loop.run_all(epochs, progress)
-        if run.best is not None:
-            with self.model._store.writing() as flat:
-                flat[...] = run.best
+            Loop(self, run, data, held_out, options, saved).run_all()
         return run.history
+
+    def _schedule_steps(self, data: Source) -> int:
+        """How many steps the schedule counts in an epoch."""
+        if self.schedule is None or self.schedule.per == "epoch":
+            return 1
+        return -(-len(data) // self.accumulate)
+
+    def _advise(self, data: Source, epochs: int) -> None:
+        """Warn of updates that are few because each goes through a long sequence."""
+        if self.truncate or self.segments or self.accumulate > 1:
+            return
+        if epochs < 2 or len(data) > FEW_UPDATES:
+            return
+        if not gradients.per_step(self.model, self.loss) or not self.model.causal:
+            return
+        T = len(next(data.epoch()).x)
+        if T >= LONG:
+            warnings.warn(
+                f"train: sequences of {T} steps, and few updates, {len(data)} an epoch; "
+                f"Trainer(truncate={LONG // 5}) makes one every {LONG // 5} steps and often learns faster",
+                stacklevel=3,
+            )
 
     def evaluate(
         self,
@@ -226,29 +281,47 @@ class Trainer:
         of_steps = gradients.per_step(self.model, self.loss)
         return source_of(data, batch_size, target_per="step" if of_steps else "sequence")
 
-    def _identity(self, data: Source) -> dict[str, Any]:
+    def _identity(self, data: Source, held_out: Source | None) -> dict[str, Any]:
         return {
-            "model": {"type": type(self.model).__name__, **self.model.config},
-            "loss": {"type": type(self.loss).__name__, **self.loss.config},
+            "model": _plain({"type": type(self.model).__name__, **self.model.config}),
+            "loss": _plain({"type": type(self.loss).__name__, **self.loss.config}),
             "optimizer": _settings(self.optimizer),
             "schedule": None if self.schedule is None else _settings(self.schedule),
             "clip_norm": self.clip_norm,
             "clip_value": self.clip_value,
             "seed": self.seed,
             "minibatches": len(data),
+            "minibatch": list(next(data.epoch()).x.shape),
             "data": digest_of(_first_and_last(data)),
+            "validation": None if held_out is None else digest_of(_first_and_last(held_out)),
             "accumulate": self.accumulate,
             "truncate": self.truncate,
         }
 
 
 def _settings(thing: Optimizer | Schedule) -> dict[str, Any]:
-    """Name and arguments of what keeps these as attributes, as they come back from JSON."""
+    """Name and arguments of what keeps these as attributes."""
     arguments = {name: getattr(thing, name, None) for name in inspect.signature(type(thing)).parameters}
-    settings: dict[str, Any] = json.loads(
-        json.dumps({"type": type(thing).__name__, **arguments}, default=repr)
-    )
-    return settings
+    return _plain({"type": type(thing).__name__, **arguments})
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As they come back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=_listed))
+    return plain
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else repr(value)
+
+
+def _callables(name: str, functions: Any) -> Sequence[Callback]:
+    """One function, or some."""
+    found = (functions,) if callable(functions) else tuple(functions)
+    for function in found:
+        if not callable(function):
+            raise TypeError(f"{name}: expected functions (trainer, record), got {type(function).__name__}")
+    return found
 
 
 def _first_and_last(source: Source) -> Iterator[Any]:
