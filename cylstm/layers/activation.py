@@ -27,7 +27,8 @@ class Function(NamedTuple):
 
 
 def _sigmoid(x: Array) -> Array:
-    return 0.5 + 0.5 * np.tanh(0.5 * x)
+    result: Array = 1 / (1 + np.exp(-x))
+    return result
 
 
 def softmax(x: Array) -> Array:
@@ -63,8 +64,9 @@ def _bell(x: Array) -> Array:
 SELU = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
 # By the names of PyTorch and Keras, and of ONNX for those that only it has; beta of no function is its slope.
+# Slopes where there are two, at a bend, are PyTorch's.
 FUNCTIONS: dict[str, Function] = {
-    "relu": Function(lambda x, a, b: np.maximum(x, 0), lambda x, y, dy, a, b: dy * (x > 0)),
+    "relu": Function(lambda x, a, b: np.maximum(x, 0), lambda x, y, dy, a, b: np.where(x <= 0, 0, dy)),
     "tanh": Function(lambda x, a, b: np.tanh(x), lambda x, y, dy, a, b: dy * (1 - y * y)),
     "sigmoid": Function(lambda x, a, b: _sigmoid(x), lambda x, y, dy, a, b: dy * y * (1 - y)),
     "softmax": Function(
@@ -76,16 +78,16 @@ FUNCTIONS: dict[str, Function] = {
         lambda x, y, dy, a, b: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True),
     ),
     "leaky_relu": Function(
-        lambda x, a, b: np.where(x < 0, a * x, x), lambda x, y, dy, a, b: dy * np.where(x < 0, a, 1), 0.01
+        lambda x, a, b: np.where(x > 0, x, a * x), lambda x, y, dy, a, b: dy * np.where(x > 0, 1, a), 0.01
     ),
     "elu": Function(
-        lambda x, a, b: np.where(x < 0, a * (_exp_below(x) - 1), x),
-        lambda x, y, dy, a, b: dy * np.where(x < 0, a * _exp_below(x), 1),
+        lambda x, a, b: np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))),
+        lambda x, y, dy, a, b: dy * np.where(x > 0, 1, a * _exp_below(x)),
         1.0,
     ),
     "selu": Function(  # alpha and gamma
-        lambda x, a, b: b * np.where(x < 0, a * (_exp_below(x) - 1), x),
-        lambda x, y, dy, a, b: dy * b * np.where(x < 0, a * _exp_below(x), 1),
+        lambda x, a, b: b * np.where(x > 0, x, a * np.expm1(np.minimum(x, 0))),
+        lambda x, y, dy, a, b: dy * b * np.where(x > 0, 1, a * _exp_below(x)),
         *SELU,
     ),
     "gelu": Function(lambda x, a, b: x * _normal(x), lambda x, y, dy, a, b: dy * (_normal(x) + x * _bell(x))),
@@ -99,7 +101,7 @@ FUNCTIONS: dict[str, Function] = {
     "softsign": Function(lambda x, a, b: x / (1 + abs(x)), lambda x, y, dy, a, b: dy / np.square(1 + abs(x))),
     "hard_sigmoid": Function(
         lambda x, a, b: np.clip(a * x + b, 0, 1),
-        lambda x, y, dy, a, b: dy * a * ((y > 0) & (y < 1)),
+        lambda x, y, dy, a, b: np.where((y > 0) & (y < 1), dy * a, 0),
         0.2,
         0.5,
     ),
@@ -108,7 +110,7 @@ FUNCTIONS: dict[str, Function] = {
         lambda x, a, b: a * np.tanh(b * x), lambda x, y, dy, a, b: dy * b * (a - y * y / a), 1.0, 1.0
     ),
     "thresholded_relu": Function(
-        lambda x, a, b: np.where(x > a, x, 0), lambda x, y, dy, a, b: dy * (x > a), 1.0
+        lambda x, a, b: np.where(x <= a, 0, x), lambda x, y, dy, a, b: np.where(x <= a, 0, dy), 1.0
     ),
 }
 
@@ -191,5 +193,6 @@ class Activation(Sizeless, RowLayer):
 
     def _rows_backward(self, workspace: RowWorkspace, need_dx: bool) -> Array:
         x, y, dy = workspace.x, workspace.planes["kept"], workspace.y
-        workspace.x[...] = self._function.back(x, y, dy, self.alpha, self.beta)
+        with np.errstate(invalid="ignore", over="ignore"):
+            workspace.x[...] = self._function.back(x, y, dy, self.alpha, self.beta)
         return workspace.x
