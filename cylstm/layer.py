@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _options
 from cylstm._engine.planning import Shape
 from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore, without_initial_values
@@ -67,7 +68,8 @@ class Layer:
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Layer":
-        return cls(**config)
+        with _options.not_chosen():
+            return cls(**config)
 
     @property
     def config(self) -> dict[str, Any]:

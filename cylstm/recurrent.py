@@ -1,12 +1,14 @@
 """Stacks of a cell unrolled over time, in one or both directions: what LSTM, GRU and RNN share."""
 
+import functools
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks
+from cylstm import _checks, _options
 from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
 from cylstm.masks import Masks
@@ -44,6 +46,25 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     shares: ClassVar = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
     cell_options: ClassVar[tuple[str, ...]] = ()  # those of CELL_OPTIONS that a subclass has
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give a class without a constructor one whose errors name the class and its options."""
+        super().__init_subclass__(**kwargs)
+        shared: Any = cls.__init__
+        if shared is not RecurrentLayer.__init__:
+            return
+        called = types.FunctionType(
+            shared.__code__, shared.__globals__, "__init__", shared.__defaults__, shared.__closure__
+        )
+        called.__kwdefaults__, called.__qualname__ = shared.__kwdefaults__, f"{cls.__qualname__}.__init__"
+
+        @functools.wraps(shared)
+        def constructor(self: RecurrentLayer, *args: Any, **options: Any) -> None:
+            if unknown := [name for name in options if name not in shared.__annotations__]:
+                _options.refuse_unknown(type(self).__name__, unknown, self._option_names())
+            called(self, *args, **options)
+
+        cls.__init__ = constructor  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -128,6 +149,19 @@ class RecurrentLayer(SequenceLayer, abstract=True):
             raise ValueError(
                 "bias: expected True with layer_norm, whose norms have a bias of their own; got False"
             )
+        if self.dropout and self.num_layers == 1:
+            _options.warn_without_effect(
+                "dropout",
+                self.dropout,
+                "it acts between layers, and num_layers is 1; put a cylstm.Dropout after the layer, or see "
+                "input_dropout and recurrent_dropout",
+            )
+
+    @classmethod
+    def _option_names(cls) -> set[str]:
+        """All arguments of the constructor that the class has."""
+        names = RecurrentLayer.__init__.__annotations__.keys() - {"return"}
+        return names - (CELL_OPTIONS.keys() - set(cls.cell_options))
 
     def _draw_parameters(self, flat: Array, rng: "np.random.Generator") -> None:
         """U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; norms begin as plain ones, learned states as zeros."""

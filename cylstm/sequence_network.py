@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _options
 from cylstm.data import Arrays
 from cylstm.init import initialize
 from cylstm.layers.dropout import Dropout
@@ -54,15 +55,16 @@ def build(
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
     if pooling not in get_args(How):
         raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {pooling!r}")
-    recurrent = CELLS[cell](
-        features,
-        hidden_size,
-        num_layers,
-        batch_first=True,
-        dropout=dropout,
-        bidirectional=bidirectional,
-        seed=seed(),
-    )
+    with _options.not_chosen():  # dropout is for the last layer, too
+        recurrent = CELLS[cell](
+            features,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            seed=seed(),
+        )
     initialize(recurrent, seed=seed())
     linear = Linear(recurrent.output_size, outputs)
     linear.load_state_dict({name: 0 * value for name, value in linear.state_dict().items()})

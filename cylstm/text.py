@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, files
+from cylstm import _checks, _options, files
 from cylstm.data import TokenStream, Vocabulary
 from cylstm.layer import Layer
 from cylstm.layers.activation import softmax
@@ -133,9 +133,11 @@ class CharacterModel:
 
     def _built(self) -> Sequential:
         V, H, seed = len(self.vocabulary), self.hidden_size, self.seed
+        with _options.not_chosen():  # dropout is for the last layer, too
+            lstm = LSTM(self.embedding_size, H, self.num_layers, dropout=self.dropout, seed=seed + 1)
         return Sequential(
-            Embedding(V, self.embedding_size, seed=seed),
-            LSTM(self.embedding_size, H, self.num_layers, dropout=self.dropout, seed=seed + 1),
+            Embedding(V, self.embedding_size, std=1.0, seed=seed),  # few symbols
+            lstm,
             Dropout(self.dropout, seed=seed + 2),
             Linear(H, V, seed=seed + 3),
         )

@@ -35,7 +35,7 @@ def main() -> None:
 
     hidden = 32
     attention = cylstm.MultiplicativeAttention(2 * hidden, seed=2)
-    embedding = cylstm.Embedding(SYMBOLS, 16, seed=0)
+    embedding = cylstm.Embedding(SYMBOLS, 16, std=1.0, seed=0)
     lstm = cylstm.LSTM(16, hidden, bidirectional=True, seed=1)
     model = cylstm.Sequential(embedding, lstm, attention, cylstm.Linear(2 * hidden, SYMBOLS, seed=3))
     trainer = cylstm.Trainer(

@@ -26,7 +26,7 @@ def models():
         "coupled": LSTM(I, 40, coupled=True),
         "coupled_peephole": LSTM(I, 40, coupled=True, peephole=True, bidirectional=True, learn_state=True),
         "norm": LSTM(I, 21, 2, layer_norm=True),
-        "zoneout": LSTM(I, 21, zoneout=0.1, zoneout_cell=0.2, dropout=0.5, recurrent_dropout=0.3),
+        "zoneout": LSTM(I, 21, zoneout=0.1, zoneout_cell=0.2, input_dropout=0.5, recurrent_dropout=0.3),
         "gru": GRU(I, 17, batch_first=True),
         "gru_reset_before": GRU(I, 17, reset_after=False, bias=False),
         "reverse": GRU(I, 17, 2, reverse=True, learn_state=True),

@@ -27,8 +27,12 @@ def test_each_gate_has_a_matrix_of_its_own(cell):
 
 def test_only_the_forget_gate_of_an_lstm_starts_open():
     lstm, gru, bare = cylstm.LSTM(3, 4), cylstm.GRU(3, 4), cylstm.LSTM(3, 4, bias=False)
-    for layer in (lstm, gru, bare):
+    for layer in (lstm, bare):
         initialize(layer, forget_bias=2.0, seed=0)
+    with pytest.warns(
+        UserWarning, match="forget_bias: 2.0 has no effect: there is no LSTM with a forget gate"
+    ):
+        initialize(gru, forget_bias=2.0, seed=0)
     np.testing.assert_array_equal(lstm.parameters["bias_ih_l0"], [0] * 4 + [2] * 4 + [0] * 8)
     assert not lstm.parameters["bias_hh_l0"].any()
     assert not gru.parameters["bias_ih_l0"].any()
@@ -52,8 +56,10 @@ def test_wrong_arguments_are_named():
         initialize(cylstm.LSTM(3, 4), "orthogonal")
     with pytest.raises(ValueError, match="recurrent: expected one of"):
         initialize(cylstm.LSTM(3, 4), recurrent="zeros")
-    with pytest.raises(TypeError, match="layer: expected an LSTM, GRU or RNN layer, got Linear"):
-        initialize(cylstm.Linear(3, 4))
+    with pytest.raises(TypeError, match="layer: expected a layer, got dict"):
+        initialize({})
+    with pytest.raises(ValueError, match="embedding_std: expected a number in"):
+        initialize(cylstm.Embedding(3, 4), embedding_std=-1)
 
 
 def test_what_is_no_weight_begins_as_nothing(rng):
@@ -69,3 +75,75 @@ def test_what_is_no_weight_begins_as_nothing(rng):
     gate = peephole.parameters["weight_hh_l0"][:4]  # (4, 2): orthogonal columns
     np.testing.assert_allclose(gate.T @ gate, np.eye(2), atol=1e-6)
     assert 0 < np.abs(peephole.parameters["weight_hr_l0"]).max() <= 1
+
+
+def every_layer():
+    """A layer of every type, with parameters that are not those of the start."""
+    parts = [
+        cylstm.Embedding(40, 12), cylstm.Residual(cylstm.Linear(12, 12), cylstm.Dropout(0.5)),
+        cylstm.GRU(12, 12), cylstm.LSTM(12, 10, peephole=True), cylstm.Linear(10, 12), cylstm.LayerNorm(12),
+        cylstm.MultiHeadAttention(12, 3), cylstm.MultiplicativeAttention(12), cylstm.AdditiveAttention(12, 6),
+        cylstm.Activation("relu"), cylstm.Pooling("max"), cylstm.Linear(12, 2, bias=False),
+    ]  # fmt: skip
+    return cylstm.Sequential(*parts)
+
+
+def test_every_layer_of_a_model_is_drawn(rng):
+    model = every_layer()
+    model.load_state_dict({name: rng.uniform(2, 3, value.shape) for name, value in model.parameters.items()})
+    initialize(model, seed=0)
+    p = model.parameters
+    assert all(np.abs(value).max() < 2 for value in p.values())
+    matrices = {name for name, value in p.items() if value.ndim == 2}
+    assert all(np.abs(p[name]).max() > 0 for name in matrices)
+    gains = {name for name in p if name == "5.weight"}
+    forget = {"3.bias_ih_l0"}
+    for name in set(p) - matrices:
+        values = np.unique(p[name]).tolist()
+        assert values == ([1] if name in gains else [0, 1] if name in forget else [0]), name
+
+
+@pytest.mark.parametrize(
+    "layer, name, block, bound",
+    [
+        (cylstm.Linear(30, 50), "weight", np.s_[:], (6 / 80) ** 0.5),
+        (cylstm.MultiHeadAttention(40, 2), "in_proj_weight", np.s_[:40], (6 / 80) ** 0.5),
+        (cylstm.MultiHeadAttention(40, 2), "in_proj_weight", np.s_[80:], (6 / 80) ** 0.5),
+        (cylstm.AdditiveAttention(40, 20), "key_weight", np.s_[:], (6 / 60) ** 0.5),
+    ],
+)
+def test_matrices_of_other_layers_have_glorot_s_bound(layer, name, block, bound):
+    initialize(layer, seed=0)
+    assert 0.95 * bound < np.abs(layer.parameters[name][block]).max() <= bound
+    initialize(layer, "uniform", seed=0)
+    bound = layer.input_size**-0.5
+    assert 0.95 * bound < np.abs(layer.parameters[name][block]).max() <= bound
+
+
+def test_embeddings_have_the_standard_deviation_that_is_asked_for():
+    for options, std in (({}, 0.1), ({"std": 0.5}, 0.5)):
+        layer = cylstm.Embedding(1000, 20, seed=0, **options)
+        assert layer.parameters["weight"].std() == pytest.approx(std, rel=0.02)
+    initialize(layer, embedding_std=1.0, seed=0)
+    assert layer.parameters["weight"].std() == pytest.approx(1, rel=0.02)
+
+
+def test_a_model_is_drawn_alike_from_the_same_seed():
+    one, two = every_layer(), every_layer()
+    for model in (one, two):
+        initialize(model, seed=3)
+    np.testing.assert_array_equal(one._store.data, two._store.data)
+
+
+def test_a_layer_with_unknown_parameters_is_named_and_nothing_is_changed():
+    class Mystery(cylstm.layers.row_layer.RowLayer, abstract=True):
+        def __init__(self):
+            super().__init__()
+            self.input_size = self.output_size = 4
+            self._store = cylstm.parameters.ParameterStore({"gain": (4,)}, np.dtype("float32"))
+
+    model = cylstm.Sequential(cylstm.Linear(3, 4, seed=0), Mystery())
+    before = model.state_dict()
+    with pytest.raises(TypeError, match=r"expected layers of cylstm.*got Mystery"):
+        initialize(model, seed=1)
+    assert all((before[name] == value).all() for name, value in model.parameters.items())

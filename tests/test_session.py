@@ -20,7 +20,7 @@ from cylstm.cpus import Cpus
 
 MODELS = {
     "stack": lambda: cylstm.LSTM(5, 17, 2, proj_size=6, learn_state=True, seed=0),
-    "both": lambda: cylstm.GRU(5, 9, bidirectional=True, dropout=0.3, seed=0),
+    "both": lambda: cylstm.GRU(5, 9, 2, bidirectional=True, dropout=0.3, seed=0),
     "batch first": lambda: cylstm.Sequential(
         cylstm.LSTM(5, 8, batch_first=True, zoneout=0.1, seed=0), cylstm.Dropout(0.5),
         cylstm.Linear(8, 3, seed=1),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _options
 from cylstm.convert import _state_dict
 from cylstm.convert._common import (
     RECURRENT,
@@ -170,7 +171,8 @@ def _recurrent(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
     names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
     kind = type(module).__name__
     names += {"LSTM": ["proj_size"], "RNN": ["nonlinearity"], "GRU": []}[kind]
-    return RECURRENT[kind](**{name: getattr(module, name) for name in names}, dtype=dtype)
+    with _options.not_chosen():  # PyTorch has warned
+        return RECURRENT[kind](**{name: getattr(module, name) for name in names}, dtype=dtype)
 
 
 def _embedding(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:

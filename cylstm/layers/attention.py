@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks
+from cylstm import _checks, _options
 from cylstm._engine.planning import Arena, Shape
 from cylstm.layers.stateless import StatelessLayer
 from cylstm.packing import Batch, Packing
@@ -35,6 +35,10 @@ class Attention(StatelessLayer, abstract=True):
             raise ValueError(f"query: expected one of {', '.join(get_args(Query))}, got {query!r}")
         self.query, self.attends_before = query, bool(causal)
         self.pools = query == "last"
+        if self.pools and self.attends_before:
+            _options.warn_without_effect(
+                "causal", causal, "with query='last' the last step sees all before it"
+            )
         self._sizes = {"features": self.input_size, **sizes}
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes)), _checks.real_dtype(dtype))
         rng = _checks.generator(seed)
