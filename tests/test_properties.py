@@ -15,7 +15,7 @@ import cylstm
 from cylstm import data
 from cylstm.packing import Packing
 
-LENGTHS = [None, [3, 7, 1, 7, 0]]
+LENGTHS = [None, [3, 7, 1, 7, 0], [3, 6, 1, 5, 0]]
 
 
 def gradients(layer):
