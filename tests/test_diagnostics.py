@@ -16,8 +16,8 @@ from cylstm.plotting import plot_gradient_flow
 def test_traced_hidden_states_are_the_outputs(rng, cell, direction):
     layer = make(cell, 3, 5, 2, dropout=0.5, seed=0, **DIRECTIONS[direction])
     x = rng.standard_normal((6, 4, 3))
-    y, _ = layer(x, lengths=[6, 2, 0, 5])
-    traced = layer.trace(x, lengths=[6, 2, 0, 5])
+    y, _ = layer(x, lengths=[4, 2, 0, 5])
+    traced = layer.trace(x, lengths=[4, 2, 0, 5])
     assert set(traced) == {*CELLS[cell].gates, *CELLS[cell].states}
     assert all(value.shape == (2 * layer.num_directions, 6, 4, 5) for value in traced.values())
     np.testing.assert_array_equal(np.concatenate(traced["h"][-layer.num_directions :], axis=-1), y)

@@ -13,6 +13,7 @@ from differences import gradient
 from loss_cases import CASES
 
 import cylstm
+from cylstm import reference
 from cylstm.losses import LOSSES
 
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
@@ -489,3 +490,79 @@ def test_threads_share_a_loss_with_other_shapes_and_get_their_own_values(rng, ca
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+ONE_OUTPUT = [  # a loss of V = 1, targets of n steps, and value and gradient by the reference
+    (MSE(), lambda rng, n: rng.standard_normal((n, 1)), lambda y, t: reference.mse(y, t)),
+    (MAE(), lambda rng, n: rng.standard_normal((n, 1)), lambda y, t: reference.mae(y, t)),
+    (Huber(0.5), lambda rng, n: rng.standard_normal((n, 1)), lambda y, t: reference.huber(y, t, 0.5)),
+    (
+        Quantile([0.3]),
+        lambda rng, n: rng.standard_normal((n, 1)),
+        lambda y, t: reference.quantile(y, t, np.array([0.3])),
+    ),
+    (
+        BinaryCrossEntropy(2.0),
+        lambda rng, n: rng.random((n, 1)),
+        lambda y, t: reference.binary_cross_entropy(y, t, np.array(2.0)),
+    ),
+    (CrossEntropy(), lambda rng, n: np.zeros(n, int), lambda y, t: (0.0, np.zeros_like(y))),
+    (CTC(), lambda rng, n: np.zeros(0, int), lambda y, t: (0.0, np.zeros_like(y))),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("T", "B"), [(1, 1), (1, 3), (4, 1)])
+@pytest.mark.parametrize("problem", ONE_OUTPUT, ids=lambda problem: type(problem[0]).__name__)
+def test_one_step_one_sequence_one_output(rng, problem, T, B, dtype):
+    loss, draw, expected = problem
+    y = rng.standard_normal((T, B, 1)).astype(dtype)
+    parts = [draw(rng, T) for _ in range(B)]
+    target = parts if isinstance(loss, CTC) else np.stack(parts, 1)
+    value, dy = loss(y, target)
+    assert dy.dtype == dtype
+    if isinstance(loss, CTC):
+        value_expected, dy_expected = 0.0, np.zeros((T, B, 1))
+    else:
+        rows = y.reshape(-1, 1).astype(float), target.reshape(T * B, -1)
+        value_expected, dy_expected = expected(*rows)
+    limits = tolerances.FLOAT64 if dtype == "float64" else tolerances.float32(1, T * B, 4.0)
+    np.testing.assert_allclose(value, value_expected, **limits)
+    np.testing.assert_allclose(dy.reshape(-1, 1), np.reshape(dy_expected, (-1, 1)), **limits)
+    one, dy_one = loss(y, target, [1] * B)  # and of one step only
+    first = parts if isinstance(loss, CTC) else target[:1]
+    again, dy_again = type(loss)(**loss.config)(y[:1], first)
+    assert one == again
+    np.testing.assert_array_equal(dy_one[:1], dy_again)
+    assert not dy_one[1:].any()
+
+
+def test_every_loss_is_tried_with_one_output():
+    assert {type(loss).__name__ for loss, *_ in ONE_OUTPUT} == set(LOSSES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "target_dtype", ["f2", "f4", "f8", ">f4", ">f8", "i1", "u1", "i8", ">i4", "u8", "?", "g"]
+)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        MSE(),
+        MAE(),
+        Huber(),
+        Quantile([0.1, 0.5, 0.9]),
+        BinaryCrossEntropy(),
+        MSE("last"),
+        BinaryCrossEntropy(steps="last"),
+    ],
+    ids=repr,
+)
+def test_targets_of_any_real_type_are_the_numbers_that_they_are(rng, loss, target_dtype, dtype):
+    y = rng.standard_normal((T, B, 3)).astype(dtype)
+    columns = (y.shape[0], B, *loss.row_shape(3))[1 if loss.steps == "last" else 0 :]
+    target = rng.integers(0, 2, columns).astype(target_dtype)
+    value, dy = loss(y, target, SHORT)
+    expected, dy_expected = type(loss)(**loss.config)(y, target.astype(dtype), SHORT)
+    assert value == expected
+    np.testing.assert_array_equal(dy, dy_expected)

@@ -61,7 +61,7 @@ def session(layer, inputs):
 @pytest.mark.parametrize("cell", [cell for cell in LAYERS if cell != "lstm_norm"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("lengths", [None, [6, 3, 1, 4]])
+@pytest.mark.parametrize("lengths", [None, [6, 3, 1, 4], [5, 3, 1, 2]])
 def test_agrees_with_onnxruntime(rng, cell, direction, clip, lengths):
     layer = make(cell, 3, 9, clip=clip, seed=0, **DIRECTIONS[direction])
     x, state, *_ = problem(rng, layer, 6, 4)

@@ -220,7 +220,7 @@ def test_a_loss_of_packed_rows_trains(rng):
 def test_padding_is_not_even_converted(rng, dtype, batch_first):
     layer = make("gru", 3, 5, seed=0, batch_first=batch_first)
     x = (100 * rng.standard_normal((4, 6, 3))).astype(dtype)
-    lengths = np.array([6, 2, 0, 5])
+    lengths = np.array([4, 2, 0, 5])
     clean = layer(x if batch_first else x.swapaxes(0, 1), lengths=lengths)[0]
     for b, n in enumerate(lengths):
         x[b, n:] = 1e18 if dtype == "int64" else 1e30 if dtype == "float32" else 1e300
@@ -298,7 +298,7 @@ def test_thousands_of_shapes_in_random_order_keep_memory_flat():
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_only_real_steps_are_computed(rng, layers, direction):
-    lengths = [30, 0, 13, 5]
+    lengths = [27, 0, 13, 5]
     layer = make("lstm", 3, 4, layers, seed=0, **DIRECTIONS[direction])
     layer(np.zeros((30, 4, 3)), lengths=lengths)
     plan, buffers = layer._spare[0].plan, layer._spare[0].buffers

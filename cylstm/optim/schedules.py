@@ -13,7 +13,7 @@ class Schedule:
     """Base of the schedules: the learning rate is multiplied with `factor(n)` after n steps or epochs.
 
     `per` says which of both n counts. A `Trainer` calls `begin` with their number before the first, and
-    `observe` with the validation loss after each epoch.
+    `observe` with the validation loss after each epoch. It is for one training at a time.
     """
 
     per: Per = "epoch"
