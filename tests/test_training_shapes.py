@@ -33,6 +33,7 @@ EACH_SEQUENCE, EACH_STEP = ", a target of each sequence, got ", ", a target of e
         (2, True, losses.CrossEntropy(), LABEL(60, 1), f"(60,){EACH_SEQUENCE}(60, 1)"),
         (2, True, losses.CrossEntropy(), LABEL(60, 5), f"(60,){EACH_SEQUENCE}(60, 5)"),
         (1, False, losses.MSE("last"), REAL(60, 5, 1), f"(60, 1){EACH_SEQUENCE}(60, 5, 1)"),
+        (2, False, losses.CrossEntropy(), LABEL(60), "(60, 5, ...), one of each step of x, got (60,)"),
         (1, False, losses.MSE(), REAL(60, 5), f"(60, 5, 1){EACH_STEP}(60, 5)"),
         (2, False, losses.CrossEntropy(), LABEL(60, 5, 2), f"(60, 5){EACH_STEP}(60, 5, 2)"),
     ],
@@ -40,7 +41,7 @@ EACH_SEQUENCE, EACH_STEP = ", a target of each sequence, got ", ", a target of e
 def test_errors_of_targets_have_the_shapes_that_were_passed(outputs, pools, loss, target, message):
     trainer = cylstm.Trainer(model_for(outputs, pools), loss)
     for call in (trainer.fit, trainer.evaluate):
-        with pytest.raises(ValueError, match=re.escape(f": target: expected {message}")):
+        with pytest.raises(ValueError, match=re.escape(f"target: expected {message}")):
             call((X, target))
 
 
@@ -60,6 +61,20 @@ def test_errors_of_targets_have_the_shapes_that_were_passed(outputs, pools, loss
             RAGGED,
             [REAL(n, 1) for n in (5, 7, 4)],
             f"target[0]: expected (1,){EACH_SEQUENCE}(5, 1)",
+        ),
+        (
+            model_for(1, False),
+            losses.MSE(),
+            X,
+            REAL(60, 1),
+            "target: expected (60, 5, ...), one of each step of x, got (60, 1); one of each sequence needs",
+        ),
+        (
+            model_for(3, False),
+            losses.CTC(),
+            X,
+            LABEL(60),
+            "target: expected the labels of 60 sequences, a list of arrays or (n, L), got (60,)",
         ),
         (model_for(1), losses.MSE(), X[..., :1], REAL(60, 1), "x: expected (n, T, 2), got (60, 5, 1)"),
         (model_for(1), losses.MSE(), [REAL(5, 1)] * 3, REAL(3, 1), "x[0]: expected (T, 2), got (5, 1)"),

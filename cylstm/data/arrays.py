@@ -90,10 +90,19 @@ class Arrays(Source):
         return self.target.ndim > 2 or self.target.dtype.kind in "iub"
 
     def _check_steps(self) -> None:
+        hint = "one of each sequence needs a model that pools over time, or a loss with steps='last'"
+        if isinstance(self.x, np.ndarray) and isinstance(self.target, np.ndarray):
+            n, T = self.x.shape[:2]
+            if self.target.shape[:2] != (n, T):
+                raise ValueError(
+                    f"target: expected ({n}, {T}, ...), one of each step of x, "
+                    f"got {self.target.shape}; {hint}"
+                )
+            return
         for i, (part, steps) in enumerate(zip(self.target, self.lengths, strict=True)):
             if not np.ndim(part) or len(part) != steps:
                 raise ValueError(
-                    f"target[{i}]: expected {steps} steps, as x[{i}] has, got shape {np.shape(part)}"
+                    f"target[{i}]: expected {steps} steps, as x[{i}] has, got shape {np.shape(part)}; {hint}"
                 )
 
     def __len__(self) -> int:

@@ -89,7 +89,13 @@ def _check_targets(model: SequenceLayer, loss: Loss, source: Source, measures: M
             "two lists, the outputs (T, V) of each sequence and its labels"
         )
     if isinstance(source, Arrays):
-        loss.check(source.targets, model.output_size, lengths=source.lengths)
+        target = source.target
+        if isinstance(target, np.ndarray) and target.ndim != 2:
+            raise ValueError(
+                f"target: expected the labels of {len(target)} sequences, a list of arrays or (n, L), "
+                f"got {target.shape}"
+            )
+        loss.check(target, model.output_size, lengths=source.lengths)
         return
     loss.check(source.targets, model.output_size)
     for k, batch in enumerate(source.epoch()):
