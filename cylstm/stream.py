@@ -186,7 +186,7 @@ class Stream:
 
     def _step_rows(self, x: Any, rows: Any, out: Array | None) -> Array:
         """One step of some streams, in chunks of 512, 256, … and so on: sizes that are planned once."""
-        chosen, model = self._all[rows], self._model
+        chosen, model = self._all[_index(rows)], self._model
         self._check_once(chosen)
         steps, n = self._checked(x), chosen.size
         expected, shape = (*chosen.shape, model.input_size), (*chosen.shape, model.output_size)
@@ -295,7 +295,7 @@ class Stream:
         IndexError
             If there is no such stream.
         """
-        chosen = slice(None) if rows is None else np.atleast_1d(self._all[rows])
+        chosen = slice(None) if rows is None else np.atleast_1d(self._all[_index(rows)])
         initial = self._model._initial_state(1)
         for array, first in zip(states.arrays(self._state), states.arrays(initial), strict=True):
             array[:, chosen] = first
@@ -314,9 +314,29 @@ class Stream:
         states.assign(new, checked)
         states.assign(self._state, new)
 
+    def __getstate__(self) -> Any:
+        """Copy and pickle as a stream with a state of its own."""
+        rows = self._joined.copy(), list(self._free)
+        return self.model, self.batch_size, states.copied(self._state), rows
+
+    def __setstate__(self, state: Any) -> None:
+        """A new stream with this state."""
+        model, batch_size, carried, (joined, free) = state
+        self.__init__(model, batch_size)  # type: ignore[misc]
+        states.assign(self._state, carried)
+        self._joined[:], self._free = joined, free
+
     def _checked_state(self, state: Any, B: int | None) -> Any:
         if isinstance(self._model, SequenceLayer):
             return self._model._checked_state("state", state, B)
         if state is not None:
             raise ValueError(f"state: expected None for a layer without one, got {type(state).__name__}")
         return None
+
+
+def _index(rows: Any) -> Any:
+    """What rows an array of them is indexed with."""
+    if isinstance(rows, (int, np.integer, slice)):
+        return rows
+    array = _checks.real_array("rows", rows)
+    return array if array.size else array.astype(np.intp)

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import tolerances
@@ -370,3 +373,19 @@ def test_a_layer_without_a_state_takes_none():
     with pytest.raises(ValueError, match="state: expected None for a layer without one, got str"):
         stream.join("nonsense")
     assert stream.join() == 0
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize("of", [lambda model: model, cylstm.Session])
+def test_a_copy_of_a_stream_has_its_own_state(duplicate, of, rng):
+    model = cylstm.Sequential(cylstm.LSTM(3, 4, seed=0), cylstm.Linear(4, 2, seed=1))
+    stream, x = cylstm.Stream(of(model), 3), rng.standard_normal((6, 3, 3)).astype(np.float32)
+    row = stream.join()
+    for x_t in x[:3]:
+        stream.step(x_t)
+    other = duplicate(stream)
+    ours = [stream.step(x_t) for x_t in x[3:]]
+    np.testing.assert_array_equal([other.step(x_t) for x_t in x[3:]], ours)
+    assert other.join() != row
+    other.leave(row)
+    assert stream.join() != row
