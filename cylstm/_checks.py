@@ -1,4 +1,4 @@
-"""Checks of arguments, so that every error names the argument, what was expected and what came."""
+"""Checks of arguments, so that every error names the argument, what was expected and what was given."""
 
 import operator
 from typing import Any
@@ -6,8 +6,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _arrays
+
 Array = NDArray[Any]
 REALS = ("float32", "float64")
+
+
+def integer(name: str, value: Any, words: str = "an int") -> int:
+    """An int, and no bool, which Python takes for 0 or 1."""
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{name}: expected {words}, got {value!r}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them, such as "no"."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
 def positive(name: str, value: Any) -> int:
@@ -21,10 +40,7 @@ def natural(name: str, value: Any) -> int:
 
 
 def _int_from(least: int, words: str, name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected {words}, got {value!r}") from None
+    number = integer(name, value, words)
     if number < least:
         raise ValueError(f"{name}: expected {words}, got {number}")
     return number
@@ -42,24 +58,24 @@ def real_dtype(value: Any) -> np.dtype[Any]:
     return native
 
 
-def real_array(name: str, value: Any) -> Array:
-    """An array of real numbers of any precision, not copied if it is one already."""
-    if hasattr(value, "packing"):
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; its rows are one")
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: expected a rectangular array, got rows of different lengths") from None
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-    return array
+def real_array(name: str, value: Any, gaps: bool = False) -> Array:
+    """An array of real numbers of any precision, not copied if it is one already; of no subclass.
+
+    From arrays and tensors of any library, data frames, columns and lists. What is marked as missing is an
+    error that says where; with gaps it is NaN.
+    """
+    if type(value) is np.ndarray and _arrays.is_number_dtype(value.dtype):
+        return value
+    return _arrays.numbers(name, value, gaps)
 
 
-def index_array(name: str, value: Any) -> Array:
-    """An array of ints."""
+def index_array(name: str, value: Any, what: str = "ints, the indices of vectors") -> Array:
+    """An array of ints that int64 can hold."""
     array = real_array(name, value)
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"{name}: expected ints, the indices of vectors, got dtype {array.dtype}")
+        raise TypeError(f"{name}: expected {what}, got dtype {array.dtype}")
+    if array.dtype == np.uint64 and array.size and array.max() >= 2**63:
+        raise ValueError(f"{name}: expected {what}, got {array.max()}, which int64 cannot hold")
     return array
 
 
@@ -73,6 +89,8 @@ def shaped(name: str, value: Any, shape: tuple[int, ...]) -> Array:
 
 def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An array that results can be written to."""
+    if hasattr(out, "mask"):
+        raise ValueError(f"{name}: expected an array without a mask, got a masked one; pass {name}.data")
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
         got = f"{out.shape} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
         raise ValueError(f"{name}: expected an array {shape} {dtype}, got {got}")
@@ -83,7 +101,7 @@ def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 
 def sequence_lengths(lengths: Any, T: int, B: int) -> Array:
     """Real steps of B sequences, each between 0 and T."""
-    array = np.asarray(lengths)
+    array = real_array("lengths", lengths)
     if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
         raise ValueError(f"lengths: expected {B} ints, one a sequence, got {array.dtype} {array.shape}")
     if not below(array, T + 1):
@@ -103,13 +121,15 @@ def below(array: Array, end: int) -> bool:
 def generator(seed: Any) -> "np.random.Generator":  # numpy.random loads when it is used
     """Random numbers from a seed, or from the system's entropy for None."""
     try:
-        return np.random.default_rng(None if seed is None else operator.index(seed))
+        return np.random.default_rng(None if seed is None else integer("seed", seed))
     except (TypeError, ValueError):
         raise ValueError(f"seed: expected a non-negative int or None, got {seed!r}") from None
 
 
 def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
-    """A finite number with low <= value < high."""
+    """A finite number with low <= value < high; no bool, and no text."""
+    if isinstance(value, (bool, np.bool_, str, bytes, bytearray)) or getattr(value, "ndim", False):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
         result = float(value)
     except OverflowError:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, files, sequence_network
+from cylstm import _arrays, _checks, files, sequence_network
 from cylstm.data import Arrays, StandardScaler, _inputs
 from cylstm.layer import Layer
 from cylstm.layers.activation import softmax
@@ -106,7 +106,8 @@ class Classifier:
             If sequences are no arrays of finite numbers, of the same channels; if there is only one class, or
             another one in the validation data.
         """
-        x, labels = _checked(train[0]), [str(label) for label in train[1]]
+        x, labels = _checked(train[0]), [str(label) for label in _arrays.labels("labels", train[1])]
+        _inputs.warn_of_ids("sequences", x)
         classes = sorted(set(labels))
         if len(classes) < 2:
             raise ValueError(f"labels: expected at least two classes, got {classes}")
@@ -247,6 +248,7 @@ def _for(model: Sequential, sequences: Any) -> Sequences:
 
 
 def _targets(classes: list[str], sequences: Any, labels: Sequence[str]) -> Array:
+    labels = _arrays.labels("labels", labels)
     if len(labels) != len(sequences):
         raise ValueError(f"labels: expected {len(sequences)}, one a sequence, got {len(labels)}")
     unknown = sorted({str(label) for label in labels} - set(classes))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _checks
 from cylstm._engine import _optim
 from cylstm._engine.planning import Shape, aligned_bytes
 
@@ -209,12 +210,12 @@ class ParameterStore:
         unknown = [name for name in values if name not in self.shapes]
         if missing or unknown:
             raise ValueError(f"state: missing {missing}, not in this model {unknown}")
-        arrays = {name: np.asarray(values[name]) for name in self.shapes}
+        arrays = {name: _checks.real_array(name, values[name]) for name in self.shapes}
         for name, array in arrays.items():
             if array.shape != self.shapes[name]:
                 raise ValueError(f"{name}: expected shape {self.shapes[name]}, got {array.shape}")
-            if array.dtype.kind not in "fiu":
-                raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+            if array.dtype.kind == "b":
+                raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
         for name, array in arrays.items():
             narrowed = not np.can_cast(array.dtype, self.dtype)  # which may raise, under np.errstate
             if narrowed or np.may_share_memory(array, self.data):

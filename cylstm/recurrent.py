@@ -97,18 +97,20 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self.input_size = _checks.positive("input_size", input_size)
         self.hidden_size = _checks.positive("hidden_size", hidden_size)
         self.num_layers = _checks.positive("num_layers", num_layers)
-        self.bias, self.batch_first = bool(bias), bool(batch_first)
-        self.bidirectional, self.reverse = bool(bidirectional), bool(reverse)
+        self.bias = _checks.flag("bias", bias)
+        self.batch_first = _checks.flag("batch_first", batch_first)
+        self.bidirectional = _checks.flag("bidirectional", bidirectional)
+        self.reverse = _checks.flag("reverse", reverse)
+        self.learn_state = _checks.flag("learn_state", learn_state)
+        self.peephole = _checks.flag("peephole", peephole)
+        self.coupled = _checks.flag("coupled", coupled)
+        self.layer_norm = _checks.flag("layer_norm", layer_norm)
+        self.reset_after = _checks.flag("reset_after", reset_after)
         self.proj_size = _checks.natural("proj_size", proj_size)
         for name in self.shares:
             setattr(self, name, _checks.number(name, given[name], 0, 1))
         self.clip = None if clip is None else _checks.above("clip", clip, 0)
-        self.learn_state, self.peephole, self.coupled = bool(learn_state), bool(peephole), bool(coupled)
-        self.layer_norm, self.reset_after, self.nonlinearity = (
-            bool(layer_norm),
-            bool(reset_after),
-            nonlinearity,
-        )
+        self.nonlinearity = nonlinearity
         self._check_options()
         self.num_directions = 2 if self.bidirectional else 1
         self.spec = CELLS[self.cell_of(self.config_of_cell())]

@@ -95,6 +95,8 @@ class SequenceLayer(Layer, abstract=True):
 
     def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
         if not self.input_size:  # its size was left open
+            if not isinstance(x, PackedSequences):
+                x = _checks.real_array("x", x)
             shape = np.shape(x.rows if isinstance(x, PackedSequences) else x)
             self._fit(shape[-1] if shape else 0, self.dtype)
         if isinstance(x, PackedSequences):
@@ -182,6 +184,7 @@ class SequenceLayer(Layer, abstract=True):
         Parameters
         ----------
         x : array of real numbers, or PackedSequences
+            Of NumPy, or of another library (see "What data can be" in the documentation).
             (T, B, I), or (B, T, I) if `batch_first`, or one sequence (T, I). Converted to
             the layer's dtype. T or B may be 0. Or what `cylstm.data.pack` makes of sequences of different
             length. Where an `Embedding` comes first, ints (T, B), (B, T) or (T,), or with fields (T, B, K).

@@ -199,8 +199,12 @@ def with_value(shape, place, value):
             ValueError,
             r"x: expected \(n, T, I\) real numbers or \(n, T\) ids, got \(\)",
         ),
-        (lambda: Arrays([["a"]], [1]), TypeError, r"x\[0\]: expected real numbers, got dtype"),
-        (lambda: Arrays(ragged([2, 3]), ["a", "b"]), TypeError, "target: expected real numbers, got dtype"),
+        (lambda: Arrays([["a"]], [1]), TypeError, r"x\[0\]\[0\]: expected real numbers, got 'a'"),
+        (
+            lambda: Arrays(ragged([2, 3]), ["a", "b"]),
+            TypeError,
+            r"target\[0\]: expected real numbers, got 'a'",
+        ),
         (
             lambda: Arrays([np.zeros((2, 3)), np.zeros((2, 4))], [1, 2]),
             ValueError,

@@ -45,7 +45,7 @@ def test_parameters_are_read_only_and_writing_is_counted():
         ({"1.bias": None}, r"state: missing \['1.bias'\], not in this model \[\]"),
         ({"1.scale": np.zeros(4)}, r"not in this model \['1.scale'\]"),
         ({"1.bias": np.zeros(5)}, r"1.bias: expected shape \(4,\), got \(5,\)"),
-        ({"1.bias": np.zeros(4, complex)}, "1.bias: expected real numbers, got complex128"),
+        ({"1.bias": np.zeros(4, complex)}, "1.bias: expected real numbers, got dtype complex128"),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(change, message):

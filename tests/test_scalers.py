@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_transform_leaves_x_alone_and_keeps_nan():
 @pytest.mark.parametrize(
     "x, error, message",
     [
-        ([[1.0], [np.nan]], ValueError, r"x\[1, 0\]: expected a finite number, got nan"),
+        ([[1.0, np.nan], [2.0, np.nan]], ValueError, "x: expected at least one value, got none in column 1"),
         (
             [np.ones((1, 1)), np.full((1, 1), np.inf)],
             ValueError,
@@ -111,7 +112,7 @@ def test_transform_leaves_x_alone_and_keeps_nan():
         (np.zeros((0, 3)), ValueError, "x: expected at least one value, got none"),
         ([], ValueError, "x: expected at least one value, got none"),
         ([[1e308], [-1e308]], ValueError, r"x: expected numbers of usual size, got up to 1e\+308"),
-        ([["a"]], TypeError, "x: expected real numbers"),
+        ([["a"]], TypeError, r"x\[0\]\[0\]: expected real numbers, got 'a'"),
         ([[1.0], [1.0, 2.0]], ValueError, "x: expected a rectangular array"),
     ],
 )
@@ -260,3 +261,47 @@ def test_a_config_makes_only_its_own_class():
     assert StandardScaler.from_config(json.loads(json.dumps(fitted().config))).config == fitted().config
     with pytest.raises(ValueError, match="scaler: expected a MinMaxScaler, got type 'StandardScaler'"):
         MinMaxScaler.from_config(fitted().config)
+
+
+def peak(function):
+    """Bytes of NumPy's arrays that a call has at once."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("shape", [(400_000, 5), (2, 200_000, 5), (2_000_000,), (5, 100, 4_000)])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_a_scaler_needs_little_memory_beside_its_data(kind, shape, layout):
+    x = np.full(shape, 0.5, np.float32, order=layout)
+    scaler = kind()
+    assert peak(lambda: scaler.fit(x)) < x.nbytes / 2
+    assert peak(lambda: scaler.transform(x)) < 1.5 * x.nbytes
+    assert peak(lambda: scaler.inverse(x)) < 1.5 * x.nbytes
+
+
+@pytest.mark.parametrize("shape", [(70_000, 3), (3, 40_000, 2), (40, 3, 3_000), (150_000,), (7, 5)])
+def test_data_in_blocks_are_scaled_as_a_whole(rng, shape):
+    x = rng.normal(5, 2, shape)
+    x[rng.random(shape) < 0.1] = np.nan
+    axes = tuple(range(len(shape) - 1)) or None
+    mean, deviation = np.nanmean(x, axis=axes), np.nanstd(x, axis=axes)
+    scaler = StandardScaler().fit(x)
+    np.testing.assert_allclose(scaler.offset, np.atleast_1d(mean), rtol=1e-12)
+    np.testing.assert_allclose(scaler.scale, np.atleast_1d(deviation), rtol=1e-12)
+    np.testing.assert_allclose(scaler.transform(x), (x - mean) / deviation, rtol=1e-10, atol=1e-12)
+    scaler = MinMaxScaler().fit(x)
+    np.testing.assert_array_equal(scaler.offset, np.atleast_1d(np.nanmin(x, axis=axes)))
+
+
+def test_copies_of_a_scaler_cannot_change_each_other():
+    scaler = fitted()
+    other = copy.copy(scaler)
+    with pytest.raises(ValueError, match="read-only"):
+        other.offset += 1
+    other.fit(np.ones((2, 1)))
+    np.testing.assert_array_equal(scaler.offset, fitted().offset)

@@ -185,7 +185,7 @@ BAD = [
     ({"json": {"x": [[1, 2], [3]]}}, 422, "x: expected a rectangular array"),
     ({"json": {"x": [[1, 2]]}}, 422, "x: expected (T, 3), got (1, 2)"),
     ({"json": {"x": [[[1, 2, 3]]]}}, 422, "x: expected (T, 3), got (1, 1, 3)"),
-    ({"json": {"x": [[1, 2, 10**30]]}}, 422, "x: expected real numbers"),
+    ({"json": {"x": [[1, 2, 10**400]]}}, 422, "x: expected numbers that a float can hold"),
     ({"content": b'{"x": [[1, 2, 1e999]]}', "headers": JSON}, 422, "x: expected finite numbers of float32"),
     ({"json": {"x": [[1, 2, 1e39]]}}, 422, "x: expected finite numbers of float32"),
     ({"json": {"x": [[1, 2, 3]] * 21}}, 422, "x: expected 1 to 20 steps, got 21"),

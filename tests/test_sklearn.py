@@ -376,3 +376,109 @@ except ImportError as error:
     found, message = result.stdout.splitlines()
     assert found == "False"
     assert message.endswith('expected scikit-learn to be installed; pip install "cylstm[sklearn]"')
+
+
+@pytest.mark.parametrize("form", ["series", "list", "frame"])
+def test_series_of_polars_are_those_of_numpy(form):
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    values = np.sin(np.arange(80) / 3)
+    forms = {
+        "series": (polars.Series("load", values), values),
+        "list": ([polars.Series(values), polars.Series(values[:50])], [values, values[:50]]),
+        "frame": (polars.DataFrame({"load": values, "other": values**2}), np.stack([values, values**2], 1)),
+    }
+
+    def predicted(series):
+        forecaster = Forecaster(horizon=2, window=5, hidden_size=4, epochs=1, random_state=0)
+        return forecaster.fit(series).predict(series)
+
+    ours, numpys = forms[form]
+    np.testing.assert_array_equal(predicted(ours), predicted(numpys))
+
+
+def test_columns_of_polars_have_names():
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    table = polars.DataFrame({"a": np.arange(12.0) % 5, "b": np.arange(12.0) % 3})
+    classifier = SequenceClassifier(hidden_size=2, epochs=1, random_state=0)
+    classifier.fit(table, polars.Series(["x", "y"] * 6))
+    assert classifier.feature_names_in_.tolist() == ["a", "b"]
+    assert classifier.classes_.tolist() == ["x", "y"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        classifier.predict(table.rename({"a": "c"}))
+
+
+MISSING = "expected a value, got none: it is masked, null or NA"
+
+
+def test_no_estimator_reads_masked_values_dates_or_texts(rng):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X, y = rng.standard_normal((20, 5, 2)), np.repeat([0, 1], 10)
+    hole, gap = np.ma.masked_where(X.max() == X, X), np.ma.masked_where(y > 5, y * 1.0)
+    gap[3] = np.ma.masked
+    classifier, regressor = (kind(hidden_size=2, epochs=1).fit(X, y) for kind in ESTIMATORS[:2])
+    when = pandas.DataFrame({"when": pandas.date_range("2020", periods=20), "load": np.arange(20.0)})
+    for fit, error, message in [
+        (lambda: classifier.fit(hole, y), ValueError, r"X\[\d+, \d, \d\]: " + MISSING),
+        (lambda: classifier.fit(list(hole), y), ValueError, r"X\[\d+\]\[\d, \d\]: " + MISSING),
+        (lambda: classifier.fit(X, gap), ValueError, r"y\[3\]: " + MISSING),
+        (lambda: classifier.fit(X, pandas.array([None, 1] * 10)), ValueError, r"y\[0\]: " + MISSING),
+        (lambda: classifier.predict(hole), ValueError, MISSING),
+        (lambda: regressor.fit(X, gap), ValueError, r"y\[3\]: " + MISSING),
+        (lambda: regressor.predict(hole), ValueError, MISSING),
+        (lambda: classifier.fit(np.zeros((20, 5), "M8[D]"), y), TypeError, "X: expected real numbers"),
+        (lambda: classifier.fit(np.zeros((20, 5, 2), "m8[s]"), y), TypeError, "X: expected real numbers"),
+        (lambda: regressor.fit(X, np.zeros(20, "M8[D]")), TypeError, "y: expected real numbers"),
+        (lambda: classifier.fit(when, y), TypeError, r"X: expected columns.*others: \['when'\]"),
+        (lambda: Forecaster(window=3).fit(when), TypeError, r"X: expected columns.*others: \['when'\]"),
+        (lambda: Forecaster(window=3).fit(hole.reshape(-1, 2)), ValueError, MISSING),
+        (
+            lambda: Forecaster(window=3).fit(X[:, 0], covariates=gap),
+            ValueError,
+            r"covariates\[3\]: " + MISSING,
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            fit()
+
+
+def test_tensors_with_gradients_are_read():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    X = np.random.default_rng(0).standard_normal((12, 4, 2))
+    y = np.arange(12) % 2
+    make = lambda: SequenceClassifier(hidden_size=2, epochs=1, random_state=0)  # noqa: E731
+    ours = make().fit(torch.tensor(X, requires_grad=True), torch.tensor(y)).predict_proba(torch.tensor(X))
+    np.testing.assert_array_equal(ours, make().fit(X, y).predict_proba(X))
+
+
+def ids(rng, n=40):
+    """Words of padded sentences, some much more frequent."""
+    x = np.zeros((n, 30), int)
+    for row in x:
+        row[: rng.integers(5, 30)] = 0
+        words = rng.integers(5, 30)
+        row[:words] = rng.zipf(1.5, words) % 200 + 1
+    return x
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS[:2])
+def test_ids_of_symbols_are_not_measurements_without_a_word(rng, kind):
+    estimator, y = kind(hidden_size=2, epochs=1), np.arange(40) % 2
+    for X in (ids(rng), list(ids(rng)), rng.integers(0, 4, (40, 30))):
+        with pytest.warns(
+            UserWarning, match=r"X: ints that look like ids.*cylstm.Embedding.*X.astype\(float\)"
+        ):
+            estimator.fit(X, y)
+
+
+def test_integer_measurements_are_read_without_a_word(rng):
+    estimator, y = SequenceClassifier(hidden_size=2, epochs=1), np.arange(40) % 2
+    for X in (
+        (100 + 50 * np.sin(np.arange(1200) / 4)).astype(int).reshape(40, 30),
+        np.abs(rng.integers(-5, 6, (40, 30)).cumsum(axis=1)),
+        rng.integers(0, 2, (40, 30)),  # of two values one number says all
+        rng.integers(0, 2**16, (40, 30)),
+        rng.integers(-3, 4, (40, 30)),
+        ids(rng).astype(float),
+        rng.integers(0, 4, (40, 15, 2)),
+    ):
+        estimator.fit(X, y)

@@ -73,7 +73,7 @@ def put(array, index, value):
         (lambda x, y: (x[..., :1], y), r"train: x: expected \(n, T, 2\), got \(20, 9, 1\)"),
         (lambda x, y: (x, y.repeat(2, axis=1)), r"train: target: expected \(20, 1\), .*got \(20, 2\)"),
         (lambda x, y: x, r"data: expected a cylstm.data.Source or a tuple \(x, target\)"),
-        (lambda x, y: (x.astype(object), y), "expected real numbers, got dtype object"),
+        (lambda x, y: (x.astype(str), y), "expected real numbers, got dtype <U"),
     ],
 )
 def test_bad_data_is_refused_before_training(make, message):

@@ -113,7 +113,7 @@ def test_every_token_is_predicted_once_from_the_one_before(n, batch_size, length
             ValueError,
             r"targets: expected a mask of 2 columns, got shape \(1,\)",
         ),
-        (lambda: Windows(["a", "b"], 1), TypeError, "series: expected real numbers"),
+        (lambda: Windows(["a", "b"], 1), TypeError, r"series\[0\]: expected real numbers, got 'a'"),
         (
             lambda: TokenStream(np.arange(3), 3, 2),
             ValueError,

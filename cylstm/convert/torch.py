@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _options
+from cylstm import _checks, _options
 from cylstm.convert import _state_dict
 from cylstm.convert._common import (
     RECURRENT,
@@ -113,11 +113,8 @@ def _array(name: str, value: Any) -> Array:
     """The numbers of a tensor or an array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        with refusing(name):
-            # NumPy has no bfloat16
-            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-            value = value.numpy()
-    array = np.asarray(value)
+    with refusing(name):
+        array = _checks.real_array(name, value)
     if array.dtype.kind != "f":
         raise ConversionError(f"{name}: expected floating-point numbers, got {array.dtype}")
     return array

@@ -1,29 +1,34 @@
-"""Scaling of features, learnt from the training data and kept with the model."""
+"""Scaling of features, learned from the training data and saved with the model."""
 
+import functools
+import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm import _checks
 from cylstm.data import _inputs
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Scaler")
+BLOCK = 2**16  # values that are converted at once, so that large data need no copy in float64
 VARIES = 1e-12  # of the largest value: a column that spreads less is constant but for rounding
 
 
 class Scaler(ABC):
     """Base of all scalers: (x - offset) / scale for each feature, and back.
 
-    A subclass gives `_statistics(parts)`, offset and spread (I,) of the rows of float64 arrays (n, I).
+    A subclass gives `_statistics(parts)`, offset and spread (I,) of the rows of float64 arrays (n, I), which
+    may be iterated over any number of times. NaN in them is a missing value, which must not count.
 
     Attributes
     ----------
     offset, scale : ndarray or None
-        (I,), in float64; None before `fit`. A constant feature has scale 1.
+        (I,), in float64, read-only; None before `fit`. A constant feature has scale 1.
     """
 
     _types: dict[str, type["Scaler"]] = {}  # noqa: RUF012 - by name, for files; subclasses add themselves
@@ -38,7 +43,7 @@ class Scaler(ABC):
         self.scale: Array | None = None
 
     @abstractmethod
-    def _statistics(self, parts: list[Array]) -> tuple[Array, Array]: ...
+    def _statistics(self, parts: Iterable[Array]) -> tuple[Array, Array]: ...
 
     def fit(self: Self, x: Any) -> Self:
         """Learn offset and scale.
@@ -47,26 +52,31 @@ class Scaler(ABC):
         ----------
         x : array, data frame or list of arrays
             (..., I), or one feature without an axis for it, (n,). Of training data only: what is known of
-            later data would flatter the model.
+            later data would flatter the model. Missing values do not count: NaN, and what is masked, null
+            or NA.
 
         Raises
         ------
         ValueError, TypeError
-            If there are no values, or one is NaN, infinite, too large or no real number.
+            If a feature has no values, or one is infinite, too large or no real number.
         """
         given = _given(x)
-        _inputs.check_samples("x", given)
+        _inputs.check_samples("x", given, gaps=True)
         arrays = given if isinstance(given, list) else [given]
         if not sum(array.size for array in arrays):
             raise ValueError("x: expected at least one value, got none")
-        parts = [_rows(array) for array in arrays]
+        parts = _Parts(arrays)
+        largest = _reduced(np.fmax, (np.fmax.reduce(np.abs(part), axis=0) for part in parts))
+        if np.isnan(largest).any():
+            raise ValueError(
+                f"x: expected at least one value, got none in column {np.argmax(np.isnan(largest))}"
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             offset, spread = self._statistics(parts)
-        largest = np.max([np.abs(part).max(axis=0, initial=0) for part in parts], axis=0)
         scale = np.where(spread > VARIES * largest, spread, 1.0)
         if not (np.isfinite(offset) & np.isfinite(spread)).all():
             raise ValueError(f"x: expected numbers of usual size, got up to {largest.max():g}")
-        self.offset, self.scale = offset, scale
+        self.offset, self.scale = _frozen(offset), _frozen(scale)
         return self
 
     def transform(self, x: Any) -> Any:
@@ -75,7 +85,8 @@ class Scaler(ABC):
         Parameters
         ----------
         x : array, data frame or list of arrays
-            (..., I), with the I features of `fit`; or (n,) if I is 1. NaN stays NaN.
+            (..., I), with the I features of `fit`; or (n,) if I is 1. NaN, and what is masked, null or NA,
+            is NaN in the result.
 
         Returns
         -------
@@ -90,31 +101,34 @@ class Scaler(ABC):
             If x has another number of features, or is no array of real numbers.
         """
         offset, scale = self._fitted("transform")
-        return self._each(x, lambda array: (array - offset) / scale)
+        return self._each(x, lambda part, out: np.divide(part - offset, scale, out=out, casting="same_kind"))
 
     def inverse(self, x: Any) -> Any:
         """Undo `transform`: outputs of a model in the units of the data; takes and raises what that does."""
         offset, scale = self._fitted("inverse")
-        return self._each(x, lambda array: array * scale + offset)
+        return self._each(x, lambda part, out: np.add(part * scale, offset, out=out, casting="same_kind"))
 
     def _fitted(self, what: str) -> tuple[Array, Array]:
         if self.offset is None or self.scale is None:
             raise RuntimeError(f"{what}: not fitted; call fit first")
         return self.offset, self.scale
 
-    def _each(self, x: Any, function: Callable[[Array], Array]) -> Any:
+    def _each(self, x: Any, function: Callable[[Array, Array], Array]) -> Any:
         given = _given(x)
         if isinstance(given, list):
             return [self._one(f"x[{i}]", array, function) for i, array in enumerate(given)]
         return self._one("x", given, function)
 
-    def _one(self, name: str, array: Array, function: Callable[[Array], Array]) -> Array:
+    def _one(self, name: str, array: Array, function: Callable[[Array, Array], Array]) -> Array:
         features = 0 if self.offset is None else len(self.offset)
         if not array.ndim or (array.shape[-1] != features and (array.ndim, features) != (1, 1)):
             one = " or (n,)" if features == 1 else ""
             raise ValueError(f"{name}: expected (..., {features}){one}, got {array.shape}")
         dtype = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
-        return function(array).astype(dtype, copy=False)
+        out = np.empty(array.shape, dtype)
+        for index in _blocks(array.shape):
+            function(array[index], out[index])
+        return out
 
     @property
     def config(self) -> dict[str, Any]:
@@ -140,7 +154,7 @@ class Scaler(ABC):
         if len(offset) != len(scale) or not (scale > 0).all():
             raise ValueError("scaler: expected a scale above 0 for every offset")
         scaler = made()
-        scaler.offset, scaler.scale = offset, scale
+        scaler.offset, scaler.scale = _frozen(offset), _frozen(scale)
         return scaler
 
 
@@ -159,10 +173,10 @@ class StandardScaler(Scaler):
     array([[5., 6.]])
     """
 
-    def _statistics(self, parts: list[Array]) -> tuple[Array, Array]:
-        rows = sum(map(len, parts))
-        mean = np.sum([part.sum(axis=0) for part in parts], axis=0) / rows
-        squares = np.sum([((part - mean) ** 2).sum(axis=0) for part in parts], axis=0)
+    def _statistics(self, parts: Iterable[Array]) -> tuple[Array, Array]:
+        rows = _reduced(np.add, (np.count_nonzero(~np.isnan(part), axis=0) for part in parts))
+        mean = _reduced(np.add, (np.nansum(part, axis=0) for part in parts)) / rows
+        squares = _reduced(np.add, (np.nansum((part - mean) ** 2, axis=0) for part in parts))
         return mean, np.sqrt(squares / rows)
 
 
@@ -177,25 +191,62 @@ class MinMaxScaler(Scaler):
     array([0.25, 1.5 ])
     """
 
-    def _statistics(self, parts: list[Array]) -> tuple[Array, Array]:
-        least, most = (
-            np.array([getattr(part, name)(axis=0) for part in parts if len(part)]) for name in ("min", "max")
-        )
-        offset: Array = least.min(axis=0)
-        return offset, most.max(axis=0) - offset
+    def _statistics(self, parts: Iterable[Array]) -> tuple[Array, Array]:
+        least = _reduced(np.fmin, (np.fmin.reduce(part, axis=0) for part in parts))
+        most = _reduced(np.fmax, (np.fmax.reduce(part, axis=0) for part in parts))
+        return least, most - least
 
 
 def _given(x: Any) -> Array | list[Array]:
     """A list of arrays, or one array, also from lists of numbers in each other."""
-    if _inputs.is_list(x) and hasattr(x[0], "ndim"):
-        return _inputs.arrays_of("x", x)
-    return _inputs.array_of("x", x)
+    if _inputs.is_list(x) and not isinstance(x[0], (list, tuple)):
+        return _inputs.arrays_of("x", x, gaps=True)
+    return _checks.real_array("x", x, gaps=True)
 
 
-def _rows(array: Array) -> Array:
-    """(n, I) in float64 from (..., I) or (n,)."""
-    features = array.shape[-1] if array.ndim > 1 else 1
-    return array.reshape(-1, features).astype(np.float64, copy=False)
+class _Parts:
+    """The rows of arrays (..., I) or (n,), some at a time: (n, I) in float64."""
+
+    def __init__(self, arrays: list[Array]) -> None:
+        self._arrays = arrays
+
+    def __iter__(self) -> Iterator[Array]:
+        for array in self._arrays:
+            features = array.shape[-1] if array.ndim > 1 else 1
+            for index in _blocks(array.shape):
+                yield array[index].reshape(-1, features).astype(np.float64, copy=False)
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Indices of the parts of an array of this shape, of about `BLOCK` values or one row of features."""
+    size = math.prod(shape)
+    if not size:
+        return
+    if size <= BLOCK or len(shape) == 0:
+        yield (...,)
+        return
+    each = size // shape[0]
+    if len(shape) > 2 and each > BLOCK:
+        for i in range(shape[0]):
+            for index in _blocks(shape[1:]):
+                yield i, *index
+        return
+    step = max(1, BLOCK // each)
+    for first in range(0, shape[0], step):
+        yield (slice(first, first + step),)
+
+
+def _reduced(combine: "np.ufunc", values: Iterable[Array]) -> Array:
+    """The values of all parts combined."""
+    result: Array = functools.reduce(combine, values)
+    return result
+
+
+def _frozen(array: Array) -> Array:
+    """A read-only copy: copies of a scaler share it."""
+    result = np.array(array, np.float64)
+    result.flags.writeable = False
+    return result
 
 
 def _numbers(name: str, values: Any) -> Array:

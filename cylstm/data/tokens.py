@@ -22,7 +22,7 @@ class TokenStream(Source):
     Parameters
     ----------
     ids : array of int
-        (n,), n > batch_size.
+        (n,), n > batch_size. It is not copied: a change of it changes the minibatches.
     batch_size : int
         Streams, the B of every minibatch.
     length : int
@@ -53,7 +53,7 @@ class TokenStream(Source):
             _checks.positive("batch_size", batch_size),
             _checks.positive("length", length),
         )
-        self.ids = _inputs.array_of("ids", ids)
+        self.ids = _checks.real_array("ids", ids)
         if self.ids.ndim != 1 or self.ids.dtype.kind not in "iu":
             raise ValueError(f"ids: expected a vector of ints, got {self.ids.shape} {self.ids.dtype}")
         steps = (len(self.ids) - 1) // self.batch_size

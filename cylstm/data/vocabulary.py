@@ -134,7 +134,7 @@ class Vocabulary:
         ValueError
             If it is no vector of ints, or one is no id.
         """
-        array = np.asarray(ids)
+        array = _checks.real_array("ids", ids)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise ValueError(f"ids: expected a vector of ints, got {array.shape} {array.dtype}")
         if array.size and not (array.min() >= 0 and array.max() < len(self)):

@@ -22,7 +22,7 @@ class Windows(Source):
     Parameters
     ----------
     series : array or data frame
-        (n, I), in order of time; (n,) is one column. It is not copied.
+        (n, I), in order of time; (n,) is one column. It is not copied: a change of it changes the windows.
     length : int
         Rows of a window.
     horizon : int
@@ -75,7 +75,7 @@ class Windows(Source):
         self.length, self.horizon = _checks.positive("length", length), _checks.positive("horizon", horizon)
         self.stride, self.ahead = _checks.positive("stride", stride), _checks.positive("ahead", ahead)
         self.batch_size = _checks.positive("batch_size", batch_size)
-        array = _inputs.array_of("series", series)
+        array = _checks.real_array("series", series)
         self.series = array[:, None] if array.ndim == 1 else array
         if self.series.ndim != 2 or not self.series.shape[1]:
             raise ValueError(f"series: expected (n, I) or (n,), got {array.shape}")

@@ -33,7 +33,7 @@ class Attention(StatelessLayer, abstract=True):
         self.input_size = self.output_size = _checks.positive("features", features)
         if query not in get_args(Query):
             raise ValueError(f"query: expected one of {', '.join(get_args(Query))}, got {query!r}")
-        self.query, self.attends_before = query, bool(causal)
+        self.query, self.attends_before = query, _checks.flag("causal", causal)
         self.pools = query == "last"
         if self.pools and self.attends_before:
             _options.warn_without_effect(

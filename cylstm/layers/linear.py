@@ -48,7 +48,7 @@ class Linear(RowLayer):
         super().__init__()
         self.input_size = _checks.positive("in_features", in_features)
         self.output_size = _checks.positive("out_features", out_features)
-        self.bias = bool(bias)
+        self.bias = _checks.flag("bias", bias)
         self._packed: tuple[Any, Array] | None = None
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         bound = self.input_size**-0.5

@@ -46,7 +46,7 @@ class Loss:
     def __init__(self, steps: Steps = "all", batch_first: bool = False) -> None:
         if steps not in ("all", "last"):
             raise ValueError(f"steps: expected 'all' or 'last', got {steps!r}")
-        self.steps, self.batch_first = steps, bool(batch_first)
+        self.steps, self.batch_first = steps, _checks.flag("batch_first", batch_first)
         self._own = _OfThread()
 
     @property

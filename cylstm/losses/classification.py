@@ -1,6 +1,5 @@
 """The cross-entropy of classes."""
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -47,10 +46,9 @@ class CrossEntropy(Loss):
     ) -> None:
         super().__init__(steps, batch_first)
         self.weight = None if weight is None else weights("weight", weight)
-        try:
-            self.ignore_index = None if ignore_index is None else operator.index(ignore_index)
-        except TypeError:
-            raise TypeError(f"ignore_index: expected an int or None, got {ignore_index!r}") from None
+        self.ignore_index = (
+            None if ignore_index is None else _checks.integer("ignore_index", ignore_index, "an int or None")
+        )
         self.label_smoothing = _checks.number("label_smoothing", label_smoothing, 0)
         if self.label_smoothing > 1:
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing:g}")
@@ -103,10 +101,7 @@ class CrossEntropy(Loss):
 
 def integers(name: str, value: Any) -> Array:
     """An array of labels."""
-    array = _checks.real_array(name, value)
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"{name}: expected integer labels, got dtype {array.dtype}")
-    return array
+    return _checks.index_array(name, value, "integer labels")
 
 
 def in_range(name: str, labels: Array, outputs: int) -> None:

@@ -50,7 +50,8 @@ class CTC(Loss):
 
     def __init__(self, blank: int = 0, zero_infinity: bool = False, batch_first: bool = False) -> None:
         super().__init__("all", batch_first)
-        self.blank, self.zero_infinity = _checks.natural("blank", blank), bool(zero_infinity)
+        self.blank = _checks.natural("blank", blank)
+        self.zero_infinity = _checks.flag("zero_infinity", zero_infinity)
 
     def _targets(self, target: Any, layout: Layout) -> _Labels:
         if layout.single:

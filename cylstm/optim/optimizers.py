@@ -172,7 +172,10 @@ class SGD(Optimizer):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, groups)
-        self.momentum, self.nesterov = _checks.number("momentum", momentum, 0, 1), bool(nesterov)
+        self.momentum, self.nesterov = (
+            _checks.number("momentum", momentum, 0, 1),
+            _checks.flag("nesterov", nesterov),
+        )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected False without momentum, got True")
         self.keeps = ("m",) if self.momentum else ()
@@ -297,7 +300,7 @@ class AdamW(Adam):
 
 def _own_copy(vector: Any) -> Array:
     """A writable copy in memory, in the machine's order of bytes, whatever the vector was a view of."""
-    array = np.array(vector)
+    array = np.array(_checks.real_array("state", vector))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

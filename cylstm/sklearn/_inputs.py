@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
+from cylstm import _arrays, _checks
 from cylstm.data import _inputs
 from cylstm.sequence_network import Sequences
 
@@ -16,17 +17,17 @@ Array = NDArray[Any]
 def is_list(X: Any) -> bool:
     """Whether it is a list of arrays, or of lists of different length."""
     if isinstance(X, np.ndarray):
-        return X.dtype == object and X.ndim == 1 and X.size > 0 and np.ndim(X[0]) > 0
+        return X.dtype == object and X.ndim == 1 and X.size > 0 and _arrays.is_sequence(X[0])
     if not isinstance(X, (list, tuple)) or not X:
         return False
-    if hasattr(X[0], "ndim"):
-        return bool(X[0].ndim)
-    return all(isinstance(part, (list, tuple)) for part in X) and len(set(map(len, X))) > 1
+    if all(isinstance(part, (list, tuple)) for part in X):
+        return len(set(map(len, X))) > 1
+    return _arrays.is_sequence(X[0])
 
 
 def listed(name: str, X: Any) -> list[Array]:
     """Finite arrays (T_i, I) from a list of these or of vectors (T_i,)."""
-    parts = _inputs.arrays_of(name, [part if hasattr(part, "ndim") else np.asarray(part) for part in X])
+    parts = _inputs.arrays_of(name, X)
     if parts[0].ndim not in (1, 2):
         raise ValueError(f"{name}[0]: expected (T, channels) or (T,), got {parts[0].shape}")
     for i, part in enumerate(parts):
@@ -38,7 +39,17 @@ def listed(name: str, X: Any) -> list[Array]:
     return [part if part.ndim == 2 else part[:, None] for part in parts]
 
 
-def solid(estimator: Any, X: Any) -> Array:
+def numbers(estimator: Any, name: str, X: Any) -> Array:
+    """An array of real numbers. What scikit-learn refuses as well, it refuses in its own words."""
+    try:
+        return _checks.real_array(name, X)
+    except TypeError:
+        if not _arrays.is_frame(X):
+            check_array(X, allow_nd=True, ensure_2d=False, estimator=estimator, input_name=name)
+        raise
+
+
+def solid(estimator: Any, X: Array) -> Array:
     """A finite array (n, T, I) of numbers."""
     array: Array = check_array(X, allow_nd=True, ensure_all_finite=False, estimator=estimator, input_name="X")
     if 0 in array.shape:
@@ -47,27 +58,37 @@ def solid(estimator: Any, X: Any) -> Array:
     return array
 
 
+def table(estimator: Any, X: Any, array: Array, reset: bool) -> Array:
+    """A finite array (n, columns), the numbers of X, whose columns may have names."""
+    if not _arrays.is_frame(X):
+        checked: Array = validate_data(estimator, array, reset=reset)
+        return checked
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    return _checked_alone(estimator, array)
+
+
 def sequences(estimator: Any, X: Any, reset: bool) -> Sequences:
     """X as (n, T, I) or n arrays (T_i, I), checked to be what the estimator has seen; or noted, with reset.
 
     A table (n, T) has one channel, and T features in scikit-learn's count; of all else the features are the
     channels.
     """
-    if isinstance(X, (list, tuple)) and not is_list(X):
-        X = np.asarray(X)
     found: Sequences
+    is_table = False
     if is_list(X):
-        found, table = listed("X", X), False
-    elif getattr(X, "ndim", 2) == 3:
-        found, table = solid(estimator, X), False
+        found = listed("X", X)
     else:
-        table = True
-        checked = validate_data if reset or estimator._table else _checked_alone
-        found = checked(estimator, X, reset=reset)[..., None]
+        array = numbers(estimator, "X", X)
+        if array.ndim == 3:
+            found = solid(estimator, array)
+        else:
+            is_table, known = True, reset or estimator._table
+            checked = table(estimator, X, array, reset) if known else _checked_alone(estimator, array)
+            found = checked[..., None]
     channels = found[0].shape[-1]
     if reset:
-        estimator._table, estimator._channels = table, channels
-        if not table:
+        estimator._table, estimator._channels = is_table, channels
+        if not is_table:
             note_channels(estimator, channels)
     elif channels != estimator._channels:
         raise ValueError(
@@ -83,6 +104,6 @@ def note_channels(estimator: Any, channels: int) -> None:
     vars(estimator).pop("feature_names_in_", None)
 
 
-def _checked_alone(estimator: Any, X: Any, reset: bool) -> Array:
+def _checked_alone(estimator: Any, X: Any) -> Array:
     array: Array = check_array(X, estimator=estimator, input_name="X")
     return array

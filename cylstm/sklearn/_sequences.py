@@ -10,6 +10,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from cylstm.data import StandardScaler
+from cylstm.data import _inputs as arrays
 from cylstm.layers.pooling import How
 from cylstm.sequence_network import Cell, Sequences
 from cylstm.sklearn import _inputs
@@ -84,6 +85,8 @@ class SequenceEstimator(NetworkEstimator):
                 "each sequence"
             )
         x, y = _inputs.sequences(self, X, reset), self._checked_y(y)
+        if reset:
+            arrays.warn_of_ids("X", x)
         check_consistent_length(x, y)
         return x, y
 
@@ -93,7 +96,9 @@ class SequenceEstimator(NetworkEstimator):
         Parameters
         ----------
         X : array, data frame or list of arrays
-            (n, T, channels); (n, T) of one channel; or n arrays (T_i, channels) or (T_i,).
+            (n, T, channels); (n, T) of one channel; or n arrays (T_i, channels) or (T_i,). Measurements:
+            ints that look like ids of symbols are read with a warning, as these need a model that begins with
+            `cylstm.Embedding`.
         y : array
             (n,); for a regressor also (n, outputs).
 

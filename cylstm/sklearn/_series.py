@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
-from sklearn.utils.validation import validate_data
 
 from cylstm import _checks
 from cylstm.data import _inputs as arrays
@@ -51,20 +50,24 @@ class Series(NamedTuple):
 
 def series_of(estimator: Any, X: Any, reset: bool) -> Series:
     """(n, channels), (n,), or several of them; their channels are checked, or noted with reset."""
-    if isinstance(X, (list, tuple)) and not _inputs.is_list(X):
-        X = np.asarray(X)
-    axes = getattr(X, "ndim", 2)
     if _inputs.is_list(X):
-        vectors = np.ndim(X[0]) == 1
-        series = Series(_inputs.listed("X", X), True, vectors)
-    elif axes == 3:
-        series = Series(list(_inputs.solid(estimator, X)), True, False)
-    elif axes == 1 and (reset or estimator.n_features_in_ == 1):
-        vector = check_array(X, ensure_2d=False, estimator=estimator, input_name="X")
-        series = Series([vector[:, None]], False, True)
-    else:
-        series = Series([validate_data(estimator, X, reset=reset)], False, False)
-        return series._replace(parts=[series.parts[0].astype(np.float64)])
+        vectors = len(_shape(X[0])) == 1
+        return _checked(estimator, Series(_inputs.listed("X", X), True, vectors), reset)
+    array = _inputs.numbers(estimator, "X", X)
+    if array.ndim == 3:
+        return _checked(estimator, Series(list(_inputs.solid(estimator, array)), True, False), reset)
+    if array.ndim == 1 and (reset or estimator.n_features_in_ == 1):
+        vector = check_array(array, ensure_2d=False, estimator=estimator, input_name="X")
+        return _checked(estimator, Series([vector[:, None]], False, True), reset)
+    return Series([_inputs.table(estimator, X, array, reset).astype(np.float64)], False, False)
+
+
+def _shape(part: Any) -> tuple[int, ...]:
+    return part.shape if hasattr(part, "shape") else np.shape(part)
+
+
+def _checked(estimator: Any, series: Series, reset: bool) -> Series:
+    """In float64, with as many channels as the estimator knows of."""
     channels = series.parts[0].shape[1]
     if reset:
         _inputs.note_channels(estimator, channels)
@@ -90,7 +93,7 @@ def covariates_of(covariates: Any, series: Series, ahead: int, columns: int | No
     found: list[Array | None] = []
     for i, (value, part) in enumerate(zip(given, series.parts, strict=True)):
         name = f"covariates[{i}]" if series.several else "covariates"
-        array = arrays.array_of(name, value)
+        array = _checks.real_array(name, value)
         array = array[:, None] if array.ndim == 1 else array
         columns = columns or array.shape[-1]
         if array.shape != (len(part) + ahead, columns):

@@ -8,6 +8,7 @@ from sklearn.utils import check_array
 
 from cylstm.data import StandardScaler
 from cylstm.losses import MSE, Loss
+from cylstm.sklearn import _inputs
 from cylstm.sklearn._sequences import SequenceEstimator
 
 Array = NDArray[Any]
@@ -46,7 +47,9 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         return MSE()
 
     def _checked_y(self, y: Any) -> Array:
-        array: Array = check_array(y, ensure_2d=False, estimator=self, input_name="y")
+        array: Array = check_array(
+            _inputs.numbers(self, "y", y), ensure_2d=False, estimator=self, input_name="y"
+        )
         if array.ndim not in (1, 2):
             raise ValueError(f"y: expected (n,) or (n, outputs), got {array.shape}")
         return array
