@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from cylstm.convert import from_keras, from_onnx, from_torch
     from cylstm.embedding import get_include
     from cylstm.files import ModelFileError, load, save
+    from cylstm.layers.custom import CustomLayer, CustomSequenceLayer
     from cylstm.micro_batch import QueueFull
     from cylstm.training import Checkpoints, Trainer
 
@@ -61,6 +62,8 @@ __all__ = [
     "Activation",
     "AdditiveAttention",
     "Checkpoints",
+    "CustomLayer",
+    "CustomSequenceLayer",
     "Dropout",
     "Embedding",
     "LayerNorm",
@@ -127,6 +130,8 @@ _MODULES_LATER = (
 _NEEDED = {"serve": ("prometheus_client", "starlette"), "sklearn": ("sklearn",)}
 _LATER = {
     "Checkpoints": "cylstm.training",
+    "CustomLayer": "cylstm.layers.custom",
+    "CustomSequenceLayer": "cylstm.layers.custom",
     "ModelFileError": "cylstm.files",
     "QueueFull": "cylstm.micro_batch",
     "Trainer": "cylstm.training",

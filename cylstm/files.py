@@ -23,7 +23,7 @@ from cylstm._budget import Budget
 from cylstm._file_io import check_readable, check_writable, write_atomically
 from cylstm._safetensors import SafetensorsError, SafetensorsFile, bytes_of, write
 from cylstm.data.scalers import Scaler
-from cylstm.layer import LAYER_TYPES, Layer, from_config
+from cylstm.layer import LAYER_TYPES, Layer, described, from_config, is_of_user, shapes_of
 from cylstm.layers.sequential import layers_of
 from cylstm.parameters import without_initial_values
 
@@ -66,7 +66,7 @@ def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any]
     tensors = model.state_dict()
     description = {
         "format": FORMAT,
-        "model": {"type": type(model).__name__, **model.config},
+        "model": described(model),
         "scalers": _scaler_configs(model),
         "extra": json.loads(json.dumps(dict(extra or {}), allow_nan=False)),  # as a reader will find it
     }
@@ -98,6 +98,7 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
         _check_architecture(description["model"], file)
         with without_initial_values():
             model = from_config(description["model"])
+        _check_dtypes(model, file)
         _check_widths(model, file.size)
         with model._store.writing() as flat:
             for name, view in model._store.views(flat).items():
@@ -163,19 +164,23 @@ def _scaler_configs(model: Layer) -> dict[str, Any]:
 
 def _check_architecture(config: Any, file: SafetensorsFile) -> None:
     """Refuse an architecture whose parameters are not exactly the tensors of the file."""
-    dtype = _check_config(config, file.size)
+    _check_config(config, file.size)
     names = set(file.tensors)
-    for name, shape in LAYER_TYPES[config["type"]].parameter_shapes(config):
+    for name, shape in shapes_of(config):
         if name not in names:
             raise ValueError(f"tensor {name} is missing")
         names.remove(name)
-        found = file.tensors[name]
-        if (found.shape, found.dtype) != (shape, DTYPES[dtype]):
-            raise ValueError(
-                f"tensor {name}: expected {shape} {DTYPES[dtype]}, got {found.shape} {found.dtype}"
-            )
+        if file.tensors[name].shape != shape:
+            raise ValueError(f"tensor {name}: expected {shape}, got {file.tensors[name].shape}")
     if names:
         raise ValueError(f"tensors that the architecture does not have: {sorted(names)}")
+
+
+def _check_dtypes(model: Layer, file: SafetensorsFile) -> None:
+    expected = DTYPES[model.dtype.name]
+    for name, tensor in file.tensors.items():
+        if tensor.dtype != expected:
+            raise ValueError(f"tensor {name}: expected {expected}, got {tensor.dtype}")
 
 
 def _check_widths(model: Layer, file_size: int) -> None:
@@ -185,26 +190,38 @@ def _check_widths(model: Layer, file_size: int) -> None:
         budget.spend("numbers", layer.input_size + layer.output_size)
 
 
-def _check_config(config: Any, file_size: int) -> str:
-    """The dtype of a configuration of known types and plausible sizes.
+def _check_config(config: Any, file_size: int) -> None:
+    """Refuse a configuration of unknown types or implausible sizes.
 
     No size can be more than what a file of these bytes may ask for. Fractions and bounds, which are no ints,
-    are left to the layer's own checks.
+    are left to the layer's own checks, and the values of users' layers to theirs.
     """
     largest = Budget(file_size).limit("numbers")
     if not isinstance(config, dict) or config.get("type") not in LAYER_TYPES:
-        raise ValueError(f"unknown layer {config.get('type') if isinstance(config, dict) else config}")
+        raise ValueError(_unknown(config))
     if "layers" in config:
         if not isinstance(config["layers"], list) or not config["layers"]:
             raise ValueError("a model of no layers")
-        dtypes = {_check_config(layer, file_size) for layer in config["layers"]}
-        if len(dtypes) != 1:
-            raise ValueError("layers of different dtypes")
-        return dtypes.pop()
+        for layer in config["layers"]:
+            _check_config(layer, file_size)
+        return
+    if is_of_user(config):
+        return
     for key, value in config.items():
         possible = 0 <= value <= largest if isinstance(value, int) else isinstance(value, (str, float))
         if not possible:
             raise ValueError(f"{key}: impossible value {value!r}")
     if config.get("dtype") not in DTYPES:
         raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {config.get('dtype')!r}")
-    return str(config["dtype"])
+
+
+def _unknown(config: Any) -> str:
+    """What to do about a layer that no class is registered for."""
+    if not isinstance(config, dict):
+        return f"unknown layer {config}"
+    if not isinstance(config.get("module"), str):
+        return f"unknown layer {config.get('type')}"
+    return (
+        f"unknown layer {config.get('type')}: by the file, the module {config['module'][:100]!r} defines it; "
+        "import the module that does before the model is loaded"
+    )

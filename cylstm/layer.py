@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Layer")
 LAYER_TYPES: dict[str, type["Layer"]] = {}  # by name, for files: cylstm.load builds from it
+NOT_CALLED = [  # by a model around a layer, so that a user's subclass cannot change them
+    "__call__", "backward", "train", "eval", "zero_grad", "parameters", "gradients", "state_dict",
+    "load_state_dict",
+]  # fmt: skip
 
 
 class Layer:
@@ -54,10 +58,13 @@ class Layer:
     _store: ParameterStore
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
-        """Register a class that can be built, under its name."""
+        """Register a class that can be built, under its name; the name of a layer of cylstm stays its own."""
         super().__init_subclass__(**kwargs)
-        if not abstract:
-            LAYER_TYPES.setdefault(cls.__name__, cls)  # the name of a layer of ours stays its own
+        if not _is_ours(cls):
+            _check_overrides(cls)
+        named = LAYER_TYPES.get(cls.__name__)
+        if not abstract and (named is None or not _is_ours(named)):
+            LAYER_TYPES[cls.__name__] = cls
 
     def __init__(self) -> None:
         self.training = False
@@ -211,6 +218,7 @@ class Layer:
 
     def __reduce__(self) -> Any:
         """Copy and pickle as configuration, parameters, mode, random numbers to come and scalers."""
+        described(self)  # which checks that a copy can be built
         scalers = {name: copy.copy(scaler) for name, scaler in self._checked_scalers().items()}
         state = self.parameters, self.training, self._random_state(), scalers
         return _rebuild, (type(self), self.config, *state)
@@ -242,6 +250,74 @@ def _rebuild(
 
 
 def from_config(config: Mapping[str, Any]) -> Layer:
-    """A new layer from {"type": name, **config}."""
+    """A new layer from what `described` gave."""
     arguments = dict(config)
+    arguments.pop("module", None)
     return LAYER_TYPES[arguments.pop("type")]._from_config(arguments)
+
+
+def described(layer: Layer) -> dict[str, Any]:
+    """Type and configuration of a layer, and the module of a user's: `from_config` builds a layer of them.
+
+    Raises
+    ------
+    TypeError
+        If a user's class cannot be built from them.
+    """
+    kind = type(layer)
+    if _is_ours(kind):
+        return {"type": kind.__name__, **layer.config}
+    registered = LAYER_TYPES.get(kind.__name__)
+    same = (getattr(registered, "__module__", None), getattr(registered, "__qualname__", None))
+    if same != (kind.__module__, kind.__qualname__):
+        other = "an abstract class" if registered is None else f"the class of {registered.__module__}"
+        raise TypeError(f"{kind.__name__}: this name is that of {other} in files; rename the class")
+    config = layer.config
+    if {"type", "module"} & set(config):
+        raise TypeError(f"{kind.__name__}: config: expected no argument named type or module")
+    try:
+        with without_initial_values():
+            built = kind._from_config(dict(config))
+        if built.config != config or built._store.shapes != layer._store.shapes or built.dtype != layer.dtype:
+            raise ValueError("that is another layer")
+    except Exception as error:  # of a user's code
+        raise TypeError(
+            f"{kind.__name__}: cannot be built from its config, {kind.__name__}(**{repr(config)[:300]}): "
+            f"{error}; override the property config, so that it gives the arguments of the constructor"
+        ) from error
+    return {"type": kind.__name__, "module": kind.__module__, **config}
+
+
+def shapes_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+    """Names and shapes of the parameters of what is described; a user's layer is built for them."""
+    if not is_of_user(config):
+        return LAYER_TYPES[config["type"]].parameter_shapes(config)
+    with without_initial_values():
+        return iter(from_config(config)._store.shapes.items())
+
+
+def is_of_user(config: Mapping[str, Any]) -> bool:
+    """Whether a description is of a layer that a user has defined."""
+    return config.get("type") in LAYER_TYPES and not _is_ours(LAYER_TYPES[config["type"]])
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "cylstm"
+
+
+def _check_overrides(cls: type[Layer]) -> None:
+    """Refuse a class with methods that models, trainers, sessions and streams would not call."""
+    base = next(parent for parent in cls.__mro__ if issubclass(parent, Layer) and _is_ours(parent))
+    inner = [name for name in dir(base) if name.startswith("_") and not name.startswith("__")]
+    names = NOT_CALLED + (inner if base in LAYER_TYPES.values() else [])
+    for name in names:
+        if _found(cls, name) is not _found(base, name):
+            raise TypeError(
+                f"{cls.__name__}: expected no {name} of its own: Sequential, Session, Stream and Trainer do "
+                "not call it; write the layer as a subclass of cylstm.CustomLayer or CustomSequenceLayer"
+            )
+
+
+def _found(cls: type, name: str) -> Any:
+    """What a class has under a name, as it stands in the class or one of its bases."""
+    return next((vars(parent)[name] for parent in cls.__mro__ if name in vars(parent)), None)

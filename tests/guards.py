@@ -22,12 +22,12 @@ class Guards:
     def __init__(self, short=None):
         self.short, self.blocks = short or {}, []
 
-    def bytes(self, size, name=""):
+    def bytes(self, size, name="", zeroed=False):
         """Aligned memory of this size."""
         raw = np.full(size + 2 * GUARD + ALIGNMENT, PATTERN, np.uint8)
         start = GUARD + -(raw.ctypes.data + GUARD) % ALIGNMENT
         self.blocks.append((name, raw, start, start + size))
-        raw[start : start + size] = UNSET
+        raw[start : start + size] = 0 if zeroed else UNSET
         return raw[start : start + size]
 
     def array(self, shape, dtype, name=""):

@@ -117,7 +117,7 @@ HUGE = 2**50
         (lambda d: d["model"]["layers"][0].update(num_layers=1), r"does not have: \['0.weight_hh_l1'"),
         (
             lambda d: d["model"]["layers"][0].update(hidden_size=4),
-            r"tensor 0.weight_ih_l0: expected \(16, 2\) F32",
+            r"tensor 0.weight_ih_l0: expected \(16, 2\)",
         ),
         (lambda d: d["model"]["layers"][0].update(hidden_size=-1), "hidden_size: impossible value -1"),
         (lambda d: d["model"]["layers"][0].update(hidden_size="3"), "not a readable"),

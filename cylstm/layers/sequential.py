@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cylstm._engine.planning import Shape
-from cylstm.layer import LAYER_TYPES, Layer, from_config
+from cylstm.layer import Layer, described, from_config, shapes_of
 from cylstm.packing import Batch, Packing
 from cylstm.parameters import ParameterStore
 from cylstm.sequence_layer import SequenceLayer
@@ -76,17 +76,17 @@ class Sequential(SequenceLayer):
     @property
     def config(self) -> dict[str, Any]:
         """The layers' configurations, as JSON values."""
-        return {"layers": [{"type": type(layer).__name__, **layer.config} for layer in self.layers]}
+        return {"layers": [described(layer) for layer in self.layers]}
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Sequential":
-        return cls(*map(from_config, config["layers"]))
+        return cls(*map(from_config, config["layers"])) if "layers" in config else cls(**config)
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
         """Those of the layers, as `<position>.<name>`."""
         for position, layer in enumerate(config["layers"]):
-            for name, shape in LAYER_TYPES[layer["type"]].parameter_shapes(layer):
+            for name, shape in shapes_of(layer):
                 yield f"{position}.{name}", shape
 
     def __repr__(self) -> str:
