@@ -35,18 +35,22 @@ if TYPE_CHECKING:
     from cylstm import convert, data, datasets, diagnostics, losses, optim
     from cylstm import departures as departures
     from cylstm import embedding as embedding
+    from cylstm import file_kinds as file_kinds
     from cylstm import files as files
     from cylstm import forecast_training as forecast_training
     from cylstm import forecasting as forecasting
     from cylstm import micro_batch as micro_batch
     from cylstm import plotting as plotting
+    from cylstm import progress as progress
     from cylstm import reference as reference
     from cylstm import sequence_files as sequence_files
     from cylstm import sequence_network as sequence_network
     from cylstm import series as series
     from cylstm import serve as serve
     from cylstm import sklearn as sklearn
+    from cylstm import tables as tables
     from cylstm import text as text
+    from cylstm import text_files as text_files
     from cylstm import training as training
     from cylstm.convert import from_keras, from_onnx, from_torch
     from cylstm.embedding import get_include
@@ -111,6 +115,7 @@ _MODULES_LATER = (
     "departures",
     "diagnostics",
     "embedding",
+    "file_kinds",
     "files",
     "forecast_training",
     "forecasting",
@@ -118,13 +123,16 @@ _MODULES_LATER = (
     "micro_batch",
     "optim",
     "plotting",
+    "progress",
     "reference",
     "sequence_files",
     "sequence_network",
     "series",
     "serve",
     "sklearn",
+    "tables",
     "text",
+    "text_files",
     "training",
 )
 _NEEDED = {"serve": ("prometheus_client", "starlette"), "sklearn": ("sklearn",)}

@@ -101,6 +101,8 @@ def file_kind(path: str | os.PathLike[str]) -> FileKind:
     'a pickle of NumPy arrays, which could run any code'
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return UNKNOWN
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -1,6 +1,8 @@
 """Sequences for classification: `.ts` files, or one CSV file for each sequence and a table of labels."""
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,7 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.series import interpolated, number_of, read_csv, read_table, usable
+from cylstm.series import interpolated, known_rows, read_csv, usable
+from cylstm.tables import read_table
+from cylstm.text_files import DataFileError, listed, text_lines
 
 Array = NDArray[np.float64]
 Missing = Literal["error", "interpolate"]
@@ -54,10 +58,10 @@ def read_sequences(
         One `.ts` file or several; or folders of CSV files and such files themselves. A row of a CSV file is a
         step, a column a channel.
     labels : path, optional
-        A CSV file with the columns `file` and `label`, for CSV files. Of a folder only the files that it
-        names are read.
+        A CSV file with the columns `file` and `label`, for CSV files, with the same delimiter. Of a folder
+        only the files that it names are read; names and links that lead out of the folder are refused.
     columns : sequence of str, optional
-        Of the CSV files. By default all columns of numbers that the first file has.
+        Of the CSV files. By default all columns of numbers that the first file has and that have a name.
     header, delimiter, missing
         As for `read_csv`; `missing` for `.ts` files too.
 
@@ -70,25 +74,59 @@ def read_sequences(
     """
     kinds = set(map(is_ts, paths))
     if len(kinds) != 1:
-        raise ValueError(f"expected .ts files, or CSV files and folders of them, got {list(map(str, paths))}")
+        raise ValueError(f"expected .ts files, or CSV files and folders of them, got {listed(paths)}")
     if kinds == {True}:
         if labels is not None:
             raise ValueError(f"{labels}: expected no file of labels for .ts files, which hold their own")
         return _joined([read_ts(path, missing=missing) for path in paths], paths)
-    known = None if labels is None else _labels(labels)
-    files = [(name, file) for path in paths for name, file in _csv_files(Path(path), known)]
-    found = []
+    known = None if labels is None else _labels(labels, delimiter)
+    files = [(name, file) for path in paths for name, file in _csv_files(Path(path), known, labels)]
+    found, by_default = [], not columns
     for name, file in files:
         if known is not None and name not in known:
             raise ValueError(f"{labels}: expected a label for each file, got none for {name}")
         values, columns = read_csv(
             file, columns or "numbers", header=header, delimiter=delimiter, missing=missing
         )
-        found.append(interpolated(values))
+        found.append(values)
     names = [name for name, _ in files]
+    if by_default:
+        _warn_of_row_numbers(found, columns or [])
+    found = _filled(found, [str(file) for _, file in files])
     return SequenceSet(
         found, None if known is None else [known[name] for name in names], names, list(columns or [])
     )
+
+
+def _filled(sequences: list[Array], places: Sequence[str]) -> list[Array]:
+    """Interpolated between known values; a warning says where steps before and after them are left out."""
+    filled, shortened = [], []
+    for values, place in zip(sequences, places, strict=True):
+        rows = known_rows(values)
+        if rows.stop - rows.start < len(values):
+            shortened.append(place)
+        filled.append(interpolated(values[rows]))
+    if shortened:
+        more = f" and {len(shortened) - 1} more" if len(shortened) > 1 else ""
+        warnings.warn(
+            f"{shortened[0]}{more}: steps without values at the beginning or the end are left out",
+            stacklevel=3,
+        )
+    return filled
+
+
+def _warn_of_row_numbers(sequences: list[Array], columns: Sequence[str]) -> None:
+    """A column that counts rows, 0, 1, 2, … or from 1 on, tells a network the time and little else."""
+    for j, name in enumerate(columns):
+        if all(
+            len(values) > 1 and values[0, j] in (0, 1) and (np.diff(values[:, j]) == 1).all()
+            for values in sequences
+        ):
+            warnings.warn(
+                f"column {name} counts the rows of every file and is read as a channel; to leave it out, "
+                "choose the columns",
+                stacklevel=3,
+            )
 
 
 def is_ts(path: str | os.PathLike[str]) -> bool:
@@ -96,31 +134,52 @@ def is_ts(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == ".ts"
 
 
-def _csv_files(path: Path, known: dict[str, str] | None) -> list[tuple[str, Path]]:
+def _csv_files(
+    path: Path, known: dict[str, str] | None, labels: str | os.PathLike[str] | None
+) -> list[tuple[str, Path]]:
     """The file itself, or those of a folder that have a label, or all of them; with their names."""
     if not path.is_dir():
         return [(path.name, path)]
     if known is not None:
-        return [(name, path / name) for name in known]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".csv")
-    if not files:
+        return [(name, _inside(path, name, f"{labels}: ")) for name in known]
+    with os.scandir(path) as entries:
+        names = sorted(
+            entry.name for entry in entries
+            if entry.name.lower().endswith(".csv") and not entry.name.startswith(".")
+        )  # fmt: skip
+    if not names:
         raise ValueError(f"{path}: expected a folder of .csv files, got none in it")
-    return [(file.name, file) for file in files]
+    return [(name, _inside(path, name, "")) for name in names]
 
 
-def _labels(path: str | os.PathLike[str]) -> dict[str, str]:
+def _inside(folder: Path, name: str, place: str) -> Path:
+    """A file of a folder; one that lies elsewhere, by its name or a link, is refused."""
+    file = folder / name
+    if file.parent == folder and name != ".." and not file.is_symlink():
+        return file
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(f"{place}expected a file inside of {folder}, got {name}, which lies outside")
+    return file
+
+
+def _labels(path: str | os.PathLike[str], delimiter: str) -> dict[str, str]:
     """The label of each file, from a table."""
-    rows, names, lines = read_table(path)
+    rows, names, lines = read_table(path, delimiter=delimiter)
     for name in ("file", "label"):
         if names.count(name) != 1:
-            raise ValueError(f"{path}, line 1: expected columns file and label, got {', '.join(names)}")
+            raise DataFileError(
+                f"{path}, line 1: expected columns file and label, got {listed(names)}",
+                "delimiter", purpose="if the cells were cut in the wrong places",
+            )  # fmt: skip
     labels: dict[str, str] = {}
+    seen = set()
     for line, row in zip(lines, rows, strict=True):
         file, label = row[names.index("file")], row[names.index("label")]
         if not file or not label:
-            raise ValueError(f"{path}, line {line}: expected a file and a label, got an empty cell")
-        if file in labels:
-            raise ValueError(f"{path}, line {line}: expected each file once, got {file} again")
+            raise DataFileError(f"{path}, line {line}: expected a file and a label, got an empty cell")
+        if os.path.normpath(file) in seen:
+            raise DataFileError(f"{path}, line {line}: expected each file once, got {file} again")
+        seen.add(os.path.normpath(file))
         labels[file] = label
     return labels
 
@@ -153,7 +212,9 @@ def read_ts(
     ----------
     path : path
     missing : {"error", "interpolate"}
-        Refuse missing values (`?`, NaN), or interpolate between neighbours.
+        Refuse missing values (`?`, NaN), or interpolate between neighbours. Steps at the beginning and the
+        end at which all dimensions are missing, as in files that pad their sequences, are left out with a
+        warning; other missing values there are refused.
 
     Returns
     -------
@@ -164,8 +225,8 @@ def read_ts(
 
     Raises
     ------
-    ValueError
-        If it is no such file; the message names the line.
+    DataFileError
+        If it is no such file; the message names the line. A ValueError.
     OSError
         If it cannot be read.
 
@@ -179,29 +240,29 @@ def read_ts(
     >>> [sequence.shape for sequence in sequences], labels
     ([(3, 2), (2, 2)], ['up', 'down'])
     """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected a text file in UTF-8") from None
-    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     header = _Header()
-    sequences, labels = [], []
-    for number, line in lines:
+    sequences, labels, places = [], [], []
+    for number, line in enumerate(text_lines(path, comment="#"), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
         try:
             if not header.complete:
                 header.read(line)
                 continue
             values, label = header.sequence(line, missing)
+        except DataFileError as error:
+            raise error.at(f"{path}, line {number}") from None
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise DataFileError(f"{path}, line {number}: {error}") from None
         sequences.append(values)
         labels.append(label)
+        places.append(f"{path}, line {number}")
     if not header.complete:
-        raise ValueError(f"{path}: not a .ts file: expected a line @data, got none")
+        raise DataFileError(f"{path}: not a .ts file: expected a line @data, got none")
     if not sequences:
-        raise ValueError(f"{path}: expected sequences after @data, got none")
-    return sequences, labels if header.classes is not None else None
+        raise DataFileError(f"{path}: expected sequences after @data, got none")
+    return _filled(sequences, places), labels if header.classes is not None else None
 
 
 class _Header:
@@ -261,7 +322,7 @@ class _Header:
             label = parts.pop().strip()
             if label not in self.classes:
                 raise ValueError(
-                    f"expected a class, one of {', '.join(self.classes)}, at the end, got {label[:40]!r}"
+                    f"expected a class, one of {listed(self.classes)}, at the end, got {label[:40]!r}"
                 )
         if not parts:
             raise ValueError("expected 1 or more dimensions, got 0")
@@ -278,7 +339,20 @@ class _Header:
                 raise ValueError(
                     f"expected {self.length} values, as @equalLength true says, got {lengths[0]}"
                 )
-        return interpolated(np.array(columns).T), label
+        return _checked_ends(np.array(columns).T), label
+
+
+def _checked_ends(values: Array) -> Array:
+    """Values (T, dimensions), where all dimensions begin and end at the same steps."""
+    known = ~np.isnan(values)
+    rows = known_rows(values)
+    uneven = ~(known[rows.start] & known[rows.stop - 1])
+    if uneven.any():
+        raise ValueError(
+            f"dimension {int(uneven.argmax()) + 1}: missing values at the beginning or the end, where other "
+            "dimensions have some, cannot be interpolated"
+        )
+    return values
 
 
 def _numbers(text: str, place: str, missing: Missing) -> list[float]:
@@ -287,14 +361,17 @@ def _numbers(text: str, place: str, missing: Missing) -> list[float]:
     for i, cell in enumerate(text.split(","), 1):
         cell = cell.strip()
         try:
-            number = usable(number_of(cell) if cell else None, cell)
+            if not cell:
+                raise ValueError("expected a finite number, got ''")
+            number = usable(cell)
         except ValueError as error:
             raise ValueError(f"{place}, value {i}: {error}") from None
-        if np.isnan(number) and missing == "error":
-            raise ValueError(
-                f"{place}, value {i}: missing, {cell!r}; pass --missing interpolate to fill such values"
-            )
+        if math.isnan(number) and missing == "error":
+            raise DataFileError(
+                f"{place}, value {i}: missing, {cell!r}",
+                "missing", "interpolate", "to fill those between others",
+            )  # fmt: skip
         numbers.append(number)
-    if np.isnan(numbers).all():
+    if all(map(math.isnan, numbers)):
         raise ValueError(f"{place}: no values at all")
     return numbers

@@ -1,15 +1,24 @@
-"""Columns of numbers from a CSV file, with every fault reported by line and column."""
+"""Columns of numbers from a CSV file; errors name line and column."""
 
-import csv
+import itertools
+import math
 import os
-from collections.abc import Sequence
+import re
+import warnings
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm.tables import Row, open_table
+from cylstm.text_files import DataFileError, listed
+
 Array = NDArray[np.float64]
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # in lower case
+UNNAMED = re.compile(r"|Unnamed: \d+")  # as pandas writes its column of row numbers, and reads such a file
 
 LARGEST = 1e100  # squares of larger values overflow
 
@@ -24,17 +33,22 @@ def read_csv(
 ) -> tuple[Array, list[str]]:
     """Numbers of chosen columns, a row for each time step.
 
+    Rows at the end of the file in which every cell is empty, as spreadsheets write them, are no steps.
+
     Parameters
     ----------
     path : path
+        Of a text in UTF-8, or in UTF-16 with a byte order mark.
     columns : sequence of str or "numbers", optional
         Names, or without a header numbers counted from 1; "numbers": all columns of numbers, as
-        the first row has them. By default the only one, if there is just one.
+        the first row has them. By default the only one, if there is just one. Columns without a name, as
+        pandas writes row numbers, are not chosen by default; a warning says so.
     header : bool
         Whether the first line names the columns.
     delimiter : str
     missing : {"error", "interpolate"}
-        Refuse empty cells (also NA, NaN, null, ?), or give them as NaN, for `interpolated`.
+        Refuse empty cells (also NA, NaN, null, ?), or return them as NaN, for `known_rows` and
+        `interpolated`. A column whose values begin later or end earlier than those of others is refused.
 
     Returns
     -------
@@ -44,123 +58,166 @@ def read_csv(
 
     Raises
     ------
-    ValueError
-        If the file is no table of numbers as described; the message names the place.
+    DataFileError
+        If the file is no table of numbers as described; the message names the place. A ValueError.
+    MemoryError
+        If the file is too large; the message names it.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "sales.csv")
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("month,sales\\n2024-01,5\\n2024-02,\\n2024-03,7\\n,\\n")
+    >>> values, names = read_csv(path, missing="interpolate")
+    >>> names, interpolated(values)[:, 0]
+    (['sales'], array([5., 6., 7.]))
     """
-    rows, names, lines = read_table(path, header, delimiter)
-    if columns is None or columns == "numbers":
-        found = [name for i, name in enumerate(names) if number_of(rows[0][i]) is not None]
-        if not found:
-            raise ValueError(
-                f"{path}, line {lines[0]}: expected columns of numbers, got the cells {rows[0]}; "
-                "if they were cut in the wrong places, pass --delimiter"
-            )
-        if columns is None and len(found) != 1:
-            raise ValueError(f"{path}: expected one column of numbers, got {found}; choose with --columns")
-        columns = found
-    unknown = [name for name in columns if name not in names]
-    if unknown or not columns:
-        raise ValueError(
-            f"{path}: no column {', '.join(unknown) or '(none chosen)'}; it has {', '.join(names)}"
-        )
-    twice = [name for name in columns if names.count(name) > 1 or list(columns).count(name) > 1]
-    if twice:
-        raise ValueError(f"{path}: column {twice[0]}: expected once, got it more than once")
-    values = np.empty((len(rows), len(columns)))
-    for j, name in enumerate(columns):
-        i = names.index(name)
-        for row, cells in enumerate(rows):
-            number = number_of(cells[i])
-            try:
-                values[row, j] = usable(number, cells[i])
-            except ValueError as error:
-                raise ValueError(f"{path}, line {lines[row]}, column {name}: {error}") from None
-        _check_missing(values[:, j], f"{path}, column {name}", lines, missing)
-    return values, list(columns)
-
-
-def read_table(
-    path: str | os.PathLike[str], header: bool = True, delimiter: str = ","
-) -> tuple[list[list[str]], list[str], list[int]]:
-    """Rows of equally many cells, the names of the columns, and the line on which each row ends."""
-    if len(delimiter) != 1:
-        raise ValueError(f"--delimiter: expected one character, got {delimiter!r}")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            numbered = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected a text file in UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a CSV file: {error}") from None
-    while numbered and not numbered[-1][1]:
-        numbered.pop()
-    lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
-    if rows and len(rows[0]) == 1:  # where an empty line is an empty cell
-        rows = [row or [""] for row in rows]
-    if len(rows) < 1 + header:
-        raise ValueError(f"{path}: expected lines of numbers, got {len(rows)} lines")
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(rows[0]):
-            raise ValueError(
-                f"{path}, line {line}: expected {len(rows[0])} cells as in line 1, got {len(row)}"
+        return _read(path, columns, header, delimiter, missing)
+    except MemoryError as error:
+        raise MemoryError(str(error) or f"{path}: does not fit into memory") from None
+
+
+def _read(
+    path: str | os.PathLike[str], columns: Any, header: bool, delimiter: str, missing: str
+) -> tuple[Array, list[str]]:
+    names, rows = open_table(path, header, delimiter)
+    if header and all(number_of(name) is not None for name in names):
+        raise DataFileError(
+            f"{path}, line 1: expected names of columns, got numbers",
+            "header", False, "if the file has no names",
+        )  # fmt: skip
+    first = next(rows)
+    if columns is None or columns == "numbers":
+        chosen = _numeric(path, names, first, header)
+        if columns is None and len(chosen) != 1:
+            raise DataFileError(
+                f"{path}: expected one column of numbers, got {listed(chosen)}",
+                "columns",
+                purpose="to choose",
             )
-    if not header:
-        return rows, [str(i) for i in range(1, len(rows[0]) + 1)], lines
-    names = rows.pop(0)
-    if all(number_of(name) is not None for name in names):
-        raise ValueError(
-            f"{path}, line 1: expected names of columns, got numbers; pass --no-header if it has none"
-        )
-    return rows, names, lines[1:]
+    else:
+        chosen = list(columns)
+    unknown = [name for name in chosen if name not in names]
+    if unknown or not chosen:
+        raise DataFileError(f"{path}: no column {listed(unknown) or '(none chosen)'}; it has {listed(names)}")
+    counts, asked = Counter(names), Counter(chosen)
+    twice = [name for name in chosen if counts[name] > 1 or asked[name] > 1]
+    if twice:
+        raise DataFileError(f"{path}: column {twice[0]}: expected once, got it more than once")
+    places = [names.index(name) for name in chosen]
+    values, lines = _numbers(path, chosen, places, itertools.chain([first], rows))
+    _check_missing(path, values, chosen, lines, missing)
+    return values, chosen
+
+
+def _numeric(path: Any, names: list[str], first: Row, header: bool) -> list[str]:
+    """The columns that have a number in the first row, and a name."""
+    found = [i for i, cell in enumerate(first.cells) if number_of(cell) is not None]
+    unnamed = [i for i in found if header and UNNAMED.fullmatch(names[i])]
+    if len(found) == len(unnamed):
+        cells = first.cells if len(first.cells) <= 12 else [*first.cells[:12], "…"]
+        kind = "columns of numbers that have a name" if unnamed else "columns of numbers"
+        raise DataFileError(
+            f"{path}, line {first.line}: expected {kind}, got the cells {cells}",
+            "delimiter", purpose="if they were cut in the wrong places",
+        )  # fmt: skip
+    if unnamed:
+        warnings.warn(f"{path}: column {unnamed[0] + 1} has no name and is left out", stacklevel=4)
+    return [names[i] for i in found if i not in unnamed]
+
+
+def _numbers(
+    path: Any, names: list[str], places: list[int], rows: Iterable[Row]
+) -> tuple[Array, "array[int]"]:
+    """The cells at these places as numbers, (rows, columns), and the line of each row."""
+    numbers, lines = array("d"), array("I")
+    for line, cells in rows:
+        try:
+            numbers.extend([usable(cells[i]) for i in places])
+        except ValueError:
+            raise _unusable(f"{path}, line {line}", names, [cells[i] for i in places]) from None
+        lines.append(line)
+    return np.frombuffer(numbers).reshape(-1, len(places)), lines
+
+
+def _unusable(place: str, names: list[str], cells: list[str]) -> DataFileError:
+    """The error of the first cell of a row that is not usable."""
+    for name, cell in zip(names, cells, strict=True):
+        try:
+            usable(cell)
+        except ValueError as error:
+            return DataFileError(f"{place}, column {name}: {error}")
+    raise AssertionError("every cell is usable")
 
 
 def number_of(cell: str) -> float | None:
     """The number in a cell, NaN if it is empty, None if it is something else."""
-    if cell.lower() in MISSING:
-        return float("nan")
-    if "_" in cell:  # which float() would read past
-        return None
     try:
-        return float(cell)
+        return None if "_" in cell else float(cell)  # float() reads past underscores
     except ValueError:
-        return None
+        return math.nan if cell.lower() in MISSING else None
 
 
-def usable(number: float | None, cell: str) -> float:
-    """The number of a cell, if there is one whose square does not overflow; NaN where one is missing."""
-    if number is None or np.isinf(number):
+def usable(cell: str) -> float:
+    """The number in a cell, NaN if it is empty; a ValueError if it is not finite or its square overflows."""
+    number = number_of(cell)
+    if number is None or math.isinf(number):
         raise ValueError(f"expected a finite number, got {cell[:40]!r}")
     if abs(number) >= LARGEST:
         raise ValueError(f"expected a number below {LARGEST:g} in size, got {cell[:40]!r}")
     return number
 
 
-def _check_missing(column: Array, place: str, lines: list[int], missing: str) -> None:
-    """Refuse a column with missing values, or of nothing else."""
-    gaps = np.isnan(column)
-    if gaps.any() and missing != "interpolate":
-        line = lines[int(np.argmax(gaps))]
-        raise ValueError(
-            f"{place}: {gaps.sum()} missing values, the first in line {line}; "
-            "pass --missing interpolate to fill them"
-        )
-    if gaps.all():
-        raise ValueError(f"{place}: no values at all")
+def _check_missing(path: Any, values: Array, names: list[str], lines: "array[int]", missing: str) -> None:
+    """Refuse columns of nothing else; others if they are not to be filled, or have none where others do."""
+    known = ~np.isnan(values)
+    if known.all():
+        return
+    for name, column in zip(names, known.T, strict=True):
+        if not column.any():
+            raise DataFileError(f"{path}, column {name}: no values at all")
+    if missing != "interpolate":
+        j = int(np.argmin(known.all(axis=0)))
+        line = lines[int(np.argmin(known[:, j]))]
+        raise DataFileError(
+            f"{path}, column {names[j]}: {(~known[:, j]).sum()} missing values, the first in line {line}",
+            "missing", "interpolate", "to fill those between others",
+        )  # fmt: skip
+    firsts, lasts = known.argmax(axis=0), len(known) - 1 - known[::-1].argmax(axis=0)
+    first, last = int(firsts.min()), int(lasts.max())
+    for name, its_first, its_last in zip(names, firsts.tolist(), lasts.tolist(), strict=True):
+        if its_first > first or its_last < last:
+            raise DataFileError(
+                f"{path}, column {name}: has values from line {lines[its_first]} to {lines[its_last]}, "
+                f"others from line {lines[first]} to {lines[last]}, and values beyond the first and last one "
+                "cannot be interpolated; shorten the table, or leave the column out"
+            )
+
+
+def known_rows(values: Array) -> slice:
+    """The rows (N, C) from the first to the last one with a value.
+
+    >>> known_rows(np.array([[np.nan], [1.0], [np.nan], [3.0], [np.nan]]))
+    slice(1, 4, None)
+    """
+    known = np.flatnonzero(~np.isnan(values).all(axis=1))
+    return slice(int(known[0]), int(known[-1]) + 1) if len(known) else slice(0, 0)
 
 
 def interpolated(values: Array) -> Array:
-    """The columns with straight lines across their gaps; the ends take the nearest value.
+    """The columns with straight lines between known values; what is missing before and after them stays so.
 
-    >>> interpolated(np.array([[np.nan], [1.0], [np.nan], [3.0]]))[:, 0]
-    array([1., 1., 2., 3.])
+    >>> interpolated(np.array([[np.nan], [1.0], [np.nan], [3.0], [np.nan]]))[:, 0]
+    array([nan,  1.,  2.,  3., nan])
     """
     filled = values.copy()
     rows: NDArray[Any] = np.arange(len(values))
     for column in filled.T:
         gaps = np.isnan(column)
         if gaps.any() and not gaps.all():
-            column[gaps] = np.interp(rows[gaps], rows[~gaps], column[~gaps])
+            column[gaps] = np.interp(rows[gaps], rows[~gaps], column[~gaps], left=np.nan, right=np.nan)
     return filled

@@ -30,12 +30,16 @@ def describe() -> dict[str, str]:
     return facts
 
 
-def show_versions() -> None:
-    """Print versions, CPU, compute path, BLAS and threads, a line each."""
+def report() -> list[str]:
+    """The same as lines."""
     facts = describe()
     width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+    return [f"{name:<{width}}  {value}" for name, value in facts.items()]
+
+
+def show_versions() -> None:
+    """Print versions, CPU, compute path, BLAS and threads, a line each."""
+    print("\n".join(report()))
 
 
 def _version(package: str) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cylstm.sequence_files import read_sequences, read_ts
+from cylstm.tables import written
 
 HEADER = "@problemName X\n@classLabel true up down\n@data\n"
 
@@ -35,12 +36,12 @@ def test_no_classes_are_no_labels(tmp_path):
 
 
 def test_missing_values_are_interpolated_on_request_only(tmp_path):
-    path = write(tmp_path, HEADER + "?,2,NaN,4:1,1,1,1:up\n")
+    path = write(tmp_path, HEADER + "1,2,?,NaN,5:1,1,1,1,1:up\n")
     with pytest.raises(
-        ValueError, match=r"x\.ts, line 4: dimension 1, value 1: missing, '\?'; pass --missing"
+        ValueError, match=r"x\.ts, line 4: dimension 1, value 3: missing, '\?'; pass missing='interpolate'"
     ):
         read_ts(path)
-    np.testing.assert_array_equal(read_ts(path, missing="interpolate")[0][0][:, 0], [2, 2, 3, 4])
+    np.testing.assert_array_equal(read_ts(path, missing="interpolate")[0][0][:, 0], [1, 2, 3, 4, 5])
     with pytest.raises(ValueError, match="line 4: dimension 2: no values at all"):
         read_ts(write(tmp_path, HEADER + "1,2:?,?:up\n"), missing="interpolate")
 
@@ -153,12 +154,17 @@ def test_a_folder_of_csv_files_is_read_by_the_columns_of_the_first(folder):
         ("labels.csv", "", "expected lines of numbers, got 0 lines"),
         ("set/a.csv", "t,y,note\nmon,5,\n", r"a\.csv: no column x; it has t, y, note"),
         ("set/a.csv", "", r"a\.csv: expected lines of numbers, got 0 lines"),
-        ("set/a.csv", "t,y,x\nmon,5,\n", r"a\.csv, column x: 1 missing values, the first in line 2"),
+        (
+            "set/a.csv",
+            "t,y,x\nmon,5,\ntue,5,1\n",
+            r"a\.csv, column x: 1 missing values, the first in line 2",
+        ),
+        ("set/a.csv", "t,y,x\nmon,5,\n", r"a\.csv, column x: no values at all"),
         ("set/a.csv", "t,y,x\nmon,5,nope\n", r"a\.csv, line 2, column x: expected a finite number"),
         (
             "set/b.csv",
             "t,note\nmon,a\n",
-            r"b\.csv, line 2: expected columns of numbers, got the cells \['mon', 'a'\]; if",
+            r"b\.csv, line 2: expected columns of numbers, got the cells \['mon', 'a'\]; pass delimiter=",
         ),
     ],
 )
@@ -182,3 +188,102 @@ def test_what_does_not_belong_together_is_refused(folder):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"expected a folder of \.csv files, got none in it"):
         read_sequences([folder / "empty"])
+
+
+def test_steps_without_values_at_the_ends_are_left_out_with_a_warning(tmp_path):
+    path = write(tmp_path, HEADER + "1,?,3,?:5,6,7,?:up\n?,1,2,?:?,3,4,NaN:down\n")
+    with pytest.warns(
+        UserWarning, match=r"x\.ts, line 4 and 1 more: steps without values at the beginning or"
+    ):
+        sequences, _ = read_ts(path, missing="interpolate")
+    np.testing.assert_array_equal(sequences[0], [[1, 5], [2, 6], [3, 7]])
+    np.testing.assert_array_equal(sequences[1], [[1, 3], [2, 4]])
+    for line, dimension in [("1,2,?:1,2,3:up", 1), ("1,2,3:?,2,3:up", 2)]:
+        with pytest.raises(
+            ValueError, match=f"line 4: dimension {dimension}: missing values at the beginning"
+        ):
+            read_ts(write(tmp_path, HEADER + line + "\n"), missing="interpolate")
+
+
+def test_csv_steps_without_values_at_the_ends_are_left_out_with_a_warning(folder):
+    write(folder, "t,x,y,note\nmon,,,a\ntue,3,4,b\nwed,,5,b\nthu,5,6,b\nfri,,,b\n", "set/b.csv")
+    with pytest.warns(UserWarning, match=r"b\.csv: steps without values at the beginning or the end"):
+        read = read_sequences([folder / "set"], folder / "labels.csv", ["x", "y"], missing="interpolate")
+    np.testing.assert_array_equal(read.values[0], [[3, 4], [4, 5], [5, 6]])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_all_encodings(folder, encoding):
+    for name in ("labels.csv", "set/a.csv", "set/b.csv"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_bytes(text.encode(encoding))
+    assert read_sequences([folder / "set"], folder / "labels.csv").columns == ["x", "y"]
+    (folder / "x.ts").write_bytes((HEADER + "1,2:up\n").encode(encoding))
+    assert read_ts(folder / "x.ts")[1] == ["up"]
+
+
+def test_comments_of_ts_files_may_hold_any_bytes(tmp_path):
+    path = tmp_path / "x.ts"
+    path.write_bytes("# recorded 2003 \u2013 2004\n".encode("cp1252") + HEADER.encode() + b"1,2:up\n#\xff\n")
+    assert read_ts(path)[1] == ["up"]
+
+
+def test_the_table_of_labels_has_the_delimiter_of_the_files(folder):
+    for name in ("labels.csv", "set/a.csv", "set/b.csv"):
+        (folder / name).write_text((folder / name).read_text().replace(",", ";"))
+    read = read_sequences([folder / "set"], folder / "labels.csv", delimiter=";")
+    assert read.labels == ["up", "down"]
+    with pytest.raises(
+        ValueError, match=r"labels\.csv, line 1: expected columns file and label, got label;file"
+    ):
+        read_sequences([folder / "set"], folder / "labels.csv")
+
+
+def test_labels_are_read_back_as_they_are_written(folder):
+    labels = ["=1+1", "-1"]
+    (folder / "labels.csv").write_text(written([["file", "label"], ["a.csv", "=1+1"], ["b.csv", "-1"]]))
+    read = read_sequences([folder / "set"], folder / "labels.csv", ["x", "y"])
+    assert read.labels == labels
+
+
+@pytest.mark.parametrize("name", ["../out.csv", "{folder}/out.csv", "link.csv", "sub/../../out.csv", ".."])
+def test_files_outside_of_the_folder_are_refused(folder, name):
+    (folder / "out.csv").write_text("x,y\n1,2\n")
+    (folder / "set" / "sub").mkdir()
+    try:
+        (folder / "set" / "link.csv").symlink_to(folder / "out.csv")
+    except (OSError, NotImplementedError):
+        pytest.skip("no links can be made here")
+    (folder / "labels.csv").write_text(f"file,label\n{name.format(folder=folder)},up\n")
+    with pytest.raises(
+        ValueError, match=r"labels\.csv: expected a file inside of .*set, got .*, which lies out"
+    ):
+        read_sequences([folder / "set"], folder / "labels.csv")
+    with pytest.raises(
+        ValueError, match=r"expected a file inside of .*set, got link\.csv, which lies outside"
+    ):
+        read_sequences([folder / "set"])
+    (folder / "set" / "link.csv").unlink()
+    (folder / "set" / "sub" / "in.csv").write_text("x,y\n1,2\n")
+    (folder / "labels.csv").write_text("file,label\nsub/in.csv,up\n")
+    assert read_sequences([folder / "set"], folder / "labels.csv").names == ["sub/in.csv"]
+    (folder / "labels.csv").write_text("file,label\nsub/in.csv,up\n./sub/in.csv,down\n")
+    with pytest.raises(ValueError, match=r"line 3: expected each file once, got \./sub/in\.csv again"):
+        read_sequences([folder / "set"], folder / "labels.csv")
+
+
+def test_pipes_in_a_folder_are_refused_and_hidden_files_are_left_out(folder, pipe):
+    write(folder, "\0\5\x16\7", "set/._a.csv")
+    assert read_sequences([folder / "set"], columns=["x", "y"], missing="interpolate").names[0] == "a.csv"
+    pipe.rename(folder / "set" / "d.csv")
+    with pytest.raises(OSError, match="not a regular file") as raised:
+        read_sequences([folder / "set"], columns=["x", "y"])
+    assert raised.value.filename.endswith("d.csv")
+
+
+def test_a_column_that_counts_the_rows_is_read_with_a_warning(folder):
+    (folder / "set" / "a.csv").write_text("t,x\n0,5\n1,7\n2,6\n")
+    (folder / "set" / "b.csv").write_text("t,x\n0,5\n1,6\n")
+    with pytest.warns(UserWarning, match="column t counts the rows of every file and is read as a channel"):
+        read = read_sequences([folder / "set"], folder / "labels.csv")
+    assert read.columns == ["t", "x"]

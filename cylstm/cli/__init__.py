@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from cylstm import threads, versions
 from cylstm._version import __version__
 from cylstm.cli import convert, forecast, models, serve, text
-from cylstm.cli._common import print_json
+from cylstm.cli._common import as_option, print_json
+from cylstm.cli._parsers import Command, Parser
+from cylstm.cli._screen import STANDARD_OUTPUT, discard_output, fail, flush, show, warnings_as_lines
+from cylstm.text_files import DataFileError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,21 +23,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _usable_streams()
     try:
-        options = parser().parse_args(arguments)
-        if options.threads is not None:
-            threads.set_num_threads(threads.checked("--threads", options.threads))
-        options.run(options)
-        sys.stdout.flush()
+        with warnings_as_lines():
+            _run(arguments)
+        flush()
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return fail("interrupted", 130)
     except OSError as error:
         if _reader_has_gone(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()
             return 1
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        if error.filename == STANDARD_OUTPUT:
+            discard_output()
+        return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except DataFileError as error:
+        return fail(as_option(error))
     except (ValueError, ArithmeticError, MemoryError) as error:
-        return _fail(str(error) or "out of memory")
+        return fail(str(error) or "out of memory")
     return 0
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    try:
+        options = parser().parse_args(arguments)
+    except SystemExit:  # after --help, whose reader may have gone, or wrong usage
+        flush()
+        raise
+    if options.threads is not None:
+        threads.set_num_threads(threads.checked("--threads", options.threads))
+    options.run(options)
 
 
 def _reader_has_gone(error: OSError) -> bool:
@@ -53,14 +69,9 @@ def _usable_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _fail(message: str, status: int = 1) -> int:
-    print(f"cylstm: {message}", file=sys.stderr)
-    return status
-
-
 def parser() -> argparse.ArgumentParser:
     """What arguments there are; the documentation shows it, too."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="cylstm", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train and run LSTM networks on this machine's CPUs: forecasts of tables, classes of "
         "sequences, texts.",
@@ -71,8 +82,8 @@ def parser() -> argparse.ArgumentParser:
         "`cylstm COMMAND --help` has more.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"cylstm {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Command)
+    common = Command(add_help=False)
     common.add_argument(
         "--threads", type=int, metavar="N", help="threads (default: the CPUs of this process)"
     )
@@ -91,4 +102,5 @@ def _info(options: argparse.Namespace) -> None:
     if options.json:
         print_json(versions.describe())
     else:
-        versions.show_versions()
+        for line in versions.report():
+            show(line)

@@ -3,14 +3,14 @@
 import argparse
 import csv
 import importlib.util
-import io
 import json
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cylstm import files
+from cylstm import files, tables
+from cylstm.cli._screen import flush, show, show_data
+from cylstm.text_files import DataFileError
 from cylstm.training import History
 
 NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
@@ -21,13 +21,15 @@ def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
 
     What is in a folder of inputs is an input.
     """
-    inside = [entry.path for path in inputs if os.path.isdir(path) for entry in os.scandir(path)]
-    taken = {os.path.realpath(path) for path in [*inputs, *inside]}
+    taken = {os.path.realpath(path) for path in inputs}
+    folders = [path for path in taken if os.path.isdir(path)]
     for path in filter(None, outputs):
         files.check_writable(path)
-        if os.path.realpath(path) in taken:
+        real = os.path.realpath(path)
+        inside = any(os.path.dirname(real) == folder and os.path.exists(real) for folder in folders)
+        if real in taken or inside:
             raise ValueError(f"{path}: would be overwritten; choose another file for the output")
-        taken.add(os.path.realpath(path))
+        taken.add(real)
 
 
 def check_training(options: argparse.Namespace, inputs: Sequence[str]) -> None:
@@ -48,9 +50,10 @@ def share(flag: str, value: float) -> float:
     return value
 
 
-def warn(message: str) -> None:
-    """One line on standard error; the command goes on."""
-    print(f"cylstm: warning: {message}", file=sys.stderr)
+def as_option(error: DataFileError) -> str:
+    """The message of an error that names an argument of the library, with the option for it."""
+    option = {"header": "--no-header"}.get(error.argument, f"--{error.argument}")
+    return error.worded(f"{option} {error.value}" if isinstance(error.value, str) else option)
 
 
 def names(columns: str | None) -> list[str] | None:
@@ -88,16 +91,18 @@ def facts_of(history: History, seconds: float) -> dict[str, Any]:
 
 def print_json(values: dict[str, Any]) -> None:
     """One line that any reader of JSON takes, at once."""
-    print(json.dumps(values, allow_nan=False), flush=True)
+    show(json.dumps(values, allow_nan=False))
+    flush()
 
 
 def give_table(options: argparse.Namespace, rows: Sequence[Sequence[Any]], as_json: dict[str, Any]) -> None:
     """Rows as CSV to the file of --output, or printed; with --json the same as JSON is printed."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    text = tables.written(rows)
     if options.output:
-        files.write_atomically(options.output, text.getvalue().encode())
+        files.write_atomically(options.output, text.encode())
     if options.json:
         print_json(as_json)
+    elif options.output:
+        show(f"Saved {options.output}")
     else:
-        print(f"Saved {options.output}" if options.output else text.getvalue().rstrip("\n"))
+        show_data(text)

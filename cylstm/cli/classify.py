@@ -19,6 +19,7 @@ from cylstm.cli._common import (
     names,
     print_json,
 )
+from cylstm.cli._screen import printable, show
 from cylstm.data import stratified_split
 from cylstm.sequence_files import SequenceSet, is_ts, read_sequences
 
@@ -26,18 +27,16 @@ WIDEST = 12  # letters of a class in a table
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train on sequences, and say what came of it."""
+    """Train on sequences, and report the result."""
     check_training(options, [*options.classify, *filter(None, [options.labels])])
-    read = _read(options, options.classify, options.labels, names(options.columns))
-    if read.labels is None:
-        raise ValueError(f"{options.classify[0]}: expected labels to learn; {_where(options.classify)}")
-    learnt, held_out = (read.values, read.labels), None
+    read, labels = _read_labelled(options, options.classify, names(options.columns), "to learn")
+    learnt, held_out = (read.values, labels), None
     if options.validation:
         try:
-            parts = stratified_split(read.labels, options.validation, options.seed)
+            parts = stratified_split(labels, options.validation, options.seed)
         except ValueError as error:
             raise ValueError(f"{error}; or pass --validation 0, which holds none out") from None
-        learnt, held_out = (_chosen(read.values, read.labels, part) for part in parts)
+        learnt, held_out = (_chosen(read.values, labels, part) for part in parts)
     model = Classifier(options.hidden, options.layers, options.dropout, options.seed)
     model.columns = read.columns
     start = time.perf_counter()
@@ -58,12 +57,12 @@ def train(options: argparse.Namespace) -> None:
         })  # fmt: skip
         return
     channels = "1 channel" if read.values[0].shape[1] == 1 else f"{read.values[0].shape[1]} channels"
-    print(f"LSTM of {options.hidden} units in both directions, {len(model.classes)} classes, {channels}")
-    print(f"learnt from {len(learnt[0])} sequences, {ended}")
+    show(f"LSTM of {options.hidden} units in both directions, {len(model.classes)} classes, {channels}")
+    show(f"learnt from {len(learnt[0])} sequences, {ended}")
     if measured:
-        print(f"epoch {history.best_epoch} was best on {_sentence(measured)}")
-        print("These chose the epoch; `cylstm evaluate` measures on others.")
-    print(f"Saved {options.output}")
+        show(f"epoch {history.best_epoch} was best on {_sentence(measured)}")
+        show("These chose the epoch; `cylstm evaluate` measures on others.")
+    show(f"Saved {options.output}")
 
 
 def predict(model: Classifier, options: argparse.Namespace) -> None:
@@ -83,14 +82,12 @@ def predict(model: Classifier, options: argparse.Namespace) -> None:
 
 def evaluate(model: Classifier, options: argparse.Namespace) -> None:
     """Accuracy beside the commonest class, and which classes were taken for which."""
-    read = _read(options, options.files, options.labels, model.columns)
-    if read.labels is None:
-        raise ValueError(f"{options.files[0]}: expected labels to compare with; {_where(options.files)}")
-    measured = _measured(model, read.values, read.labels)
+    read, labels = _read_labelled(options, options.files, model.columns, "to compare with")
+    measured = _measured(model, read.values, labels)
     if options.json:
         print_json({"kind": "classifier", **measured})
         return
-    print(_sentence(measured))
+    show(_sentence(measured))
     _print_confusion(model.classes, np.array(measured["confusion"]))
 
 
@@ -108,11 +105,17 @@ def _read(
     )  # fmt: skip
 
 
-def _where(paths: Sequence[str]) -> str:
-    """Where the labels of such files would be."""
-    if any(map(is_ts, paths)):
-        return "a .ts file has its own, but this one says @classLabel false"
-    return "pass --labels FILE for CSV files"
+def _read_labelled(
+    options: argparse.Namespace, paths: Sequence[str], columns: Sequence[str] | None, purpose: str
+) -> tuple[SequenceSet, list[str]]:
+    """The sequences, and their labels."""
+    if options.labels is None and os.path.exists(paths[0]) and not any(map(is_ts, paths)):
+        raise ValueError(f"{paths[0]}: expected labels {purpose}; pass --labels FILE for CSV files")
+    read = _read(options, paths, options.labels, columns)
+    if read.labels is None:
+        own = "a .ts file has its own, but this one says @classLabel false"
+        raise ValueError(f"{paths[0]}: expected labels {purpose}; {own}")
+    return read, read.labels
 
 
 def _chosen(values: list[Any], labels: list[str], index: NDArray[np.intp]) -> tuple[list[Any], list[str]]:
@@ -141,11 +144,12 @@ def _sentence(measured: dict[str, Any]) -> str:
 
 def _print_confusion(classes: list[str], counts: NDArray[np.intp]) -> None:
     """A row for each class, a column for what it was taken for."""
-    short = [name if len(name) <= WIDEST else name[: WIDEST - 1] + "…" for name in classes]
+    names = map(printable, classes)
+    short = [name if len(name) <= WIDEST else name[: WIDEST - 1] + "…" for name in names]
     width = max(len(str(counts.max())), *map(len, short)) + 2
     first = max(len("class"), *map(len, short))
-    print(f"  {'class':<{first}}" + "".join(f"{name:>{width}}" for name in short) + "   right")
+    show(f"  {'class':<{first}}" + "".join(f"{name:>{width}}" for name in short) + "   right")
     for k, (name, row) in enumerate(zip(short, counts, strict=True)):
         right = f"{row[k] / row.sum():8.3f}" if row.sum() else "       -"
-        print(f"  {name:<{first}}" + "".join(f"{n or '.':>{width}}" for n in row) + right)
-    print("A row is a class, a column what its sequences were taken for.")
+        show(f"  {name:<{first}}" + "".join(f"{n or '.':>{width}}" for n in row) + right)
+    show("A row is a class, a column what its sequences were taken for.")

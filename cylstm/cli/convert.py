@@ -7,6 +7,7 @@ from typing import Any
 import cylstm
 from cylstm import convert, files
 from cylstm.cli._common import check_outputs, print_json
+from cylstm.cli._screen import show
 from cylstm.cli.kinds import LEFT_OUT
 from cylstm.convert import keras, onnx_reader, torch
 from cylstm.convert._common import Conversion
@@ -70,10 +71,11 @@ def _convert(options: argparse.Namespace) -> None:
         print_json(report)
         return
     for layer in layers:
-        print(f"{layer['from']}\n  {layer['to']}")
+        show(layer["from"])
+        show(f"  {layer['to']}")
     if left_out:
-        print(f"Not in the file: {'; '.join(left_out)}")
-    print(f"Saved {options.output}")
+        show(f"Not in the file: {'; '.join(left_out)}")
+    show(f"Saved {options.output}")
 
 
 def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[str]:

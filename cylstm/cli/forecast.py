@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from cylstm.cli._common import (
     give_table,
     names,
     print_json,
-    warn,
 )
+from cylstm.cli._screen import show, warn
 from cylstm.forecasting import Forecaster
-from cylstm.series import interpolated, read_csv
+from cylstm.series import interpolated, known_rows, read_csv
 
 Array = NDArray[np.float64]
 Errors = dict[str, dict[str, Array]]  # by series and method, (horizon,)
@@ -83,9 +82,9 @@ def _errors(forecaster: Forecaster, made: Array, values: Array, n: int) -> dict[
 def _print_errors(metric: str, by_method: dict[str, Array]) -> None:
     horizon = len(next(iter(by_method.values())))
     shown = sorted({1, min(3, horizon), min(6, horizon), horizon})
-    print(f"  {metric + ', steps ahead':<22}" + "".join(f"{h:>9}" for h in shown))
+    show(f"  {metric + ', steps ahead':<22}" + "".join(f"{h:>9}" for h in shown))
     for name, error in by_method.items():
-        print(f"  {name:<22}" + "".join(f"{_number(error[h - 1]):>9}" for h in shown))
+        show(f"  {name:<22}" + "".join(f"{_number(error[h - 1]):>9}" for h in shown))
 
 
 def _number(error: float) -> str:
@@ -129,14 +128,14 @@ def _demo(options: argparse.Namespace) -> None:
         result = dict(zip(("rmse", "rmse_persistence", "rmse_seasonal", "rmse_ar24"), first, strict=True))
         print_json({**result, "seconds": seconds, "model": str(model_path)})
         return
-    print(f"{title} (El Niño), °C, monthly 1950-2010")
-    print(f"LSTM of {forecaster.hidden_size} units, trained on the first {n} months in {seconds:.1f} s")
-    print(f"Measured on the last {len(values) - n} months, which played no part in training:")
+    show(f"{title} (El Niño), °C, monthly 1950-2010")
+    show(f"LSTM of {forecaster.hidden_size} units, trained on the first {n} months in {seconds:.1f} s")
+    show(f"Measured on the last {len(values) - n} months, which played no part in training:")
     _print_errors("RMSE", rmse)
     following = made[-1, :, 0]
-    print("Forecast for the months of 2011: " + " ".join(f"{value:.1f}" for value in following))
-    print(f"Saved {model_path} (read it with cylstm.load)")
-    print(f"Saved {plot_path}" if drawn else f"No picture: {NO_MATPLOTLIB}")
+    show("Forecast for the months of 2011: " + " ".join(f"{value:.1f}" for value in following))
+    show(f"Saved {model_path} (read it with cylstm.load)")
+    show(f"Saved {plot_path}" if drawn else f"No picture: {NO_MATPLOTLIB}")
 
 
 def _plot(
@@ -162,9 +161,9 @@ def train(options: argparse.Namespace) -> None:
     """Train on columns of a table, and say what came of it."""
     check_training(options, [options.csv])
     values, columns = _read(options, options.csv, names(options.columns))
+    values, _ = _without_empty_ends(values, options.csv)
     n = len(values) - round(options.test * len(values))
-    if options.missing == "interpolate":
-        values = _filled(values, n, columns, options.csv)
+    values, n = _filled(values, n)
     forecaster = Forecaster(options.horizon, options.period, options.hidden, options.epochs, options.seed)
     forecaster.columns = columns
     if n < forecaster.least_rows:
@@ -188,30 +187,37 @@ def train(options: argparse.Namespace) -> None:
     if options.json:
         print_json({**_as_json(errors), "rows": n, **chosen, "seconds": seconds, "model": options.output})
         return
-    print(f"LSTM of {forecaster.hidden_size} units, trained on {n} rows in {seconds:.1f} s")
+    show(f"LSTM of {forecaster.hidden_size} units, trained on {n} rows in {seconds:.1f} s")
     epochs = f" and {chosen['epochs']} of {options.epochs} epochs" if options.patience else ""
-    print(f"chosen by the error on two blocks of these rows: L2 of {training.penalty:g}{epochs}")
+    show(f"chosen by the error on two blocks of these rows: L2 of {training.penalty:g}{epochs}")
     for name, by_method in errors["RMSE"].items():
         if by_method:
-            print(f"{name}, measured on the last {len(values) - n} rows:")
+            show(f"{name}, measured on the last {len(values) - n} rows:")
             _print_errors("RMSE", by_method)
-    print(f"Saved {options.output}")
+    show(f"Saved {options.output}")
 
 
-def _filled(values: Array, n: int, columns: Sequence[str], path: str) -> Array:
-    """Without gaps: first in the n rows to learn from, so that nothing of the test reaches them."""
-    values[:n] = interpolated(values[:n])
-    unknown = [name for name, column in zip(columns, values[:n].T, strict=True) if np.isnan(column).any()]
-    if unknown:
-        raise ValueError(f"{path}, column {unknown[0]}: no values in the {n} rows to learn from")
-    return interpolated(values)
+def _without_empty_ends(values: Array, path: str) -> tuple[Array, int]:
+    """From the first to the last row with a value, and how many come before."""
+    rows = known_rows(values)
+    ends = {"first": rows.start, "last": len(values) - rows.stop}
+    for end, count in ends.items():
+        if count:
+            warn(f"{path}: the {end} {count} rows have no values and are left out")
+    return values[rows], rows.start
+
+
+def _filled(values: Array, n: int) -> tuple[Array, int]:
+    """Without gaps, and how many of the first n rows to learn from: none of a gap that the test rows end."""
+    complete = np.flatnonzero(~np.isnan(values[:n]).any(axis=1))
+    return interpolated(values), int(complete[-1]) + 1 if len(complete) else 0
 
 
 def predict(forecaster: Forecaster, options: argparse.Namespace) -> None:
     """Forecast what follows the last row."""
     check_outputs([options.output], [*options.files, options.model])
-    values = _table(forecaster, options)
-    following = forecaster.forecast(values, options.phase)[-1]
+    values, phase = _table(forecaster, options)
+    following = forecaster.forecast(values, phase)[-1]
     rows = [[h, *row] for h, row in enumerate(following.tolist(), 1)]
     as_json = {name: following[:, c].tolist() for c, name in enumerate(forecaster.columns)}
     give_table(options, [["step", *forecaster.columns], *rows], as_json)
@@ -221,7 +227,7 @@ def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
     """Errors on the rows of a table, or the last ones, beside those of simple forecasts."""
     if not 0 < options.test <= 1:
         raise ValueError(f"--test: expected a share in (0, 1], got {options.test:g}")
-    values = _table(forecaster, options)
+    values, phase = _table(forecaster, options)
     season = forecaster.period or 1  # which the simple forecasts of the season need before the first row
     first = season if season < len(values) else 1
     n = max(first, len(values) - round(options.test * len(values)))
@@ -231,38 +237,38 @@ def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
             f"{options.files[0]}: expected rows to measure on after the first, got {len(values)} rows, of "
             f"which --test {options.test:g} takes none"
         )
-    errors = _errors(forecaster, forecaster.forecast(values, options.phase), values, n)
+    errors = _errors(forecaster, forecaster.forecast(values, phase), values, n)
     if options.json:
         print_json({"kind": "forecaster", **_as_json(errors), "rows": tested})
         return
     for name in forecaster.columns:
-        print(f"{name}, measured on the last {tested} rows:")
+        show(f"{name}, measured on the last {tested} rows:")
         for metric in METRICS:
             _print_errors(metric, errors[metric][name])
-    print(
+    show(
         "The simple forecasts learn from the rows before these. "
         "If the LSTM has learnt from these themselves, its errors flatter it."
     )
 
 
-def _table(forecaster: Forecaster, options: argparse.Namespace) -> Array:
-    """The columns that the model forecasts, whose names it keeps, without gaps."""
+def _table(forecaster: Forecaster, options: argparse.Namespace) -> tuple[Array, int]:
+    """The columns that the model forecasts, whose names it keeps, without gaps; the first row's season."""
     if len(options.files) != 1:
         raise ValueError(
             f"{options.model}: a forecaster, which reads one CSV file, got {len(options.files)} files"
         )
-    values, forecaster.columns = _read(options, options.files[0], forecaster.columns or None)
-    values = interpolated(values)
-    likely = forecaster.likely_phase(values, options.phase)
-    if likely != options.phase % (forecaster.period or 1):
-        warn(
-            f"{options.files[0]}: --phase {likely} fits its rows to the seasons that were learnt better than "
-            f"--phase {options.phase}"
-        )
-    return values
+    values, forecaster.columns = _read(options, options.files[0], forecaster.columns or "numbers")
+    values, skipped = _without_empty_ends(values, options.files[0])
+    values, phase = interpolated(values), options.phase + skipped
+    likely = forecaster.likely_phase(values, phase)
+    if likely != phase % (forecaster.period or 1):
+        better = (likely - skipped) % (forecaster.period or 1)
+        fits = f"--phase {better} fits its rows to the seasons that were learned better than"
+        warn(f"{options.files[0]}: {fits} --phase {options.phase}")
+    return values, phase
 
 
-def _read(options: argparse.Namespace, path: str, columns: list[str] | None) -> tuple[Array, list[str]]:
+def _read(options: argparse.Namespace, path: str, columns: Any) -> tuple[Array, list[str]]:
     return read_csv(
         path, columns,
         header=not options.no_header, delimiter=options.delimiter, missing=options.missing,

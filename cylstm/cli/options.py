@@ -34,6 +34,11 @@ def _rate(flag: str, value: float) -> float:
     return _checks.number(flag, value, 0)
 
 
+def _character(flag: str, value: str) -> None:
+    if len(value) != 1 or value in '\r\n"':
+        raise ValueError(f"{flag}: expected one character, and no quote, got {value!r}")
+
+
 def _count(flag: str, defaults: Defaults, help: str) -> Option:
     return Option(flag, defaults, help, int, "N", check=_checks.positive)
 
@@ -44,10 +49,10 @@ def _share(flag: str, defaults: Defaults, help: str) -> Option:
 
 READING = (
     Option("--no-header", TABLES, "line 1 of a CSV file is data; columns are named 1, 2, …", bool),
-    Option("--delimiter", {FORECAST: ",", CLASSIFY: ","}, "between cells", str, "C"),
+    Option("--delimiter", {FORECAST: ",", CLASSIFY: ","}, "between cells", str, "C", check=_character),
     Option(
         "--missing", {FORECAST: "error", CLASSIFY: "error"},
-        "refuse empty cells, or interpolate between neighbours", str, None, ("error", "interpolate"),
+        "refuse empty cells, or interpolate between known values", str, None, ("error", "interpolate"),
     ),
 )  # fmt: skip
 LABELS = Option("--labels", {CLASSIFY: None}, "CSV file with the columns file and label", str, "FILE")

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from cylstm.cli._common import print_json
+from cylstm.cli._screen import flush, show
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -53,7 +54,8 @@ def _serve(options: argparse.Namespace) -> None:
         if options.json:
             print_json({"model": options.model, "url": url})
         else:
-            print(f"Serving {options.model} at {url}; Ctrl-C stops", flush=True)
+            show(f"Serving {options.model} at {url}; Ctrl-C stops")
+            flush()
 
     try:
         server.run(

@@ -2,15 +2,15 @@
 
 import argparse
 import math
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from cylstm import _checks
-from cylstm.cli._common import check_training, facts_of, how_it_ended, print_json, warn
+from cylstm.cli._common import check_training, facts_of, how_it_ended, print_json
+from cylstm.cli._screen import flush, show, show_data, warn
 from cylstm.cli.kinds import OF, TEXT, kind_of
 from cylstm.text import CharacterModel
+from cylstm.text_files import read_text
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def train(options: argparse.Namespace) -> None:
     model = CharacterModel(options.hidden, options.layers, dropout=options.dropout, seed=options.seed)
     start = time.perf_counter()
     history = model.fit(
-        _text(options.text), options.epochs, validation=options.validation,
+        read_text(options.text), options.epochs, validation=options.validation,
         batch_size=options.batch, length=options.length, lr=options.rate, patience=options.patience,
         checkpoints=options.checkpoint, resume=options.resume,
     )  # fmt: skip
@@ -56,36 +56,27 @@ def train(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"nats": nats, **facts_of(history, seconds), "model": options.output})
         return
-    print(f"LSTM of {options.hidden} units, {len(model.vocabulary) - 2} characters, {ended}")
+    show(f"LSTM of {options.hidden} units, {len(model.vocabulary) - 2} characters, {ended}")
     if nats is not None:
         measured = f"{nats:.3f} nats a character ({nats / math.log(2):.3f} bits)"
-        print(f"on the last {options.validation:.0%} of the text: {measured} (epoch {history.best_epoch})")
-    print(f"Saved {options.output}")
+        show(f"on the last {options.validation:.0%} of the text: {measured} (epoch {history.best_epoch})")
+    show(f"Saved {options.output}")
 
 
 def evaluate(model: CharacterModel, options: argparse.Namespace) -> None:
     """How well a text is foretold."""
     if len(options.files) != 1:
         raise ValueError(f"evaluate: expected one text, got {len(options.files)} files")
-    measured = model.evaluate(_text(options.files[0]))
+    measured = model.evaluate(read_text(options.files[0]))
     if options.json:
         print_json({"kind": "text", **measured})
         return
-    print(
+    show(
         f"{measured['characters']} characters: "
         f"{measured['nats']:.3f} nats a character ({measured['bits']:.3f} bits)"
     )
     if measured["unknown"]:
-        print(f"{measured['unknown']} of them were in no text that the model has learnt from")
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected a text file in UTF-8, got another byte at {error.start}"
-        ) from None
+        show(f"{measured['unknown']} of them were in no text that the model has learnt from")
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -105,8 +96,8 @@ def _sample(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"text": model.sample(options.prompt, options.characters, **fixed)})
         return
-    sys.stdout.write(options.prompt)
+    show_data(options.prompt)
     for character in model.continued(options.prompt, options.characters, **fixed):
-        sys.stdout.write(character)
-        sys.stdout.flush()
-    print()
+        show_data(character)
+        flush()
+    show()

@@ -1,0 +1,94 @@
+"""What the command prints. Text from files reaches no terminal with control characters in it."""
+
+import contextlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+# Control characters (C0, DEL, C1), marks that change the direction of text, separators of lines, surrogates.
+CONTROL = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+STANDARD_OUTPUT = "standard output"  # as the file name of an error
+
+
+def printable(text: str, but: str = "") -> str:
+    r"""The text with an escape, as of `repr`, for each character that could change what a terminal shows.
+
+    >>> printable("red \x1b[31m, \u202egnp.exe")
+    'red \\x1b[31m, \\u202egnp.exe'
+    """
+    return CONTROL.sub(lambda found: found[0] if found[0] in but else _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def show(line: Any = "") -> None:
+    """A line of a report on standard output."""
+    _write(printable(str(line)) + "\n")
+
+
+def show_data(text: str) -> None:
+    """Data on standard output: as it is in a file or a pipe; made printable, but in lines, at a terminal."""
+    _write(printable(text, but="\n\t") if sys.stdout.isatty() else text)
+
+
+def _write(text: str) -> None:
+    with _naming_output():
+        sys.stdout.write(text)
+
+
+def flush() -> None:
+    """Write out what is waiting."""
+    with _naming_output():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _naming_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from None
+
+
+def discard_output() -> None:
+    """Write what is waiting for standard output, which cannot be written to, nowhere."""
+    with contextlib.suppress(OSError):  # a stream that is no file, as of a caller in Python
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def warn(message: str) -> None:
+    """One line on standard error; the command goes on."""
+    _note(f"warning: {message}")
+
+
+def fail(message: str, status: int = 1) -> int:
+    """One line on standard error, and the status to exit with."""
+    _note(message)
+    return status
+
+
+def _note(message: str) -> None:
+    sys.stderr.write(f"cylstm: {printable(message)}\n")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Warnings of the library are printed as those of the command."""
+    earlier = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: warn(str(message))
+        try:
+            yield
+        finally:
+            warnings.showwarning = earlier
