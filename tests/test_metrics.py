@@ -180,3 +180,17 @@ def test_a_built_in_metric_is_called_by_itself():
     assert metrics.mse(y, target) == pytest.approx(1.25)
     assert metrics.accuracy(y, np.array([1, 1])) == pytest.approx(0.5)
     assert (metrics.mae.__name__, metrics.mae.__doc__) == ("mae", "Mean absolute error.")
+
+
+def test_a_metric_cannot_change_what_the_next_one_gets():
+    def changing(y, target):
+        y -= target
+        return 0.0
+
+    model, loss, x, target = regression("all", True)
+    before = target.copy()
+    for metric in (changing, RowSum(changing)):
+        with pytest.raises(ValueError, match="read-only"):
+            cylstm.Trainer(model, loss).evaluate((x, target), metrics={"changing": metric, "rmse": rmse})
+    np.testing.assert_array_equal(target, before)
+    assert target.flags.writeable

@@ -20,7 +20,7 @@ class Loss:
     """Base of all losses: a mean over what counts, and its gradient with respect to the outputs.
 
     Several threads may use one loss: whatever a call writes to belongs to its thread, so a subclass keeps
-    nothing of a call on itself and takes its buffers from `_scratch`. It sets an attribute for each of its
+    nothing of a call on itself and takes its buffers from `_buffer`. It sets an attribute for each of its
     constructor's arguments, and gives:
 
     `_targets(target, layout)`
@@ -148,7 +148,7 @@ class Loss:
     def _check(self, target: Any, outputs: int, name: str) -> int:
         raise NotImplementedError
 
-    def _scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """Memory of this thread's that holds anything; a later call with this name uses it again."""
         return self._own.scratch.setdefault(name, Kept()).array(shape, dtype)
 
@@ -156,7 +156,7 @@ class Loss:
         """The target in a dtype, in scratch memory where it has another one."""
         if target.dtype == dtype and target.dtype.isnative and target.flags.aligned:
             return target
-        wanted = self._scratch("target", target.shape, dtype)
+        wanted = self._buffer("target", target.shape, dtype)
         with np.errstate(all="ignore"):  # padding may hold anything
             np.copyto(wanted, target, casting="same_kind")
         return wanted

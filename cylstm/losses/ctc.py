@@ -70,7 +70,7 @@ class CTC(Loss):
         S = 2 * int(np.diff(targets.starts).max()) + 1
         counted = float(np.count_nonzero(end))
         shapes = {"log_p": (T, V), "alpha": (T, S), "beta": (S,), "occupied": (V,)}
-        log_p, alpha, beta, occupied = (self._scratch(*item, np.float64) for item in shapes.items())
+        log_p, alpha, beta, occupied = (self._buffer(*item, np.float64) for item in shapes.items())
         value = _ctc.ctc(
             dy,
             y,

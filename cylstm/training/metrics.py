@@ -116,7 +116,7 @@ class Measurement:
     """Metrics over minibatches: sums of those that are `RowSum`, and all rows for the others.
 
     Rows come as arrays y (n, V) and target, or, of targets that belong to whole sequences, as lists of
-    arrays; then a metric has lists.
+    arrays; then a metric has lists. It gets read-only arrays, since the next one gets the same.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
@@ -130,12 +130,18 @@ class Measurement:
         if not len(y):
             return
         self.rows += len(y)
+        holds = not all(isinstance(metric, RowSum) for metric in self.metrics.values())
+        if holds and isinstance(target, list):
+            target = [np.array(labels) for labels in target]  # a source may use its memory again
+        elif holds:
+            target = np.array(target)
+        y, target = _read_only(y), _read_only(target)
         for name, metric in self.metrics.items():
             if isinstance(metric, RowSum):
                 total = np.asarray(metric.function(y, target), np.float64)
                 self._sums[name] = self._sums.get(name, 0.0) + total
-        if not all(isinstance(metric, RowSum) for metric in self.metrics.values()):
-            self._held.append((y, target if isinstance(target, list) else np.array(target)))
+        if holds:
+            self._held.append((y, target))
 
     def results(self) -> dict[str, float]:
         """Every metric by its name; NaN if there were no rows."""
@@ -155,7 +161,16 @@ class Measurement:
 def _joined(parts: tuple[Any, ...]) -> Any:
     if isinstance(parts[0], list):
         return [array for part in parts for array in part]
-    return np.concatenate(parts)
+    return _read_only(np.concatenate(parts))
+
+
+def _read_only(value: Any) -> Any:
+    """A view that cannot be written to; of each array in a list."""
+    if isinstance(value, list):
+        return [_read_only(part) for part in value]
+    view = np.asarray(value).view()
+    view.flags.writeable = False
+    return view
 
 
 def _number(name: str, value: Any) -> float:
