@@ -53,7 +53,8 @@ MODELS |= {
 
 
 def test_every_layer_has_a_model():
-    assert {type(make_model()).__name__ for make_model in MODELS.values()} >= set(LAYER_TYPES)
+    ours = {name for name, kind in LAYER_TYPES.items() if kind.__module__.startswith("cylstm.")}
+    assert {type(make_model()).__name__ for make_model in MODELS.values()} >= ours
     assert len(LAYERS) * 3 <= len(MODELS)
 
 
