@@ -18,6 +18,7 @@ from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
+from cylstm.layers.masked import Masked
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.residual import Residual
 from cylstm.layers.sequential import Sequential
@@ -72,6 +73,7 @@ __all__ = [
     "Embedding",
     "LayerNorm",
     "Linear",
+    "Masked",
     "ModelFileError",
     "MultiHeadAttention",
     "MultiplicativeAttention",

@@ -54,6 +54,7 @@ class Layer:
     batch_first: bool | None = None  # None: the layer does not care
     reads_indices = False  # whether x holds ints, each standing for a vector
     pools = False  # whether y is one row for each sequence, whatever its length
+    nests = True  # whether it can be a layer of another one
     pads = False  # whether it computes on padded batches, so that bits depend on the longest sequence
     _store: ParameterStore
 

@@ -178,6 +178,58 @@ class Packing:
             out[index // self.B, index % self.B] = rows
 
 
+class MaskedPacking(Packing):
+    """The valid steps of a batch in which any steps may be left out, not only the last ones.
+
+    Parameters
+    ----------
+    valid : ndarray of bool
+        (T, B)
+    given_packing : Packing
+        That of the batch before steps were left out of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> valid = np.array([[True, False], [False, False], [True, True]])
+    >>> packing = MaskedPacking(valid, Packing(3, 2))
+    >>> packing.lengths.tolist(), packing.index(reverse=False).tolist()
+    ([2, 1], [0, 5, 4])
+    """
+
+    def __init__(self, valid: NDArray[np.bool_], given_packing: Packing) -> None:
+        T, B = valid.shape
+        super().__init__(T, B, valid.sum(axis=0))
+        self.valid, self.given_packing = valid, given_packing
+        self._nth = np.argsort(~valid, axis=0, kind="stable")  # step of the k-th valid one, (T, B)
+
+    @_kept
+    def skipped(self) -> NDArray[np.bool_]:
+        """(T, B), the steps of each sequence that are left out."""
+        skipped: NDArray[np.bool_] = ~self.valid & (np.arange(self.T)[:, None] < self.given_packing.lengths)
+        return skipped
+
+    @_kept
+    def last_valid(self) -> Index:
+        """(T, B), the last valid step up to each; -1: none."""
+        steps = np.where(self.valid, np.arange(self.T)[:, None], -1)
+        last: Index = np.maximum.accumulate(steps, axis=0)
+        return last
+
+    def _places(self, t: Index) -> Index:
+        b = self._sequence if self.order is None else self.order[self._sequence]
+        places: Index = self._nth[t, b] * self.B + b
+        return places
+
+    def is_of(self, T: int, B: int, lengths: NDArray[Any] | None) -> bool:
+        """No: lengths alone do not say which steps are left out."""
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it packs the same steps."""
+        return self is other or (isinstance(other, MaskedPacking) and np.array_equal(self.valid, other.valid))
+
+
 class Batch(NamedTuple):
     """Sequences on their way through a model.
 

@@ -147,6 +147,10 @@ class SequenceLayer(Layer, abstract=True):
         packing.scatter(rows, steps)
         return out
 
+    def _y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
+        """The rows of y in the form of the call."""
+        return self._rows_for_caller(rows, call, self.pools, out)
+
     def _given(self, workspace: Any, rows: Array, call: Call) -> Any:
         """The rows of y themselves in the form of the call, where the layer needs them no more; else None."""
         packing = call.batch.packing
@@ -222,7 +226,7 @@ class SequenceLayer(Layer, abstract=True):
         def result(workspace: Any, rows: Array, final: Any) -> tuple[Any, Any]:
             y = self._given(workspace, rows, call) if out is None else None
             if y is None:
-                y = self._rows_for_caller(rows, call, self.pools, out)
+                y = self._y_for_caller(rows, call, out)
             return y, self._state_for_caller(final, call.unbatched)
 
         value: tuple[Any, Any] = self._run(call.batch, call.state, result)

@@ -164,7 +164,7 @@ class Session:
         final = self._state_to_fill(given, call.state, call.batch.packing.B, call.unbatched)
         again = place.begin(call.batch.packing)
         rows, final = model._forward(place.workspace, call.batch, final)
-        y = model._rows_for_caller(rows, call, model.pools, y)
+        y = model._y_for_caller(rows, call, y)
         if again and self._chain and place.steps is None:
             place.plan(model)
         return y, model._state_for_caller(final, call.unbatched) if given is None else given

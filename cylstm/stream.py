@@ -68,7 +68,7 @@ class Stream:
         if not model.causal:
             raise ValueError(
                 "model: expected layers that read forward only and keep what they need in their state, "
-                "got one with bidirectional=True, reverse=True, pooling or attention"
+                "got one with bidirectional=True, reverse=True, pooling, attention or masked steps"
             )
         self._model = model
         self.batch_size = _checks.positive("batch_size", batch_size)

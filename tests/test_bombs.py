@@ -39,7 +39,7 @@ else:
 
 # By name: modules, lines that write a file to `path`, the call that reads it, a part of the message.
 BOMBS: dict[str, tuple[tuple[str, ...], str, str, str]] = {}
-for reader, module, bombs in [("onnx", "onnx", "bombs_onnx")]:
+for reader, module, bombs in [("onnx", "onnx", "bombs_onnx"), ("keras", "h5py", "bombs_keras")]:
     try:
         names = importlib.import_module(bombs).BOMBS
     except ImportError:  # what writes the files is not installed

@@ -1,5 +1,8 @@
 """Models from PyTorch and back: the same values and gradients in float64, refusals by name."""
 
+import pickle
+import re
+
 import numpy as np
 import pytest
 import tolerances
@@ -58,7 +61,11 @@ def by_torch(module, x, torch):
 @pytest.mark.parametrize("name", ["lstm", "projected", "gru", "rnn", "relu", "words", "dense"])
 def test_values_and_gradients_are_those_of_torch(rng, torch, name):
     module = random_weights(modules(torch)[name], torch)
-    model = cylstm.from_torch(module).train()
+    if name == "words":
+        with pytest.warns(UserWarning, match="Embedding: padding_idx=0 has no form in cylstm"):
+            model = cylstm.from_torch(module).train()
+    else:
+        model = cylstm.from_torch(module).train()
     for layer in model.layers:
         layer.dropout = 0.0
         if isinstance(layer, cylstm.Dropout):
@@ -131,7 +138,8 @@ def test_files_of_torch_are_read_and_written(tmp_path, rng, torch):
     np.testing.assert_array_equal(other(torch.tensor(x)).detach(), module(torch.tensor(x)).detach())
     numbered = torch.nn.Sequential(torch.nn.Linear(H, H), torch.nn.Tanh(), torch.nn.Linear(H, H)).half()
     save_file(numbered.state_dict(), tmp_path / "numbered.safetensors")
-    read = cylstm.from_torch(tmp_path / "numbered.safetensors")
+    with pytest.warns(UserWarning, match="Linear layers without an activation in between: 0, 2"):
+        read = cylstm.from_torch(tmp_path / "numbered.safetensors")
     np.testing.assert_array_equal(read.parameters["1.weight"], numbered[2].weight.detach().numpy())
 
 
@@ -214,11 +222,19 @@ def test_modules_that_are_refused(torch):
 
 def test_files_that_are_refused(tmp_path, torch):
     torch.save({"weight": torch.ones(3)}, tmp_path / "m.pt")
-    with pytest.raises(cylstm.ModelFileError, match="it is a PyTorch file, whose pickle could run any code"):
-        cylstm.from_torch(tmp_path / "m.pt")
-    (tmp_path / "m.safetensors").write_bytes(b"nonsense, but enough of it")
-    with pytest.raises(cylstm.ModelFileError, match="not a readable safetensors file"):
-        cylstm.from_torch(tmp_path / "m.safetensors")
+    np.savez(tmp_path / "m.npz", np.ones(3))
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps({"weight": np.ones(3)}))
+    (tmp_path / "m.txt").write_bytes(b"nonsense, but enough of it")
+    (tmp_path / "m.bin").write_bytes(bytes(range(256)))
+    for name, message in [
+        ("m.pt", "it is a PyTorch file, whose pickle could run any code; save its weights with safetensors"),
+        ("m.npz", "it is a NumPy archive"),
+        ("m.pkl", "it is a pickle of NumPy arrays"),
+        ("m.txt", "it is a text file"),
+        ("m.bin", "not a readable safetensors file: it has no safetensors header"),
+    ]:
+        with pytest.raises(cylstm.ModelFileError, match=rf"{re.escape(name)}: .*{message}"):
+            cylstm.from_torch(tmp_path / name)
     cylstm.save(cylstm.LSTM(3, 4), tmp_path / "ours.safetensors")
     with pytest.raises(cylstm.ModelFileError, match=r"a model of cylstm, which cylstm\.load reads"):
         cylstm.from_torch(tmp_path / "ours.safetensors")
@@ -232,7 +248,8 @@ def test_a_header_whose_size_looks_like_a_pickle_is_read(start, tmp_path):
     size, values = int.from_bytes(start, "little"), np.arange(6, dtype=np.float32)
     content = size.to_bytes(8, "little") + header.ljust(size) + values.tobytes()
     (tmp_path / "m.safetensors").write_bytes(content)
-    model = cylstm.from_torch(tmp_path / "m.safetensors")
+    with pytest.warns(UserWarning, match="LayerNorm with eps=1e-05, not GroupNorm, RMSNorm or another eps"):
+        model = cylstm.from_torch(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(model.parameters["0.weight"], values)
 
 
@@ -271,7 +288,9 @@ def test_what_a_state_dict_holds_comes_back(tmp_path, rng):
     )
     convert.to_safetensors(model, tmp_path / "m.safetensors")
     x = rng.integers(0, V, (T, B))
-    np.testing.assert_array_equal(cylstm.from_torch(tmp_path / "m.safetensors")(x)[0], model(x)[0])
+    with pytest.warns(UserWarning, match=r"state dict: .* RNN with tanh: 4\.0 .*; LayerNorm with eps=1e-05"):
+        again = cylstm.from_torch(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(again(x)[0], model(x)[0])
 
 
 def test_names_of_layers_are_checked(tmp_path):
@@ -287,3 +306,139 @@ def test_an_order_is_searched_in_bounded_time():
     possible["a"] = possible["b"] = [_state_dict.Reading("Linear", 5, 4)]  # of which one can stand first
     with pytest.raises(convert.ConversionError, match="more than one way"):
         _state_dict._chain(list(possible), possible, free=True)
+
+
+def test_a_state_dict_says_what_it_leaves_open(rng, torch):
+    """What cannot be known from names and shapes is read in one way, with a warning or as arguments say."""
+    nn = torch.nn
+    module = nn.RNN(I, H, nonlinearity="relu").double()
+    x = rng.standard_normal((T, B, I))
+    expected = module(torch.tensor(x))[0].detach().numpy()
+    with pytest.warns(UserWarning, match=r"RNN with tanh: the only layer \(nonlinearity='tanh' or 'relu'\)"):
+        cylstm.from_torch(module.state_dict())
+    model = cylstm.from_torch(module.state_dict(), nonlinearity="relu")
+    np.testing.assert_allclose(model(x)[0], expected, **tolerances.TORCH)
+    cylstm.from_torch(module.state_dict(), nonlinearity="tanh")
+    for layers, message in [
+        ({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}, r"layers in their own order, a, b \(order=\); Linear"),
+        (
+            {"a": nn.Linear(3, 4), "b": nn.Linear(4, 2)},
+            "Linear layers without an activation in between: a, b",
+        ),
+        ({"lstm": nn.LSTM(3, 3), "fc": nn.Linear(3, 3)}, r"layers in their own order, lstm, fc \(order=\)"),
+        ({"norm": nn.RMSNorm(3)}, "LayerNorm with eps=1e-05, not GroupNorm, RMSNorm or another eps: norm"),
+    ]:
+        with pytest.warns(UserWarning, match=message):
+            cylstm.from_torch(nn.ModuleDict(layers).state_dict())
+    cylstm.from_torch(nn.ModuleDict({"lstm": nn.LSTM(3, 4), "fc": nn.Linear(4, 2)}).state_dict())
+    lstm_first = nn.ModuleDict({"lstm": nn.LSTM(3, 3), "fc": nn.Linear(3, 3)}).state_dict()
+    cylstm.from_torch(lstm_first, order=["lstm", "fc"])
+
+
+def test_layout_of_a_model_without_recurrent_layers(rng):
+    state = {"words.weight": rng.standard_normal((V, 3)), "fc.weight": np.ones((2, 3)), "fc.bias": np.ones(2)}
+    model = cylstm.from_torch(state, batch_first=True)
+    assert model.batch_first is True
+    y, _ = model(rng.integers(0, V, (B, T)), lengths=[T, 1, 3, 2])
+    assert (y != 0).all(axis=2).sum(axis=1).tolist() == [T, 1, 3, 2]
+
+
+def test_options_of_modules_that_have_no_form_are_warned_of(torch):
+    nn = torch.nn
+    frozen = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    frozen[0].requires_grad_(False)
+    hooked = nn.Linear(3, 3)
+    hooked.register_forward_hook(lambda module, x, y: 2 * y)
+    for module, message in [
+        (
+            nn.Embedding(5, 3, padding_idx=0),
+            "padding_idx=0 has no form in cylstm: that vector is trained like",
+        ),
+        (nn.Embedding(5, 3, scale_grad_by_freq=True), "scale_grad_by_freq=True has no form .* no effect"),
+        (frozen, r"0\.weight, 0\.bias: requires_grad=False has no form in cylstm; training changes them"),
+        (nn.Sequential(hooked), "Linear 0: its forward hooks are not read"),
+    ]:
+        with pytest.warns(UserWarning, match=message):
+            cylstm.from_torch(module)
+    with pytest.raises(convert.ConversionError, match=r"Softplus 0: threshold: expected 20, got 1"):
+        cylstm.from_torch(nn.Sequential(nn.Softplus(threshold=1)))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's
+def test_quantised_modules_name_the_way_out(torch):
+    module = torch.nn.Sequential(torch.nn.LSTM(3, 4), torch.nn.Linear(4, 2))
+    quantised = torch.ao.quantization.quantize_dynamic(module, {torch.nn.LSTM, torch.nn.Linear})
+    for part in (quantised, quantised[0], quantised[1], quantised[1].state_dict()):
+        with pytest.raises(
+            convert.ConversionError, match="is quantised; convert the module as it was before"
+        ):
+            cylstm.from_torch(part)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's
+@pytest.mark.parametrize("wrap", ["DataParallel", "compile", "both"])
+def test_wrapped_modules_and_their_state_dicts(wrap, rng, torch):
+    inner = torch.nn.Sequential(torch.nn.LSTM(3, 4, batch_first=True), torch.nn.Linear(4, 2))
+    wrapped = torch.compile(inner) if wrap != "DataParallel" else inner
+    wrapped = torch.nn.DataParallel(wrapped) if wrap != "compile" else wrapped
+    x = rng.standard_normal((B, T, 3)).astype("f4")
+    y, _ = cylstm.from_torch(inner)(x)
+    np.testing.assert_array_equal(cylstm.from_torch(wrapped)(x)[0], y)
+    np.testing.assert_array_equal(cylstm.from_torch(torch.nn.Sequential(wrapped))(x)[0], y)
+    state = wrapped.state_dict()
+    assert any(name.startswith(("module.", "_orig_mod.")) for name in state)
+    np.testing.assert_array_equal(cylstm.from_torch(state, batch_first=True)(x)[0], y)
+
+
+def test_checkpoints_name_the_entry_to_pass(torch):
+    module = torch.nn.Linear(3, 2)
+    state = module.state_dict()
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.ones(3)).sum().backward()
+    optimizer.step()
+    for source, message in [
+        ({"epoch": 3, "model_state_dict": state, "optimizer": optimizer.state_dict()},
+         r"got a checkpoint with the keys \['epoch', 'model_state_dict', 'optimizer'\]; pass "
+         r"source\['model_state_dict'\]$"),
+        ({"model": module, "epoch": 3}, r"pass source\['model'\]$"),
+        ({"encoder": state, "decoder": state}, r"pass source\['encoder'\] or source\['decoder'\]$"),
+        ({**state, "epoch": 3}, "epoch: expected a tensor, got int; leave it out"),
+    ]:  # fmt: skip
+        with pytest.raises(convert.ConversionError, match=message):
+            cylstm.from_torch(source)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_weights_of_fewer_bits_are_read_exactly(dtype, tmp_path, rng, torch):
+    from safetensors.torch import save_file
+
+    module = torch.nn.LSTM(3, 5).to(getattr(torch, dtype))
+    save_file(module.state_dict(), tmp_path / "m.safetensors")
+    expected = {name: value.float().numpy() for name, value in module.state_dict().items()}
+    for source in (module, module.state_dict(), tmp_path / "m.safetensors"):
+        parameters = cylstm.from_torch(source).parameters
+        for name, value in expected.items():
+            np.testing.assert_array_equal(parameters[f"0.{name}"], value)
+            assert parameters[f"0.{name}"].dtype == np.float32
+
+
+def test_files_of_8_bits_are_rejected_by_name(tmp_path, torch):
+    from safetensors.torch import save_file
+
+    for dtype, message in [
+        (torch.float8_e4m3fn, "F8_E4M3; convert the tensors"),
+        (torch.int8, "I8"),
+    ]:
+        save_file({"fc.weight": torch.ones(2, 3).to(dtype)}, tmp_path / "m.safetensors")
+        with pytest.raises(
+            convert.ConversionError, match=rf"fc.weight: expected F16, BF16, .* got {message}"
+        ):
+            cylstm.from_torch(tmp_path / "m.safetensors")
+
+
+def test_a_stack_is_built_after_its_weights_are_checked():
+    """One tensor of a name `_l199` among small ones makes no stack of 200 large layers."""
+    state = weights(lstm__weight_ih_l0=(400, 3), lstm__weight_hh_l0=(400, 100))
+    state |= {f"lstm.bias_l{k}": np.ones(1) for k in range(300)}
+    with pytest.raises(convert.ConversionError, match="weight_hh_l1: expected the weights of 300 layers"):
+        cylstm.from_torch(state)

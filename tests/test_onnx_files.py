@@ -158,7 +158,9 @@ def test_weights_of_8_bits_are_rejected_by_name(tmp_path):
 def test_nodes_of_quantised_models_name_the_way_out(tmp_path):
     nodes = [helper.make_node("DynamicQuantizeLSTM", ["x"], ["y"], domain="com.microsoft")]
     path = saved(tmp_path / "m.onnx", nodes, {}, [value("x", ["T", "B", I])])
-    with pytest.raises(convert.ConversionError, match="a node of a quantised model; convert the model as it"):
+    with pytest.raises(
+        convert.ConversionError, match="a node of a quantised model; convert the model as it was"
+    ):
         cylstm.from_onnx(path)
 
 

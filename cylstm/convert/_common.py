@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm.file_kinds import TEXT, UNKNOWN, FileKind, file_kind
 from cylstm.files import ModelFileError, check_readable
 from cylstm.layer import Layer
 from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
@@ -66,8 +69,14 @@ class Conversion(NamedTuple):
     sources: list[str]
 
 
-def assembled(parts: Sequence[Part]) -> Conversion:
-    """The model of these layers, in order.
+def assembled(
+    parts: Sequence[Part],
+    *,
+    batch_first: bool | None = None,
+    kind: type[Sequential] = Sequential,
+    **options: Any,
+) -> Conversion:
+    """The model of these layers, in order; its layout is given if that of the layers may be open.
 
     Raises
     ------
@@ -85,7 +94,7 @@ def assembled(parts: Sequence[Part]) -> Conversion:
     if not first.input_size and sized is not None:
         first._fit(sized.input_size, sized.dtype)
     try:
-        model = Sequential(*(part.layer for part in parts))
+        model = kind(*(part.layer for part in parts), batch_first=batch_first, **options)
     except ValueError as error:
         names = ", ".join(f"{i} {part.source}" for i, part in enumerate(parts))
         raise ConversionError(f"{error}; the layers are {names}") from None
@@ -104,6 +113,14 @@ def refusing(name: str) -> Iterator[None]:
             raise
         reason = f"{type(error).__name__} {error}" if isinstance(error, (KeyError, IndexError)) else error
         raise ConversionError(f"{name}: {reason}") from error
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the line outside of this package that asked for the conversion."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("cylstm", "contextlib"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level - 1)
 
 
 def reordered(value: Array, have: str, want: str) -> Array:
@@ -133,10 +150,10 @@ def real_dtype(values: Sequence[Array]) -> str:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
-    """A path to read; whatever a parser of its bytes raises is a ModelFileError that names it.
+def reading(path: str | os.PathLike[str], *kinds: FileKind) -> Iterator[Path]:
+    """A path to read; whatever a parser of its bytes raises is a ModelFileError that says what the file is.
 
-    Readers meet files of any content, in libraries whose errors are of many kinds.
+    Readers get files of any content, in libraries whose errors are of many kinds.
     """
     path = Path(path)
     check_readable(path)
@@ -145,7 +162,20 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     except (ConversionError, ModelFileError, MemoryError, ImportError):
         raise
     except Exception as error:
-        raise ModelFileError(f"{path}: not a readable {kind}: {type(error).__name__}: {error}") from error
+        wanted = kinds[0].words
+        found = file_kind(path)
+        if found not in (*kinds, UNKNOWN):
+            raise ModelFileError(f"{path}: expected {wanted}, got {found.words}{found.advice}") from error
+        raise ModelFileError(
+            f"{path}: {wanted} that cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def check_kind(path: str | os.PathLike[str], *kinds: FileKind) -> None:
+    """Reject a file that is known to be of another kind; for parsers that make something of any bytes."""
+    found = file_kind(path)
+    if found not in (*kinds, UNKNOWN, TEXT):
+        raise ModelFileError(f"{path}: expected {kinds[0].words}, got {found.words}{found.advice}")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """LSTM, GRU and RNN nodes of ONNX as layers of a chain."""
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from cylstm.convert._common import (
     ConversionError,
     activation_options,
     reordered,
+    warn,
 )
 from cylstm.convert._onnx_fold import Attributes
 from cylstm.convert._onnx_values import ROW, Atom, Constant, Groups, Rows, Source, Steps, Value
@@ -75,11 +75,10 @@ def _node(
     reader.time, reader.batch = time, batch
     _onnx_lengths.check(reader, lengths, time)
     if kind == "GRU" and reader.by_torch and not a.get("linear_before_reset", 0):
-        warnings.warn(
+        warn(
             f"{where}: PyTorch's exporter wrote linear_before_reset=0, which is not the equation of "
             "torch.nn.GRU (pytorch issue 189225); the model computes what the file says, not what the module "
-            "does; export with dynamo=False, or read the module itself with from_torch",
-            stacklevel=2,
+            "does; export with dynamo=False, or read the module itself with from_torch"
         )
     options = _options(kind, a, D, direction, arrays["P"] is not None)
     named = _parameters(kind, arrays, bool(options.get("coupled")))

@@ -1,5 +1,6 @@
 """Models from names and shapes alone: PyTorch's state dicts, and safetensors files of them, in and out."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from cylstm.convert._common import (
     assembled,
     real_dtype,
     refusing,
+    warn,
 )
 from cylstm.files import ModelFileError
 from cylstm.layer import Layer
@@ -33,7 +35,9 @@ from cylstm.recurrent import CELL_OPTIONS, COMMON_OPTIONS
 Array = NDArray[Any]
 Values = dict[str, Array]
 REAL = ("F16", "BF16", "F32", "F64")  # safetensors' names of floating-point numbers
+Order = list[tuple[str, str]]  # names and kinds of layers, one after the other
 LAYERS = 200
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and its like, and of torch.compile
 SEARCHED = 20_000  # orders of layers that are tried, at most
 
 
@@ -59,10 +63,19 @@ def of_file(path: str | os.PathLike[str]) -> Values:
                 raise ModelFileError(f"{path}: a model of cylstm, which cylstm.load reads")
             for name, tensor in file.tensors.items():
                 if tensor.dtype not in REAL:
-                    raise ConversionError(f"{name}: expected {', '.join(REAL)}, got {tensor.dtype}")
+                    advice = "; convert the tensors to float32 first" if tensor.dtype[:2] == "F8" else ""
+                    raise ConversionError(f"{name}: expected {', '.join(REAL)}, got {tensor.dtype}{advice}")
             return {name: file.read(name) for name in file.tensors}
     except SafetensorsError as error:
         raise ModelFileError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def unwrapped(values: Mapping[str, Array]) -> Values:
+    """The names without what wrappers put in front of all of them: `module.` and `_orig_mod.`."""
+    found = dict(values)
+    while prefix := next((p for p in WRAPPERS if found and all(name.startswith(p) for name in found)), ""):
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return found
 
 
 @without_initial_values()
@@ -71,18 +84,18 @@ def read(
     order: Sequence[str] | None,
     *,
     sorted_by_sizes: bool,
-    batch_first: bool,
+    batch_first: bool | None,
     nonlinearity: str | None,
 ) -> Conversion:
     """The model of these weights; see `from_torch`."""
     groups: dict[str, Values] = {}
-    for name, value in values.items():
+    for name, value in unwrapped(values).items():
         prefix, _, own = name.rpartition(".")
         groups.setdefault(prefix, {})[own] = value
     if not 0 < len(groups) <= LAYERS:
         raise ConversionError(f"state dict: expected 1 to {LAYERS} layers, got {len(groups)}")
     possible = {prefix: list(_readings(prefix, group)) for prefix, group in groups.items()}
-    chosen, free = list(groups), False
+    chosen, free, notes = list(groups), False, list[str]()
     if order is not None:
         chosen = list(order)
         if sorted(chosen) != sorted(groups):
@@ -92,13 +105,43 @@ def read(
             chosen.sort(key=lambda prefix: list(map(int, prefix.split("."))))
         else:
             free = True
+    elif not all(re.fullmatch(r"\d+(\.\d+)*", prefix) for prefix in groups):
+        orders = _orders(chosen, possible, free=True)
+        if len(orders) != 1:
+            notes.append(f"layers in their own order, {', '.join(chosen)} (order=)")
     dtype = real_dtype(list(values.values()))
+    chain = _chain(chosen, possible, free)
+    notes += _guesses(chain, nonlinearity)
+    if notes:
+        warn(
+            f"state dict: its names and shapes leave open what is read as {'; '.join(notes)}. Give the "
+            "arguments in brackets, or the module itself"
+        )
     return assembled(
         [
-            _part(prefix, kind, groups[prefix], dtype, batch_first, nonlinearity)
-            for prefix, kind in _chain(chosen, possible, free)
-        ]
+            _part(prefix, kind, groups[prefix], dtype, bool(batch_first), nonlinearity)
+            for prefix, kind in chain
+        ],
+        batch_first=batch_first,
     )
+
+
+def _guesses(chain: Order, nonlinearity: str | None) -> list[str]:
+    """What is read in one of the ways that it could be, and how."""
+    notes = []
+    if nonlinearity is None and (found := [prefix for prefix, kind in chain if kind == "RNN"]):
+        notes.append(f"RNN with tanh: {_listed(found)} (nonlinearity='tanh' or 'relu')")
+    if found := [prefix for prefix, kind in chain if kind == "LayerNorm"]:
+        eps = LayerNorm(1).eps
+        notes.append(f"LayerNorm with eps={eps}, not GroupNorm, RMSNorm or another eps: {_listed(found)}")
+    for (below, kind), (above, next_kind) in itertools.pairwise(chain):
+        if kind == next_kind == "Linear":
+            notes.append(f"Linear layers without an activation in between: {_listed([below, above])}")
+    return notes
+
+
+def _listed(prefixes: list[str]) -> str:
+    return ", ".join(prefix or "the only layer" for prefix in prefixes)
 
 
 def _readings(prefix: str, group: Values) -> Iterator[Reading]:
@@ -135,9 +178,28 @@ def _recurrent_sizes(prefix: str, group: Values) -> tuple[str, int, int]:
     return kind, w_hh.shape[1], w_ih.shape[1]
 
 
-def _chain(names: list[str], possible: Mapping[str, list[Reading]], free: bool) -> list[tuple[str, str]]:
+def _chain(names: list[str], possible: Mapping[str, list[Reading]], free: bool) -> Order:
     """Names and kinds in the only order, of those given or of all if it is free, in which the sizes fit."""
-    found: list[list[tuple[str, str]]] = []
+    found = _orders(names, possible, free)
+    sizes = {name: [tuple(reading) for reading in possible[name]] for name in names}
+    if len(found) > 1:
+        raise ConversionError(
+            "state dict: can be read in more than one way; give order=, or the module itself; kinds and "
+            f"sizes are {sizes}"
+        )
+    if not found:
+        raise ConversionError(
+            f"state dict: no order of its layers fits; give it as order=; kinds and sizes are {sizes}"
+        )
+    return found[0]
+
+
+def _orders(names: list[str], possible: Mapping[str, list[Reading]], free: bool) -> list[Order]:
+    """The orders in which the sizes fit: none, one, or two or more, of which the first two.
+
+    Where the search takes too long, there are said to be two.
+    """
+    found: list[Order] = []
     tries = 0
 
     def extend(taken: list[tuple[str, str]], left: list[str], size: int | None) -> None:
@@ -155,17 +217,7 @@ def _chain(names: list[str], possible: Mapping[str, list[Reading]], free: bool) 
                     extend([*taken, (name, kind)], left_after, outputs)
 
     extend([], names, None)
-    sizes = {name: [tuple(reading) for reading in possible[name]] for name in names}
-    if len(found) > 1 or tries > SEARCHED:
-        raise ConversionError(
-            "state dict: can be read in more than one way; give order=, or the module itself; kinds and "
-            f"sizes are {sizes}"
-        )
-    if not found:
-        raise ConversionError(
-            f"state dict: no order of its layers fits; give it as order=; kinds and sizes are {sizes}"
-        )
-    return found[0]
+    return found if tries <= SEARCHED else [[], []]
 
 
 def _part(
@@ -179,6 +231,7 @@ def _part(
             layers = 1 + max(int(found[1]) for key in group if (found := re.search(r"_l(\d{1,4})", key)))
             if layers > len(group):
                 raise ValueError(f"expected the weights of {layers} layers, got {list(group)}")
+            _check_stack(group, layers)
             options: dict[str, Any] = {"bias": "bias_ih_l0" in group, "batch_first": batch_first}
             options["bidirectional"] = "weight_hh_l0_reverse" in group
             hidden = width
@@ -196,6 +249,16 @@ def _part(
             layer = LayerNorm(len(group["weight"]), dtype=dtype)
             group = {"bias": np.zeros(len(group["weight"])), **group}
     return Part(name, layer, group)
+
+
+def _check_stack(group: Values, layers: int) -> None:
+    """Whether all layers of a stack have weights of the size of the first, before any of them is built."""
+    shape = group["weight_hh_l0"].shape
+    for l in range(layers):
+        name = f"weight_hh_l{l}"
+        if name not in group or group[name].shape != shape:
+            got = group[name].shape if name in group else "none"
+            raise ValueError(f"{name}: expected the weights of {layers} layers, {shape}, got {got}")
 
 
 def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequence[str] | None = None) -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._budget import Budget
 from cylstm.convert._common import (
     ACTIVATED,
     GATES,
@@ -24,12 +24,16 @@ from cylstm.convert._common import (
     Part,
     activation_options,
     assembled,
+    check_kind,
     needing,
     reading,
     real_dtype,
     refusing,
     reordered,
+    warn,
 )
+from cylstm.convert._keras_mask import Mask
+from cylstm.file_kinds import HDF5, KERAS
 from cylstm.files import ModelFileError
 from cylstm.layers.activated import parsed
 from cylstm.layers.activation import Activation
@@ -51,8 +55,7 @@ ACTIVATIONS = {  # Keras' names, and ours with alpha and beta
     "softsign": "softsign", "hard_sigmoid": f"hard_sigmoid({1 / 6}, 0.5)", "leaky_relu": "leaky_relu(0.2)",
     "linear": "affine(1.0, 0.0)", "gelu": "gelu",
 }  # fmt: skip
-SPARE = 2**20  # bytes by which a part of an archive may be larger than the archive
-CONFIG = 2**24  # bytes of a configuration
+CONFIG = 2**22  # bytes of a configuration
 
 
 def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequential:
@@ -68,11 +71,18 @@ def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequentia
     Returns
     -------
     Sequential
-        With `batch_first` layers, in the mode of `eval()`. The model has to be a chain of `Embedding`,
-        `LSTM`, `GRU`, `SimpleRNN`, `Bidirectional` around one (`merge_mode="concat"`), `Dense`,
-        `TimeDistributed` around one, `Dropout`, `LayerNormalization`, `Activation` and its like,
-        `GlobalAveragePooling1D`, `GlobalMaxPooling1D`. Without `return_sequences` a `Pooling` follows the
-        layer.
+        With `batch_first` layers, in the mode of `eval()`; a `Masked` model where Keras leaves out steps, by
+        `mask_zero=True` or a `Masking` layer in front, whichever side sequences are padded on. The model has
+        to be a chain of `Embedding`, `LSTM`, `GRU`, `SimpleRNN`, `Bidirectional` around one
+        (`merge_mode="concat"`), `Dense`, `TimeDistributed` around one, `Dropout`, `LayerNormalization`,
+        `Activation` and its like, `GlobalAveragePooling1D`, `GlobalMaxPooling1D`. Without `return_sequences`
+        a `Pooling` follows the layer.
+
+    Warns
+    -----
+    UserWarning
+        Of options that have no form here: `stateful`, regularizers, constraints, layers that are not
+        trainable, computing in float16 or bfloat16.
 
     Raises
     ------
@@ -95,19 +105,21 @@ def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
     with needing("keras"):
         import h5py
     given = None if config is None else _given(config)
-    with reading(path, "Keras model") as file:
+    with reading(path, KERAS, HDF5) as file:
+        check_kind(file, KERAS, HDF5)
         archived = zipfile.is_zipfile(file)
     if archived and given is not None:
         raise ValueError("config: expected None with a .keras file, which has its own")
     if not archived and given is None:
         raise ConversionError(f"{path}: has weights only; give the model's to_json() as config=")
-    with reading(path, "Keras model") as file:
+    with reading(path, KERAS, HDF5) as file:
+        budget = Budget(file.stat().st_size)
         if given is None:
-            text, weights = _parts_of_archive(file)
+            text, weights = _parts_of_archive(file, budget)
             with h5py.File(io.BytesIO(weights), "r") as opened:
-                return _model(json.loads(text), opened, len(weights))
+                return _model(json.loads(text), opened, budget)
         with h5py.File(file, "r") as opened:
-            return _model(given, opened, file.stat().st_size)
+            return _model(given, opened, budget)
 
 
 def _given(config: Any) -> Config:
@@ -124,27 +136,28 @@ def _given(config: Any) -> Config:
     return dict(config)
 
 
-def _parts_of_archive(path: Path) -> tuple[bytes, bytes]:
-    """config.json and model.weights.h5, which unpack to no more than the file can hold."""
-    limits = {"config.json": CONFIG, "model.weights.h5": path.stat().st_size + SPARE}
+def _parts_of_archive(path: Path, budget: Budget) -> tuple[bytes, bytes]:
+    """config.json and model.weights.h5, which may be compressed, but not without a bound."""
     with zipfile.ZipFile(path) as archive:
-        for name, limit in limits.items():
-            if (size := archive.getinfo(name).file_size) > limit:
-                raise ModelFileError(f"{path}: {name}: expected at most {limit} bytes, got {size}")
+        if (size := archive.getinfo("config.json").file_size) > CONFIG:
+            raise ModelFileError(f"{path}: config.json: expected at most {CONFIG} bytes, got {size}")
+        budget.spend("bytes", archive.getinfo("model.weights.h5").file_size)
         return archive.read("config.json"), archive.read("model.weights.h5")
 
 
-def _model(config: Config, file: Any, size: int) -> Conversion:
+def _model(config: Config, file: Any, budget: Budget) -> Conversion:
     if config.get("class_name") not in ("Sequential", "Functional"):
         raise ConversionError(
             f"{config.get('class_name')}: expected a Sequential or Functional model, whose layers are known"
         )
     layers = config["config"]["layers"]
-    if not isinstance(layers, list) or len(layers) > 1000:
+    if not isinstance(layers, list):
         raise ModelFileError("layers: expected a list")
+    budget.spend("layers", len(layers))
     _check_chain(layers)
     groups, counts = _child(file, "layers"), dict[str, int]()
-    names = {_name(_child(groups, key), key): key for key in groups}
+    names = _names(groups)
+    mask = Mask()
     parts: list[Part] = []
     for layer in layers:
         kind, options = str(layer["class_name"]), layer["config"]
@@ -156,10 +169,12 @@ def _model(config: Config, file: Any, size: int) -> Conversion:
                 raise ConversionError(
                     f"{where}: cylstm has no such layer; expected one of {', '.join(LAYERS)}"
                 )
+            _check_options(where, options)
+            mask.follow(where, kind, options, first=not parts)
             key = names.get(options["name"], numbered)
             group = _child(groups, key) if key in groups else {}
-            parts += LAYERS[kind](where, options, functools.partial(_variables, group, size))
-    return assembled(parts)
+            parts += LAYERS[kind](where, options, functools.partial(_variables, group, budget))
+    return assembled(parts, batch_first=True, **mask.options())
 
 
 def _check_chain(layers: list[Any]) -> None:
@@ -190,14 +205,41 @@ def _child(group: Any, name: str) -> Any:
     return group[name]
 
 
-def _name(group: Any, key: str) -> str:
-    """The layer's name, which newer files have."""
-    with contextlib.suppress(KeyError, ModelFileError, AttributeError):
-        return str(_child(group, "vars").attrs["name"])
-    return key
+def _names(groups: Any) -> dict[str, str]:
+    """Keys of the groups of layers by the layers' names, which newer files have; others have numbers only."""
+    found: dict[str, str] = {}
+    for key in groups:
+        name = None
+        with contextlib.suppress(KeyError, ModelFileError, AttributeError):
+            name = str(_child(_child(groups, key), "vars").attrs["name"])
+        if name in found:
+            raise ModelFileError(f"layers: expected names of their own, got {name!r} twice")
+        if name is not None:
+            found[name] = key
+    return found
 
 
-def _variables(group: Any, size: int, path: str) -> Vars:
+def _check_options(where: str, a: Config) -> None:
+    """Reject quantised layers, and warn of options that have no form here."""
+    policy = a.get("dtype")
+    dtype = str(policy["config"].get("name") if isinstance(policy, dict) else policy)
+    if a.get("quantization_mode") or "int8" in dtype or "int4" in dtype or "float8" in dtype:
+        raise ConversionError(f"{where}: is quantised; convert the model as it was before quantisation")
+    inner = a["layer"]["config"] if isinstance(a.get("layer"), dict) else {}
+    lost = [
+        f"{name}={value!r}" if isinstance(value, bool) else name
+        for name, value in {**inner, **a}.items()
+        if (name == "trainable" and value is False)
+        or (name == "stateful" and value)
+        or (name.endswith(("_regularizer", "_constraint")) and value)
+    ]
+    if dtype in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
+        lost.append(f"computing in {dtype.removeprefix('mixed_')}, which is float32 here,")
+    if lost:
+        warn(f"{where}: {', '.join(lost)} has no form in cylstm")
+
+
+def _variables(group: Any, budget: Budget, path: str) -> Vars:
     """The arrays of a layer, below a path in its group."""
     import h5py
 
@@ -207,10 +249,17 @@ def _variables(group: Any, size: int, path: str) -> Vars:
     found = []
     for number in range(len(group)):
         data = _child(group, str(number))
-        plain = isinstance(data, h5py.Dataset) and data.chunks is None and not data.external
-        if not plain or data.is_virtual or data.dtype.kind != "f" or data.nbytes > size:
-            raise ModelFileError(f"{path} {number}: expected an array of numbers, stored as it is")
-        found.append(np.asarray(data[()]))
+        where = f"{path} {number}".strip()
+        if not isinstance(data, h5py.Dataset):
+            raise ModelFileError(f"{where}: expected an array")
+        half = data.dtype == np.dtype("V2") and data.attrs.get("dtype") == "bfloat16"
+        if data.chunks is not None or data.external or data.is_virtual:
+            raise ModelFileError(f"{where}: expected an array stored as a whole, in the file itself")
+        if not half and data.dtype.kind != "f":
+            raise ModelFileError(f"{where}: expected floating-point numbers, got {data.dtype}")
+        budget.spend("parameters", data.size)
+        value = np.asarray(data[()])
+        found.append((value.view("<u2").astype(np.uint32) << 16).view(np.float32) if half else value)
     return found
 
 
@@ -237,8 +286,6 @@ def _dense(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[
 
 def _embedding(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
     (weight,) = variables("")
-    if a.get("mask_zero"):
-        warnings.warn(f"{where}: mask_zero=True: give the lengths of sequences in calls", stacklevel=2)
     yield Part(where, Embedding(*weight.shape, dtype=real_dtype([weight])), {"weight": weight})
 
 
@@ -356,6 +403,7 @@ def _pooled(how: Any) -> Callable[..., Iterator[Part]]:
 
 LAYERS: Mapping[str, Callable[[str, Config, Callable[[str], Vars]], Iterator[Part]]] = {
     "InputLayer": lambda where, a, variables: iter(()),
+    "Masking": lambda where, a, variables: iter(()),
     "Embedding": _embedding,
     "LSTM": _recurrent("LSTM"),
     "GRU": _recurrent("GRU"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cylstm._budget import Budget
 from cylstm.convert import _onnx_file, _onnx_lengths, _onnx_ops, _onnx_unrolled, _onnx_values
-from cylstm.convert._common import Conversion, ConversionError, needing, reading, refusing
+from cylstm.convert._common import Conversion, ConversionError, check_kind, needing, reading, refusing
 from cylstm.convert._onnx_chain import Chain
 from cylstm.convert._onnx_fold import Attributes, as_numbers, fold
 from cylstm.convert._onnx_values import (
@@ -27,6 +27,7 @@ from cylstm.convert._onnx_values import (
     Value,
     without_ones,
 )
+from cylstm.file_kinds import ONNX
 from cylstm.layers.sequential import Sequential
 from cylstm.parameters import without_initial_values
 
@@ -91,7 +92,8 @@ def read(path: str | os.PathLike[str], *, constants: Mapping[str, Any] | None = 
     """As `from_onnx`, with the nodes that each layer was."""
     with needing("onnx"):
         import onnx  # noqa: F401 - to say what is missing before a file is opened
-    with reading(path, "ONNX model") as file:
+    with reading(path, ONNX) as file:
+        check_kind(file, ONNX)
         model, budget = _onnx_file.load(file)
         reader = Reader(model, dict(constants or {}), budget)
         found = reader.read()
@@ -223,8 +225,7 @@ class Reader:
         attributes = Attributes(found, len(node.output), self.budget)
         if QUANTISED.search(node.op_type):
             raise ConversionError(
-                "a node of a quantised model; convert the model as it was before, then quantise it with "
-                "cylstm.quantize"
+                "a node of a quantised model; convert the model as it was before quantisation"
             )
         if node.domain not in ("", "ai.onnx"):
             raise ConversionError(f"cylstm has no such layer, of the domain {node.domain}")

@@ -112,7 +112,7 @@ def onnx_model(model: Layer, *, lengths: bool = False, states: bool = False) -> 
 
 def write(graph: Graph, layer: Layer, x: str, where: str) -> str:
     """Add a layer's nodes; returns the name of what it makes of x, (T, B, features) or (B, features)."""
-    if isinstance(layer, Sequential):
+    if isinstance(layer, Sequential) and layer.nests:
         y = x
         for position, part in enumerate(layer.layers):
             inner = f"layer {position}" if where == "model" else f"{where}.{position}"

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from cylstm.convert._common import (
     assembled,
     real_dtype,
     refusing,
+    warn,
 )
 from cylstm.layer import Layer
 from cylstm.layers.activation import Activation
@@ -30,13 +30,14 @@ from cylstm.layers.sequential import Sequential
 from cylstm.parameters import without_initial_values
 
 Array = NDArray[Any]
+QUANTISED = "is quantised; convert the module as it was before quantisation"
 
 
 def from_torch(
     source: Any,
     *,
     order: Sequence[str] | None = None,
-    batch_first: bool = False,
+    batch_first: bool | None = None,
     nonlinearity: str | None = None,
 ) -> Sequential:
     """A model of cylstm with the layers and weights of one of PyTorch.
@@ -44,9 +45,10 @@ def from_torch(
     Parameters
     ----------
     source : torch.nn.Module, mapping or path
-        A module: `LSTM`, `GRU`, `RNN`, `Embedding`, `Linear`, `Dropout`, `LayerNorm`, `Identity`, an
-        activation, or modules around them. The layers of a `Sequential` stand in its order. The `forward` of
-        any other module cannot be read: its children are taken in the order in which they were registered,
+        A module, or what `DataParallel` or `torch.compile` made of it: `LSTM`, `GRU`, `RNN`, `Embedding`,
+        `Linear`, `Dropout`, `LayerNorm`, `Identity`, an activation, or modules around them. The layers of a
+        `Sequential` stand in its order. The `forward` of any other module cannot be read: its children are
+        taken in the order in which they were registered,
         which a warning says; what `forward` does besides (an activation, taking the last step) has to be put
         between them by hand: `cylstm.Sequential(cylstm.from_torch(m.lstm), cylstm.Pooling("last"),
         cylstm.from_torch(m.fc))`.
@@ -56,18 +58,29 @@ def from_torch(
         Names of the layers in a state dict, such as `["embedding", "lstm", "fc"]`, in the order in which x
         goes through them. By default a state dict's own; a file's names are sorted by number, if they are
         numbers, else put in the only order in which the sizes fit.
-    batch_first, nonlinearity
-        Those of the recurrent layers of a state dict. A module knows its own.
+    batch_first : bool, optional
+        Whether x and y of a state dict's model are (B, T, features); by default (T, B, features), as in
+        PyTorch. A module knows its own.
+    nonlinearity : {"tanh", "relu"}, optional
+        Of the layers of kind RNN in a state dict; by default tanh, with a warning. A module knows its own.
 
     Returns
     -------
     Sequential
         With layers of float64 where the weights are, else of float32; in the mode of `eval()`.
 
+    Warns
+    -----
+    UserWarning
+        Of what a state dict leaves open and is read in one of several ways: the nonlinearity of an RNN, the
+        eps of a LayerNorm, whether an activation stood between two Linear layers, the order of layers that
+        fit in several. Of a module: `padding_idx`, `scale_grad_by_freq`, frozen parameters and hooks.
+
     Raises
     ------
     ConversionError
         If there is something that cylstm does not have, or a state dict can be read in two ways; by name.
+        If a layer is quantised, or the mapping is a checkpoint that holds a state dict.
     ModelFileError
         If a file is damaged. Pickles (`.pt`, `.pth`) are not read: they could run any code.
 
@@ -91,7 +104,7 @@ def read(
     source: Any,
     *,
     order: Sequence[str] | None = None,
-    batch_first: bool = False,
+    batch_first: bool | None = None,
     nonlinearity: str | None = None,
 ) -> Conversion:
     """As `from_torch`, with what each layer was called."""
@@ -99,31 +112,87 @@ def read(
     if isinstance(source, (str, os.PathLike)):
         return _state_dict.read(_state_dict.of_file(source), order, sorted_by_sizes=True, **options)
     if isinstance(source, Mapping):
+        _check_state_dict(source)
         values = {str(name): _array(str(name), value) for name, value in source.items()}
         return _state_dict.read(values, order, sorted_by_sizes=False, **options)
     if isinstance(source, type) or not callable(getattr(source, "named_children", None)):
         kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
         raise TypeError(f"source: expected a torch.nn.Module, a state dict or a path, got {kind}")
-    if order is not None or batch_first or nonlinearity is not None:
+    if order is not None or batch_first is not None or nonlinearity is not None:
         raise ValueError("order, batch_first, nonlinearity: expected none with a module, which has its own")
-    return assembled(list(_parts("", source, set())))
+    _warn_of_lost_options(source)
+    return assembled(list(_parts("", _inner(source), set())))
+
+
+def _check_state_dict(source: Mapping[Any, Any]) -> None:
+    """Reject a state dict of quantised layers, and a dict of state dicts and other things; name the entry."""
+    if packed := [key for key in source if "_packed_" in str(key)]:
+        raise ConversionError(f"{packed[0]}: {QUANTISED}")
+    inner = [key for key, value in source.items() if isinstance(value, Mapping) and _holds_weights(value)]
+    modules = [key for key, value in source.items() if callable(getattr(value, "named_children", None))]
+    if not inner and not modules:
+        return
+    named = [key for key in inner if "optim" not in str(key).lower()] or inner or modules
+    ways = " or ".join(f"source[{key!r}]" for key in (named + modules if inner else modules))
+    raise ConversionError(
+        f"source: expected a state dict, got a checkpoint with the keys {list(map(str, source))}; pass {ways}"
+    )
+
+
+def _holds_weights(value: Mapping[Any, Any]) -> bool:
+    """Whether it is a state dict: tensors or arrays by name."""
+    return bool(value) and all(
+        isinstance(name, str) and hasattr(tensor, "shape") for name, tensor in value.items()
+    )
+
+
+def _inner(module: Any) -> Any:
+    """The module that others of PyTorch wrap: `DataParallel` and its like, and what torch.compile returns."""
+    while type(module).__module__.startswith("torch."):
+        kind = type(module).__name__
+        if kind in ("DataParallel", "DistributedDataParallel"):
+            module = module.module
+        elif kind == "OptimizedModule":
+            module = module._orig_mod
+        else:
+            break
+    return module
+
+
+def _warn_of_lost_options(module: Any) -> None:
+    """Warn of frozen parameters and hooks, which have no form here."""
+    parameters = dict(module.named_parameters())
+    frozen = [name for name, value in parameters.items() if not value.requires_grad]
+    if 0 < len(frozen) < len(parameters):
+        warn(f"{', '.join(frozen)}: requires_grad=False has no form in cylstm; training changes them")
+    for name, part in module.named_modules():
+        if part._forward_hooks or part._forward_pre_hooks:
+            where = f"{type(part).__name__} {name}".strip()
+            warn(f"{where}: its forward hooks are not read")
 
 
 def _array(name: str, value: Any) -> Array:
     """The numbers of a tensor or an array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+        if getattr(value, "is_quantized", False) or str(value.dtype).startswith("torch.q"):
+            raise ConversionError(f"{name}: {QUANTISED}")
+    if not hasattr(value, "shape"):
+        raise ConversionError(f"{name}: expected a tensor, got {type(value).__name__}; leave it out")
     with refusing(name):
         array = _checks.real_array(name, value)
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise ConversionError(f"{name}: expected floating-point numbers, got {array.dtype}")
     return array
 
 
 def _parts(name: str, module: Any, seen: set[int]) -> Iterator[Part]:
     """The layers of a module, one after the other."""
+    module = _inner(module)
     kind = type(module).__name__
     where = f"{kind} {name}".strip()
+    if ".quantized" in type(module).__module__ or ".qat" in type(module).__module__:
+        raise ConversionError(f"{where}: {QUANTISED}")
     if id(module) in seen:
         raise ConversionError(f"{where}: is used twice, and cylstm's layers are not shared")
     seen.add(id(module))
@@ -142,10 +211,9 @@ def _parts(name: str, module: Any, seen: set[int]) -> Iterator[Part]:
         raise ConversionError(f"{where}: has weights of its own, {own}, and its forward cannot be read")
     if not ours:
         names = ", ".join(key for key, _ in children)
-        warnings.warn(
+        warn(
             f"{where}: its forward cannot be read; its layers are taken in the order in which they were "
-            f"registered: {names}",
-            stacklevel=4,
+            f"registered: {names}"
         )
     for key, child in children:
         yield from _parts(f"{name}.{key}".lstrip("."), child, seen)
@@ -175,6 +243,11 @@ def _recurrent(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
 def _embedding(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
     if module.max_norm is not None:
         raise ValueError(f"max_norm: expected None, got {module.max_norm}")
+    lost = {"padding_idx": None, "scale_grad_by_freq": False}
+    for name, default in lost.items():
+        if (value := getattr(module, name)) != default:
+            effect = "that vector is trained like the others" if name == "padding_idx" else "it has no effect"
+            warn(f"Embedding: {name}={value} has no form in cylstm: {effect}")
     return Embedding(*values["weight"].shape, dtype=dtype)
 
 
@@ -211,7 +284,7 @@ LAYERS: dict[str, Callable[[Any, Mapping[str, Array], str], Layer]] = {
     "SELU": _activation("selu"),
     "GELU": _activation("gelu", approximate="none"),
     "SiLU": _activation("silu"),
-    "Softplus": _activation("softplus", beta=1),
+    "Softplus": _activation("softplus", beta=1, threshold=20),
     "Softsign": _activation("softsign"),
     "Hardsigmoid": lambda m, v, dtype: Activation("hard_sigmoid", 1 / 6, 0.5, dtype=dtype),
 }

@@ -33,6 +33,9 @@ class Sequential(SequenceLayer):
     ----------
     *layers : Layer
         At least one; sizes have to fit, dtypes and `batch_first` to agree. A layer belongs to one model.
+    batch_first : bool, optional
+        Whether x and y are (B, T, features). By default as in the layers, of which the recurrent ones say it;
+        a model without any reads (T, B, features).
 
     Examples
     --------
@@ -44,13 +47,18 @@ class Sequential(SequenceLayer):
     ((10, 4, 2), ['1.weight', '1.bias'])
     """
 
-    def __init__(self, *layers: Layer) -> None:
+    def __init__(self, *layers: Layer, batch_first: bool | None = None) -> None:
         super().__init__()
         if not layers:
             raise ValueError("layers: expected at least one layer, got none")
         for position, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layer {position}: expected a cylstm layer, got {type(layer).__name__}")
+            if not layer.nests:
+                raise TypeError(
+                    f"layer {position}: expected a layer that others can hold, got {type(layer).__name__}, "
+                    "which looks at whole calls; put its layers into one of all layers"
+                )
             if position:
                 layer._fit(layers[position - 1].output_size, layers[position - 1].dtype)
             if not layer.input_size:
@@ -65,7 +73,12 @@ class Sequential(SequenceLayer):
         layouts = {layer.batch_first for layer in layers} - {None}
         if len(layouts) > 1:
             raise ValueError("layers: expected the same batch_first in all of them")
-        self.batch_first = layouts.pop() if layouts else None
+        if batch_first is not None and not isinstance(batch_first, bool):
+            raise TypeError(f"batch_first: expected True, False or None, got {batch_first!r}")
+        if layouts and batch_first not in (None, *layouts):
+            raise ValueError(f"batch_first: expected {layouts.pop()}, as in the layers, got {batch_first}")
+        self._own_layout = None if layouts else batch_first  # which no layer says
+        self.batch_first = layouts.pop() if layouts else batch_first
         self.layers = layers
         self.input_size, self.output_size = layers[0].input_size, layers[-1].output_size
         self.reads_indices = layers[0].reads_indices
@@ -76,11 +89,15 @@ class Sequential(SequenceLayer):
     @property
     def config(self) -> dict[str, Any]:
         """The layers' configurations, as JSON values."""
-        return {"layers": [described(layer) for layer in self.layers]}
+        layers = [described(layer) for layer in self.layers]
+        return {"layers": layers, **({} if self._own_layout is None else {"batch_first": self._own_layout})}
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Sequential":
-        return cls(*map(from_config, config["layers"])) if "layers" in config else cls(**config)
+        if "layers" not in config:
+            return cls(**config)
+        options = {name: value for name, value in config.items() if name != "layers"}
+        return cls(*map(from_config, config["layers"]), **options)
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
@@ -91,7 +108,8 @@ class Sequential(SequenceLayer):
 
     def __repr__(self) -> str:
         """As it was constructed."""
-        return f"Sequential({', '.join(map(repr, self.layers))})"
+        own = [] if self._own_layout is None else [f"batch_first={self._own_layout}"]
+        return f"Sequential({', '.join([*map(repr, self.layers), *own])})"
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         if state is None:

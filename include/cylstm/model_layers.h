@@ -91,7 +91,7 @@ static const struct {
     {"eps", "+", (double)NAN, CYL_TYPE_LAYER_NORM},
     {"how", "last mean max ends ", (double)NAN, CYL_TYPE_POOLING},
     {"p", "r", 0, CYL_TYPE_DROPOUT},
-    {"batch_first", "b", 0, CYL_TYPES_OF_CELLS},
+    {"batch_first", "b", 0, CYL_TYPES_OF_CELLS | CYL_TYPE_SEQUENTIAL},
     {"dropout", "r", 0, CYL_TYPES_OF_CELLS},
     {"input_dropout", "r", 0, CYL_TYPES_OF_CELLS},
     {"recurrent_dropout", "r", 0, CYL_TYPES_OF_CELLS},

@@ -1,0 +1,143 @@
+"""Models that leave out steps by the values of x, as Keras' `mask_zero` and `Masking` do."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks
+from cylstm.layer import Layer
+from cylstm.layers.pooling import Pooling
+from cylstm.layers.sequential import Sequential
+from cylstm.packing import Batch, MaskedPacking, Packing
+from cylstm.recurrent import RecurrentLayer
+from cylstm.sequence_layer import Call, PackedSequences, SequenceLayer
+
+Array = NDArray[Any]
+
+
+class Masked(Sequential):
+    """A `Sequential` that leaves out the steps whose x holds one value only, wherever they stand.
+
+    `cylstm.from_keras` makes it of models with `Embedding(mask_zero=True)` or `Masking`. Recurrent layers
+    carry their state over masked steps, and pooling takes the others; so sequences may be padded on the left,
+    as `keras.utils.pad_sequences` pads them, on the right, or in between.
+
+    Parameters
+    ----------
+    *layers : Layer
+        As for `Sequential`, and none of them a `Sequential` or attention.
+    value : float
+        What a masked step holds: as its index, or in all of its features.
+    repeats : bool
+        What y is at masked steps. True: what it was at the last valid step before, and what the layers after
+        the last recurrent one make of zeros at the start, as Keras gives it. False: that at all masked steps,
+        as Keras gives it after `Bidirectional` layers.
+    batch_first : bool, optional
+        As for `Sequential`.
+
+    Notes
+    -----
+    With `lengths` the steps after each sequence's own are left out as well, and y is 0 there. Gradients of
+    masked steps are 0. A sequence of masked steps only gives zeros where layers pool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> layers = cylstm.Embedding(9, 3, seed=0), cylstm.LSTM(3, 4, batch_first=True), cylstm.Pooling("last")
+    >>> model = cylstm.Masked(*layers)
+    >>> left, right = model(np.array([[0, 0, 5, 7], [5, 7, 0, 0]]))[0]
+    >>> bool((left == right).all())
+    True
+    """
+
+    nests = False
+
+    def __init__(
+        self, *layers: Layer, value: float = 0.0, repeats: bool = True, batch_first: bool | None = None
+    ) -> None:
+        super().__init__(*layers, batch_first=batch_first)
+        for position, layer in enumerate(layers):
+            nested = isinstance(layer, SequenceLayer) and not isinstance(layer, (RecurrentLayer, Pooling))
+            if nested:
+                raise TypeError(
+                    f"layer {position}: expected a layer that a mask has a meaning for, got "
+                    f"{type(layer).__name__}"
+                )
+        self.value = _checks.number("value", value, -float("inf"))
+        if not isinstance(repeats, bool):
+            raise TypeError(f"repeats: expected True or False, got {repeats!r}")
+        self.repeats = repeats
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        return {**super().config, "value": self.value, "repeats": self.repeats}
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        inner = super().__repr__().removeprefix("Sequential(").removesuffix(")")
+        return f"Masked({inner}, value={self.value}, repeats={self.repeats})"
+
+    @property
+    def causal(self) -> bool:
+        """No: which steps are left out is found for whole sequences."""
+        return False
+
+    def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
+        call = super()._checked_call(x, state, lengths)
+        values, packing = call.batch.values, call.batch.packing
+        if call.packed:  # as an array, for the steps that are left out
+            steps = np.full((packing.T, packing.B, values.shape[-1]), self.value, self._x_dtype())
+            packing.scatter(values, steps)
+            values = steps
+        valid = (values.astype(self._x_dtype()) != self._x_dtype().type(self.value)).any(axis=2)
+        real = np.arange(packing.T)[:, None] < packing.lengths
+        if (valid | ~real).all():
+            return call
+        return call._replace(batch=Batch(values, MaskedPacking(valid & real, packing)))
+
+    def _x_dtype(self) -> "np.dtype[Any]":
+        return np.dtype(np.intp) if self.reads_indices else self.dtype
+
+    def _y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
+        packing = call.batch.packing
+        if self.pools or not isinstance(packing, MaskedPacking):
+            return super()._y_for_caller(rows, call, out)
+        if call.packed:
+            steps = np.empty((packing.T, packing.B, rows.shape[1]), rows.dtype)
+            packing.scatter(rows, steps)
+            self._fill(steps, packing)
+            index = packing.given_packing.index(reverse=False)
+            flat = steps.reshape(-1, rows.shape[1])
+            return PackedSequences(flat if index is None else flat[index], packing.given_packing)
+        y = super()._y_for_caller(rows, call, out)
+        self._fill(self._time_major("y", y, rows.shape[1])[0], packing)
+        return y
+
+    def _fill(self, steps: Array, packing: MaskedPacking) -> None:
+        """Write what y is at masked steps; steps (T, B, O) is a view."""
+        t, b = np.nonzero(packing.skipped)
+        before = packing.last_valid[t, b] if self.repeats else np.full(len(t), -1)
+        steps[t, b] = np.where(before[:, None] >= 0, steps[before, b], self._after_nothing())
+
+    def _after_nothing(self) -> Array:
+        """What the layers after the last recurrent one make of zeros, (O,)."""
+        recurrent = [k for k, layer in enumerate(self.layers) if isinstance(layer, RecurrentLayer)]
+        first = recurrent[-1] + 1 if recurrent else 0
+        size = self.layers[first - 1].output_size if recurrent else self.input_size
+        rows, packing = np.zeros((1, size), self.dtype if first else self._x_dtype()), Packing(1, 1)
+        for layer in self.layers[first:]:
+            rows, _ = layer._forward(layer._new_workspace(False), Batch(rows, packing), None)
+        y: Array = rows[0].astype(self.dtype)
+        return y
+
+    def backward(
+        self, dy: Any, ds_n: Any = None, *, need_dx: bool = True, threads: int | None = None
+    ) -> tuple[Any, Any]:
+        """As of `SequenceLayer`; dx is 0 at masked steps."""
+        call: Call | None = getattr(self, "_call", None)
+        if call is not None and call.packed and isinstance(call.batch.packing, MaskedPacking):
+            raise ValueError("backward: expected a batch (T, B, I) with lengths, got packed sequences")
+        return super().backward(dy, ds_n, need_dx=need_dx, threads=threads)
