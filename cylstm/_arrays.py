@@ -57,17 +57,20 @@ def numbers(name: str, value: Any, gaps: bool = False) -> Array:
 
 def labels(name: str, value: Any) -> Any:
     """Classes of any type, none of them missing; an array, or a list as it is."""
-    if isinstance(value, (list, tuple)):
-        for i, label in enumerate(value):
-            if _is_missing(label):
-                raise _missing(f"{name}[{i}]")
+    if is_frame(value):
         return value
     if hasattr(value, "detach"):
         return numbers(name, value)
-    masked = _mask(value) if isinstance(value, np.ndarray) else _nulls(value)
-    if masked is not None:
-        raise _missing(_place(name, masked))
-    return np.asarray(value) if isinstance(value, np.ndarray) or not is_frame(value) else value
+    if not isinstance(value, (list, tuple)):
+        marked = _mask(value) if isinstance(value, np.ndarray) else _nulls(value)
+        if marked is not None:
+            raise _missing(_place(name, marked))
+        value = np.asarray(value)
+    if not isinstance(value, np.ndarray) or (value.dtype == object and value.ndim):
+        for i, label in enumerate(value):
+            if _is_missing(label) or (isinstance(label, float) and label != label):
+                raise _missing(f"{name}[{i}]")
+    return value
 
 
 def _missing(place: str) -> ValueError:

@@ -336,6 +336,8 @@ class Stream:
 
 def _index(rows: Any) -> Any:
     """What rows an array of them is indexed with."""
+    if isinstance(rows, (bool, np.bool_)):
+        raise TypeError(f"rows: expected an index, a list of them, a slice or a mask, got {rows}")
     if isinstance(rows, (int, np.integer, slice)):
         return rows
     array = _checks.real_array("rows", rows)

@@ -274,3 +274,36 @@ def test_sparse_arrays_are_refused_with_the_way_to_a_dense_one():
 def test_neither_bools_nor_texts_are_numbers(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+LAYERS = {
+    "LSTM": lambda: cylstm.LSTM(3, 3, seed=0),
+    "GRU, two": lambda: cylstm.GRU(3, 3, 2, bidirectional=True, seed=0),
+    "Linear": lambda: cylstm.Linear(3, 3, seed=0),
+    "LayerNorm": lambda: cylstm.LayerNorm(3),
+    "Activation": lambda: cylstm.Activation("tanh", features=3),
+    "Residual": lambda: cylstm.Residual(cylstm.Linear(3, 3, seed=0)),
+    "Sequential": lambda: cylstm.Sequential(cylstm.Linear(3, 3, seed=0), cylstm.LSTM(3, 2, seed=1)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_keeps_no_view_of_what_it_is_called_with(name, rng):
+    """What is written to x, y or dy afterwards changes no gradient."""
+    x, results = rng.standard_normal((4, 2, 3)).astype(np.float32), []
+    for overwrite in (False, True):
+        layer, given = LAYERS[name]().train(), x.copy()
+        y = layer(given)
+        y = y[0] if isinstance(y, tuple) else y
+        dy = np.ones_like(y)
+        if overwrite:
+            given[...], y[...] = np.nan, np.nan
+        dx = layer.backward(dy)
+        dx = dx[0] if isinstance(dx, tuple) else dx
+        before = {key: gradient.copy() for key, gradient in layer.gradients.items()}
+        dy[...] = np.nan
+        results.append([dx, *before.values()])
+        for key, gradient in layer.gradients.items():
+            np.testing.assert_array_equal(gradient, before[key])
+    for ours, expected in zip(results[1], results[0], strict=True):
+        np.testing.assert_array_equal(ours, expected)

@@ -422,6 +422,8 @@ def test_no_estimator_reads_masked_values_dates_or_texts(rng):
         (lambda: classifier.fit(list(hole), y), ValueError, r"X\[\d+\]\[\d, \d\]: " + MISSING),
         (lambda: classifier.fit(X, gap), ValueError, r"y\[3\]: " + MISSING),
         (lambda: classifier.fit(X, pandas.array([None, 1] * 10)), ValueError, r"y\[0\]: " + MISSING),
+        (lambda: classifier.fit(X, ["a", None] * 10), ValueError, r"y\[1\]: " + MISSING),
+        (lambda: classifier.fit(X, np.array(["a", np.nan] * 10, object)), ValueError, r"y\[1\]: " + MISSING),
         (lambda: classifier.predict(hole), ValueError, MISSING),
         (lambda: regressor.fit(X, gap), ValueError, r"y\[3\]: " + MISSING),
         (lambda: regressor.predict(hole), ValueError, MISSING),
@@ -439,6 +441,25 @@ def test_no_estimator_reads_masked_values_dates_or_texts(rng):
     ]:
         with pytest.raises(error, match=message):
             fit()
+
+
+@pytest.mark.parametrize(
+    "form", [lambda X: X, lambda X: pytest.importorskip("pandas", reason="needs pandas").DataFrame(X)]
+)
+def test_nan_in_a_table_is_refused_where_it_stands(rng, form):
+    X, y = rng.standard_normal((20, 5)), np.repeat([0, 1], 10)
+    X[7, 2] = np.nan
+    message = (
+        r"X\[7, 2\]: expected a finite number, got nan; fill in missing values \(NaN\) or leave them out"
+    )
+    for fit in (
+        lambda: SequenceClassifier(hidden_size=2, epochs=1).fit(form(X), y),
+        lambda: Forecaster(window=3).fit(form(X)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit()
+    with pytest.raises(ValueError, match=r"X\[2\]: expected a finite number, got nan"):
+        Forecaster(window=3).fit(X[7])
 
 
 def test_tensors_with_gradients_are_read():

@@ -389,3 +389,13 @@ def test_a_copy_of_a_stream_has_its_own_state(duplicate, of, rng):
     assert other.join() != row
     other.leave(row)
     assert stream.join() != row
+
+
+def test_a_bool_is_no_row():
+    stream = cylstm.Stream(cylstm.LSTM(3, 4, seed=0), 3)
+    with pytest.raises(
+        TypeError, match="rows: expected an index, a list of them, a slice or a mask, got True"
+    ):
+        stream.step(np.ones((1, 3, 3)), rows=True)
+    with pytest.raises(TypeError, match="rows: expected an index"):
+        stream.reset(np.True_)

@@ -1,13 +1,12 @@
 """What callers pass as data: arrays, data frames, lists of arrays."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _arrays, _checks
+from cylstm import _arrays, _checks, _options
 
 Array = NDArray[Any]
 MIN_PAIRS = 50  # neighbours in time, from which a correlation tells something
@@ -48,7 +47,8 @@ def check_finite(name: str, array: Array, axes: str = "", gaps: bool = False) ->
         return
     place = np.unravel_index(int(np.argmax(_unusable(array, gaps))), array.shape)
     index, meaning = ", ".join(str(int(i)) for i in place), f" ({axes})" if axes else ""
-    raise ValueError(f"{name}[{index}]{meaning}: expected a finite number, got {array[place]}")
+    fix = "; fill in missing values (NaN) or leave them out" if np.isnan(array[place]) else ""
+    raise ValueError(f"{name}[{index}]{meaning}: expected a finite number, got {array[place]}{fix}")
 
 
 def _unusable(array: Array, gaps: bool) -> Array:
@@ -89,10 +89,9 @@ def warn_of_ids(name: str, sequences: Array | list[Array]) -> None:
         return
     if abs(np.corrcoef(before, after)[0, 1]) > CORRELATED:
         return
-    warnings.warn(
+    _options.warn_caller(
         f"{name}: ints that look like ids of symbols are read as measurements; for ids train a model that "
-        f"begins with cylstm.Embedding, for measurements pass {name}.astype(float), which says so",
-        stacklevel=2,
+        f"begins with cylstm.Embedding, for measurements pass {name}.astype(float), which says so"
     )
 
 

@@ -60,11 +60,12 @@ def solid(estimator: Any, X: Array) -> Array:
 
 def table(estimator: Any, X: Any, array: Array, reset: bool) -> Array:
     """A finite array (n, columns), the numbers of X, whose columns may have names."""
-    if not _arrays.is_frame(X):
-        checked: Array = validate_data(estimator, array, reset=reset)
-        return checked
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
-    return _checked_alone(estimator, array)
+    if _arrays.is_frame(X):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return alone(estimator, array)
+    checked: Array = validate_data(estimator, array, reset=reset, ensure_all_finite=False)
+    _inputs.check_finite("X", checked)
+    return checked
 
 
 def sequences(estimator: Any, X: Any, reset: bool) -> Sequences:
@@ -83,7 +84,7 @@ def sequences(estimator: Any, X: Any, reset: bool) -> Sequences:
             found = solid(estimator, array)
         else:
             is_table, known = True, reset or estimator._table
-            checked = table(estimator, X, array, reset) if known else _checked_alone(estimator, array)
+            checked = table(estimator, X, array, reset) if known else alone(estimator, array)
             found = checked[..., None]
     channels = found[0].shape[-1]
     if reset:
@@ -104,6 +105,10 @@ def note_channels(estimator: Any, channels: int) -> None:
     vars(estimator).pop("feature_names_in_", None)
 
 
-def _checked_alone(estimator: Any, X: Any) -> Array:
-    array: Array = check_array(X, estimator=estimator, input_name="X")
+def alone(estimator: Any, X: Array, ensure_2d: bool = True) -> Array:
+    """A finite table or, where it may be one, vector, whatever the estimator has seen."""
+    array: Array = check_array(
+        X, ensure_2d=ensure_2d, ensure_all_finite=False, estimator=estimator, input_name="X"
+    )
+    _inputs.check_finite("X", array)
     return array

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array
 
 from cylstm import _checks
 from cylstm.data import _inputs as arrays
@@ -57,7 +56,7 @@ def series_of(estimator: Any, X: Any, reset: bool) -> Series:
     if array.ndim == 3:
         return _checked(estimator, Series(list(_inputs.solid(estimator, array)), True, False), reset)
     if array.ndim == 1 and (reset or estimator.n_features_in_ == 1):
-        vector = check_array(array, ensure_2d=False, estimator=estimator, input_name="X")
+        vector = _inputs.alone(estimator, array, ensure_2d=False)
         return _checked(estimator, Series([vector[:, None]], False, True), reset)
     return Series([_inputs.table(estimator, X, array, reset).astype(np.float64)], False, False)
 
