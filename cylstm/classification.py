@@ -17,6 +17,7 @@ from cylstm.optim import AdamW, CosineDecay
 from cylstm.sequence_network import Sequences
 from cylstm.training import Checkpoints, History, Trainer
 from cylstm.training.checkpoints import digest_of
+from cylstm.training.history import history_of
 
 Array = NDArray[Any]
 Samples = tuple[Any, Sequence[str]]
@@ -90,7 +91,8 @@ class Classifier:
             (n, T, channels), or a list of n arrays (T_i, channels); and n names of classes. Those of `train`
             are all there are.
         epochs, patience, checkpoints, resume, progress
-            As for `Trainer.fit`; without validation data there is no patience.
+            As for `Trainer.fit`; without validation data there is no patience. If the training fails in an
+            epoch, the classifier has the best weights so far; if it cannot start, it stays as it was.
         batch_size : int
         lr : float
             At the start.
@@ -140,12 +142,18 @@ class Classifier:
         held_out = None
         if validation is not None:
             held_out = _source(model, classes, _for(model, validation[0]), validation[1], batch_size)
+        try:
+            history = trainer.fit(
+                source, held_out, epochs,
+                metrics=["accuracy"] if held_out else [], patience=patience if held_out else None,
+                checkpoints=saved, resume=resume, progress=progress,
+            )  # fmt: skip
+        except BaseException as error:
+            if history_of(error):
+                self.model, self.classes = model, classes
+            raise
         self.model, self.classes = model, classes
-        return trainer.fit(
-            source, held_out, epochs,
-            metrics=["accuracy"] if held_out else [], patience=patience if held_out else None,
-            checkpoints=saved, resume=resume, progress=progress,
-        )  # fmt: skip
+        return history
 
     def probabilities(self, sequences: Any) -> Array:
         """The probability of each class, (n, classes), in the order of `classes`.

@@ -1,6 +1,7 @@
 """The training of a forecaster: networks on parts of the rows to choose by, then one on all of them."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from cylstm.optim import Adam, CosineDecay
 from cylstm.rnn import LSTM
 from cylstm.training import Checkpoints, History, Trainer
 from cylstm.training.checkpoints import digest_of
+from cylstm.training.history import attach
 
 Array = NDArray[np.float64]
 PENALTIES = (1e-4, 1e-3, 1e-2, 5e-2)
@@ -64,7 +66,7 @@ class RandomWindows(Source):
 
 
 class ForecastTraining:
-    """What `Forecaster.fit` does, and what came of it.
+    """What `Forecaster.fit` does, and its results.
 
     Every penalty is tried on every block: a network learns from the rows before the block, and after each
     epoch its forecasts of the block are measured. The penalty of the lowest error then trains the network on
@@ -82,6 +84,12 @@ class ForecastTraining:
         Go on from it if it exists.
     progress : callable
         Called with the number of updates that were made, or are not needed, since the last call.
+
+    Attributes
+    ----------
+    network : tuple (Sequential, Scaling) or None
+        The one to use if the training ends here: that of all rows, from its first epoch on; before, of those
+        that were trained to choose the penalty the one of the most rows, and of these of the lowest error.
     """
 
     def __init__(
@@ -98,6 +106,8 @@ class ForecastTraining:
         self.notes: dict[str, Any] = {} if saved is None else saved.notes
         self.notes.setdefault("finished", [])  # the errors by epoch of each network on its block
         self.notes.setdefault("errors", [])  # those of the present one
+        self.network: tuple[Sequential, Scaling] | None = None
+        self._rank = (0, -math.inf)  # its rows and -error
 
     def run(self) -> tuple[Sequential, Scaling]:
         """All trainings that are left; sets `penalty`, `validation` and `history`.
@@ -143,7 +153,10 @@ class ForecastTraining:
 
         def after_epoch(trainer: Trainer, record: dict[str, float]) -> bool:
             self.progress(UPDATES)
-            return end is not None and self._judge(error(model, scaling, self.values[:end], n))
+            if end is None:
+                self.network = model, scaling
+                return False
+            return self._judge(int(record["epoch"]), error(model, scaling, self.values[:end], n))
 
         trainer = Trainer(
             model,
@@ -159,14 +172,18 @@ class ForecastTraining:
             resume=resume, progress=False,
         )  # fmt: skip
         if history.stopped == "interrupted":
-            raise KeyboardInterrupt
+            interrupt = KeyboardInterrupt()
+            attach(interrupt, history)
+            raise interrupt
+        if end is not None and self._rank < (rank := (n, -self.notes["errors"][-1])):
+            self._rank, self.network = rank, (model, scaling)
         self.progress(UPDATES * (self.settings["epochs"] - len(history.epochs)))
         return model, scaling, history
 
-    def _judge(self, error: float) -> bool:
-        """Note the error after an epoch; whether it has not fallen for too long."""
+    def _judge(self, epoch: int, error: float) -> bool:
+        """Note the error after an epoch, in place of one of an earlier call; whether it no longer falls."""
         errors, patience = self.notes["errors"], self.settings["patience"]
-        errors.append(error)
+        errors[epoch - 1 :] = [error]
         return patience is not None and len(errors) - 1 - int(np.argmin(errors)) >= patience
 
 

@@ -86,6 +86,11 @@ class Forecaster:
         self._fitted: tuple[Sequential, Scaling] | None = None
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether it can forecast."""
+        return self._fitted is not None
+
+    @property
     def updates(self) -> int:
         """How many updates `fit` makes at most, for a progress bar."""
         return UPDATES * self.epochs * (len(PENALTIES) * len(BLOCKS) + 1)
@@ -129,6 +134,11 @@ class Forecaster:
             If the checkpoint to go on from is damaged, or of another training.
         KeyboardInterrupt
             At Ctrl-C.
+
+        Notes
+        -----
+        If the training ends with an exception after its first network is finished, the forecaster has the
+        best network so far, which may have learned from fewer rows.
         """
         values = self._checked(values)
         if len(values) < self.least_rows:
@@ -142,7 +152,12 @@ class Forecaster:
         settings["patience"] = None if patience is None else _checks.positive("patience", patience)
         saved = Checkpoints.of(checkpoints, resume)
         training = ForecastTraining(settings, values, saved, resume, progress)
-        self._fitted, self.training = training.run(), training
+        try:
+            self._fitted = training.run()
+        except BaseException:
+            self._fitted = training.network or self._fitted
+            raise
+        self.training = training
         return self
 
     def forecast(self, values: Any, phase: int = 0) -> Array:

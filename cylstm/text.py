@@ -22,6 +22,7 @@ from cylstm.rnn import LSTM
 from cylstm.stream import Stream
 from cylstm.training import Checkpoints, History, Trainer
 from cylstm.training.checkpoints import digest_of
+from cylstm.training.history import history_of
 
 Array = NDArray[Any]
 LEAST_READ = 5000  # characters at each place of an evaluation, so that where it begins does not count
@@ -95,7 +96,8 @@ class CharacterModel:
         lr : float
             The largest learning rate; it rises for 100 updates and falls along a cosine.
         patience, checkpoints, resume, progress
-            As for `Trainer.fit`.
+            As for `Trainer.fit`. If the training fails in an epoch, the model has the best weights so far; if
+            it cannot start, it stays as it was.
 
         Returns
         -------
@@ -107,8 +109,8 @@ class CharacterModel:
         ValueError
             If the text is too short for these sizes.
         """
-        self.vocabulary = Vocabulary.of_characters(text)
-        ids = self.vocabulary.encode(text)
+        vocabulary = Vocabulary.of_characters(text)
+        ids = vocabulary.encode(text)
         share = _checks.number("validation", validation, 0, 1)
         n = len(ids) - round(share * len(ids))
         if n <= 2 * batch_size:
@@ -116,9 +118,9 @@ class CharacterModel:
         saved = Checkpoints.of(checkpoints, resume)
         if saved is not None:
             saved.identify({"text": digest_of((), text)}, resume)
-        self.model = self._built()
+        model = self._built(len(vocabulary))
         trainer = Trainer(
-            self.model,
+            model,
             CrossEntropy(),
             AdamW(lr),
             schedule=CosineDecay(warmup=100),
@@ -126,13 +128,20 @@ class CharacterModel:
             seed=self.seed,
         )
         held_out = TokenStream(ids[n:], min(batch_size, max(1, len(ids) - n - 1)), length) if share else None
-        return trainer.fit(
-            TokenStream(ids[:n], batch_size, length), held_out, epochs, patience=patience,
-            checkpoints=saved, resume=resume, progress=progress,
-        )  # fmt: skip
+        try:
+            history = trainer.fit(
+                TokenStream(ids[:n], batch_size, length), held_out, epochs, patience=patience,
+                checkpoints=saved, resume=resume, progress=progress,
+            )  # fmt: skip
+        except BaseException as error:
+            if history_of(error):
+                self.model, self.vocabulary = model, vocabulary
+            raise
+        self.model, self.vocabulary = model, vocabulary
+        return history
 
-    def _built(self) -> Sequential:
-        V, H, seed = len(self.vocabulary), self.hidden_size, self.seed
+    def _built(self, V: int) -> Sequential:
+        H, seed = self.hidden_size, self.seed
         with _options.not_chosen():  # dropout is for the last layer, too
             lstm = LSTM(self.embedding_size, H, self.num_layers, dropout=self.dropout, seed=seed + 1)
         return Sequential(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm import baselines, datasets, files
+from cylstm import baselines, datasets, files, forecast_training
 from cylstm.departures import Scaling
 from cylstm.forecasting import Forecaster
 from cylstm.training import CheckpointError, Checkpoints, checkpoints
@@ -277,3 +277,52 @@ def test_the_likely_phase_is_that_of_the_least_departures():
     assert [forecaster.likely_phase(later, phase) for phase in (0, 3, 10, -1)] == [3, 3, 3, 3]
     assert forecaster.likely_phase(later[:6], 9) == 2  # too few rows to say
     assert forecaster.likely_phase(rng.standard_normal((25, 2)), 5) == 5
+
+
+def test_a_training_that_fails_leaves_the_best_network_so_far(waves, monkeypatch):
+    """In its third network: the first two were trained on other parts of the rows."""
+    build, made = forecast_training._network, []
+
+    def failing(*arguments):
+        made.append(build(*arguments))
+        if len(made) == 3:
+            raise MemoryError
+        return made[-1]
+
+    monkeypatch.setattr(forecast_training, "_network", failing)
+    forecaster = Forecaster(3, hidden_size=4, epochs=1)
+    with pytest.raises(MemoryError):
+        forecaster.fit(waves)
+    assert forecaster.is_fitted
+    expected, _ = made[1](forecaster._fitted[1].inputs(waves, 0)[1])
+    found, _ = forecaster._fitted[0](forecaster._fitted[1].inputs(waves, 0)[1])
+    np.testing.assert_array_equal(found, expected)  # the network of more rows
+
+
+def test_a_training_whose_measuring_fails_resumes_bit_identically(waves, tmp_path, monkeypatch):
+    whole = Forecaster(3, hidden_size=4, epochs=3).fit(waves)
+    error, calls = forecast_training.error, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 5:  # the second epoch of the second network
+            raise MemoryError
+        return error(*arguments)
+
+    monkeypatch.setattr(forecast_training, "error", failing)
+    resumed = Forecaster(3, hidden_size=4, epochs=3)
+    with pytest.raises(MemoryError) as caught:
+        resumed.fit(waves, checkpoints=tmp_path / "run.ckpt")
+    assert len(caught.value.history.epochs) == 2
+    resumed.fit(waves, checkpoints=tmp_path / "run.ckpt", resume=True)
+    np.testing.assert_array_equal(resumed.forecast(waves), whole.forecast(waves))
+    assert resumed.training.validation == whole.training.validation
+
+
+def test_a_training_of_other_patience_is_refused(waves, tmp_path):
+    saved = {"checkpoints": tmp_path / "run.ckpt", "resume": True}
+    Forecaster(3, hidden_size=4, epochs=2).fit(waves, patience=1, **saved)
+    with pytest.raises(CheckpointError, match="patience: expected 2, got 1"):
+        Forecaster(3, hidden_size=4, epochs=2).fit(waves, patience=2, **saved)
+    with pytest.raises(CheckpointError, match="epochs: expected 3, got 2"):
+        Forecaster(3, hidden_size=4, epochs=3).fit(waves, patience=1, **saved)

@@ -1,6 +1,7 @@
 """The estimators keep scikit-learn's contract, and learn what they are for."""
 
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cylstm._engine import isa
 from cylstm.sklearn import Forecaster, SequenceClassifier, SequenceRegressor
+from cylstm.training.loop import Loop
 
 SMALL = {
     "hidden_size": 16, "pooling": "mean", "dropout": 0.1, "epochs": 20, "batch_size": 32,
@@ -503,3 +505,68 @@ def test_integer_measurements_are_read_without_a_word(rng):
         rng.integers(0, 4, (40, 15, 2)),
     ):
         estimator.fit(X, y)
+
+
+class Pressed:
+    """Ctrl-C in the first minibatch of the n-th training."""
+
+    def __init__(self, monkeypatch, n):
+        learn, self.fits = Loop._learn, []
+
+        def pressed(loop, batch):
+            if loop not in self.fits:
+                self.fits.append(loop)
+                if len(self.fits) == n:
+                    signal.raise_signal(signal.SIGINT)
+            learn(loop, batch)
+
+        monkeypatch.setattr(Loop, "_learn", pressed)
+
+
+@pytest.mark.usefixtures("heeded")
+@pytest.mark.parametrize("make", [SequenceClassifier, SequenceRegressor, Forecaster])
+def test_ctrl_c_ends_a_fit_with_an_exception(make, monkeypatch):
+    settings = SERIES if make is Forecaster else SMALL
+    X, y = np.random.default_rng(0).standard_normal((60, 9, 2)), np.arange(60) % 2
+    arguments = (X[:, 0],) if make is Forecaster else (X, y)
+    estimator = make(**settings | {"batch_size": 8})
+    Pressed(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(*arguments)
+    assert (estimator.history_.stopped, len(estimator.history_.steps["loss"])) == ("interrupted", 1)
+    estimator.predict(arguments[0])
+    Pressed(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.partial_fit(*arguments)
+    assert estimator.history_.stopped == "interrupted"
+
+
+@pytest.mark.usefixtures("heeded")
+def test_ctrl_c_ends_a_search(monkeypatch):
+    X = np.random.default_rng(0).standard_normal((30, 6, 2))
+    search = GridSearchCV(SequenceRegressor(**SMALL | {"epochs": 2}), {"hidden_size": [2, 3]}, cv=3)
+    pressed = Pressed(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(X, X.sum((1, 2)))
+    assert len(pressed.fits) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_ends_a_search_in_several_processes():
+    code = """
+import os, signal, threading
+import numpy as np
+from sklearn.model_selection import GridSearchCV
+from cylstm.sklearn import SequenceRegressor
+signal.signal(signal.SIGINT, signal.default_int_handler)
+X = np.random.default_rng(0).standard_normal((30, 20, 3))
+regressor = SequenceRegressor(epochs=10**6, random_state=0)
+search = GridSearchCV(regressor, {"hidden_size": [16, 24]}, cv=4, n_jobs=2)
+threading.Timer(4.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    search.fit(X, X.sum((1, 2)))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "interrupted\n"

@@ -12,6 +12,7 @@ from cylstm.cli import convert, forecast, models, serve, text
 from cylstm.cli._common import as_option, print_json
 from cylstm.cli._parsers import Command, Parser
 from cylstm.cli._screen import STANDARD_OUTPUT, discard_output, fail, flush, show, warnings_as_lines
+from cylstm.progress import is_writable
 from cylstm.text_files import DataFileError
 
 
@@ -63,7 +64,7 @@ def _usable_streams() -> None:
     """Nowhere to write to, or a terminal without some of our letters, is no reason to fail."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by the caller: `>&-`
+        if not is_writable(stream):  # closed by the caller: `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -1,17 +1,19 @@
 """What the commands share."""
 
 import argparse
+import contextlib
 import csv
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cylstm import files, tables
-from cylstm.cli._screen import flush, show, show_data
+from cylstm.cli._screen import flush, show, show_data, warn
 from cylstm.text_files import DataFileError
 from cylstm.training import History
+from cylstm.training.history import history_of
 
 NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
 
@@ -54,6 +56,32 @@ def as_option(error: DataFileError) -> str:
     """The message of an error that names an argument of the library, with the option for it."""
     option = {"header": "--no-header"}.get(error.argument, f"--{error.argument}")
     return error.worded(f"{option} {error.value}" if isinstance(error.value, str) else option)
+
+
+@contextlib.contextmanager
+def saved_on_failure(
+    output: str, save: Callable[[str], Any], kept: Callable[[BaseException], str]
+) -> Iterator[None]:
+    """If the training inside fails, save what `kept` names, with a warning, and let the exception pass on."""
+    try:
+        yield
+    except BaseException as error:
+        what = kept(error)
+        if what:
+            try:
+                save(output)
+                warn(f"{output}: saved with {what}; the training has not finished")
+            except OSError as failure:
+                warn(f"{output}: {what} could not be saved: {failure.strerror or failure}")
+        raise
+
+
+def best_epoch_of(error: BaseException) -> str:
+    """Which weights a training that failed has left; none if no epoch was over."""
+    history = history_of(error)
+    if history is None or not history.epochs:
+        return ""
+    return f"the weights of epoch {history.best_epoch}" if history.best_epoch else "the last weights"
 
 
 def names(columns: str | None) -> list[str] | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cylstm.classification import Classifier
 from cylstm.cli._common import (
+    best_epoch_of,
     check_outputs,
     check_training,
     facts_of,
@@ -18,6 +19,7 @@ from cylstm.cli._common import (
     how_it_ended,
     names,
     print_json,
+    saved_on_failure,
 )
 from cylstm.cli._screen import printable, show
 from cylstm.data import stratified_split
@@ -40,10 +42,11 @@ def train(options: argparse.Namespace) -> None:
     model = Classifier(options.hidden, options.layers, options.dropout, options.seed)
     model.columns = read.columns
     start = time.perf_counter()
-    history = model.fit(
-        learnt, held_out, options.epochs, batch_size=options.batch, lr=options.rate,
-        patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
-    )  # fmt: skip
+    with saved_on_failure(options.output, model.save, best_epoch_of):
+        history = model.fit(
+            learnt, held_out, options.epochs, batch_size=options.batch, lr=options.rate,
+            patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
+        )  # fmt: skip
     seconds = time.perf_counter() - start
     ended = how_it_ended(history, seconds)
     model.save(options.output)

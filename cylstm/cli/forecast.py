@@ -16,9 +16,11 @@ from cylstm.cli._common import (
     give_table,
     names,
     print_json,
+    saved_on_failure,
 )
 from cylstm.cli._screen import show, warn
 from cylstm.forecasting import Forecaster
+from cylstm.progress import Progress
 from cylstm.series import interpolated, known_rows, read_csv
 
 Array = NDArray[np.float64]
@@ -43,12 +45,11 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _fit(forecaster: Forecaster, values: Array, **options: Any) -> float:
-    """Train with a progress bar on standard error; returns the seconds it took."""
-    from tqdm import tqdm
-
+    """Train, with the progress on standard error; returns the seconds it took."""
     start = time.perf_counter()
-    with tqdm(total=forecaster.updates, desc="training", unit=" updates", disable=None, leave=False) as bar:
-        forecaster.fit(values, progress=bar.update, **options)
+    with Progress(forecaster.updates, "updates", leave=False) as progress:
+        progress.describe("training")
+        forecaster.fit(values, progress=progress.update, **options)
     return time.perf_counter() - start
 
 
@@ -173,10 +174,15 @@ def train(options: argparse.Namespace) -> None:
             f"--test {options.test:g} holds back the last {len(values) - n}; pass --test 0 to keep all, or "
             "choose a smaller horizon or period"
         )
-    seconds = _fit(
-        forecaster, values[:n],
-        patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
-    )  # fmt: skip
+
+    def kept(error: BaseException) -> str:
+        return "the best network so far" if forecaster.is_fitted else ""
+
+    with saved_on_failure(options.output, forecaster.save, kept):
+        seconds = _fit(
+            forecaster, values[:n],
+            patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
+        )  # fmt: skip
     made = forecaster.forecast(values)
     errors = _errors(forecaster, made, values, n)
     forecaster.save(options.output)

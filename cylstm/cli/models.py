@@ -25,8 +25,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "  cylstm train FILE.csv          forecasts columns of a table, one row a time step\n"
         "  cylstm train --classify FILE   tells the classes of sequences apart\n"
         "  cylstm train --text FILE       writes text, character by character\n"
-        "Ctrl-C ends a training on sequences or text with the best weights so far. A forecaster\n"
-        "has none before the end: give it a --checkpoint, to --resume from.",
+        "A training that Ctrl-C or an error ends saves the best weights so far, once an epoch (of\n"
+        "a forecaster, its first network) is finished. With a --checkpoint it can be continued.",
         epilog="examples:\n"
         "  cylstm train sales.csv --columns sales,returns --period 12 --output s.safetensors --plot s.png\n"
         "  cylstm train --classify gestures.ts --output gestures.safetensors --plot gestures.png\n"

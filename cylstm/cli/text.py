@@ -6,7 +6,14 @@ import time
 from typing import Any
 
 from cylstm import _checks
-from cylstm.cli._common import check_training, facts_of, how_it_ended, print_json
+from cylstm.cli._common import (
+    best_epoch_of,
+    check_training,
+    facts_of,
+    how_it_ended,
+    print_json,
+    saved_on_failure,
+)
 from cylstm.cli._screen import flush, show, show_data, warn
 from cylstm.cli.kinds import OF, TEXT, kind_of
 from cylstm.text import CharacterModel
@@ -42,11 +49,12 @@ def train(options: argparse.Namespace) -> None:
     check_training(options, [options.text])
     model = CharacterModel(options.hidden, options.layers, dropout=options.dropout, seed=options.seed)
     start = time.perf_counter()
-    history = model.fit(
-        read_text(options.text), options.epochs, validation=options.validation,
-        batch_size=options.batch, length=options.length, lr=options.rate, patience=options.patience,
-        checkpoints=options.checkpoint, resume=options.resume,
-    )  # fmt: skip
+    with saved_on_failure(options.output, model.save, best_epoch_of):
+        history = model.fit(
+            read_text(options.text), options.epochs, validation=options.validation,
+            batch_size=options.batch, length=options.length, lr=options.rate, patience=options.patience,
+            checkpoints=options.checkpoint, resume=options.resume,
+        )  # fmt: skip
     seconds = time.perf_counter() - start
     ended = how_it_ended(history, seconds)
     model.save(options.output)

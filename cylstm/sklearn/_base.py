@@ -125,6 +125,8 @@ class NetworkEstimator(BaseEstimator):
             patience=None if held_out is None else self.patience,
             progress=bool(self.verbose),
         )
+        if self.history_.stopped == "interrupted":  # a search would score this fit, and go on to the next
+            raise KeyboardInterrupt
 
     def _source(self, samples: Samples) -> Arrays:
         return Arrays(*samples, self.batch_size, target_per="sequence")

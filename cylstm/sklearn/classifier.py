@@ -51,7 +51,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     n_jobs : int, optional
         Threads; -1 for all CPUs. None: `cylstm.get_num_threads()`, in a worker of joblib 1.
     verbose : bool
-        Whether `fit` shows a bar.
+        Whether `fit` shows its progress.
 
     Attributes
     ----------
@@ -63,7 +63,8 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     model_ : Sequential
         The network, for `cylstm.save`; it reads (n, T, channels) scaled by `model_.scalers["x"]`.
     history_ : History
-        Of the last `fit` or `partial_fit`.
+        Of the last `fit` or `partial_fit`. Ctrl-C raises KeyboardInterrupt after the current update, so that
+        a search ends; `model_` then has the best weights so far, and `history_.stopped` is "interrupted".
 
     Examples
     --------

@@ -1,5 +1,6 @@
 """What happened in a training."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -49,3 +50,15 @@ class History:
         last: dict[str, Any] = self.epochs[-1] if self.epochs else {}
         numbers = ", ".join(f"{name}={value:.4g}" for name, value in last.items())
         return f"History({len(self.epochs)} epochs; {numbers})"
+
+
+def attach(error: BaseException, history: History) -> None:
+    """Make the history an attribute of an exception that ends its training, where its class allows that."""
+    with contextlib.suppress(Exception):
+        error.history = history  # type: ignore[attr-defined]
+
+
+def history_of(error: BaseException) -> History | None:
+    """That of a training which an exception has ended; None if it had not begun."""
+    history: History | None = getattr(error, "history", None)
+    return history

@@ -17,6 +17,7 @@ from cylstm.optim import clip_grad_norm, clip_grad_value
 from cylstm.progress import Progress
 from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints
+from cylstm.training.history import attach
 from cylstm.training.metrics import Metric
 from cylstm.training.run import Run
 
@@ -291,8 +292,7 @@ class Loop:
         updates = min(map(len, run.history.steps.values()))  # Ctrl-C may come between two of them
         for values in run.history.steps.values():
             del values[updates:]
-        with contextlib.suppress(Exception):  # an exception whose class allows no attributes
-            error.history = run.history  # type: ignore[attr-defined]
+        attach(error, run.history)
         diverged = isinstance(error, gradients.NonFiniteError)
         try:
             if self.saved:
