@@ -35,16 +35,21 @@ def not_chosen() -> Iterator[None]:
 
 def warn_without_effect(name: str, value: Any, reason: str) -> None:
     """Warn, at the line that called the package, that an option has no effect."""
-    if getattr(_thread, "chosen", True):
+    if is_chosen():
         warn_caller(f"{name}: {value!r} has no effect: {reason}")
 
 
-def warn_caller(message: str) -> None:
+def is_chosen() -> bool:
+    """Whether a user has chosen what is done now: False inside `not_chosen`."""
+    return bool(getattr(_thread, "chosen", True))
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line that called the package."""
     level, frame = 1, sys._getframe()
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "cylstm":
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> NoReturn:

@@ -45,8 +45,9 @@ class Layer:
     ----------
     scalers : dict of str to Scaler
         How inputs and targets were scaled, by names of the caller's choice, such as "x" and "target". Files,
-        copies and pickles of the model keep them; the model itself does not use them. Those of a model of
-        layers belong to the model, not to a layer in it.
+        copies and pickles of the model keep them; the model itself does not use them
+        (`docs/reference/file-format.md` says what does). Those of a model of layers belong to the model, not
+        to a layer in it.
     """
 
     input_size: int

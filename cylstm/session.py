@@ -14,6 +14,7 @@ from cylstm.sequence_layer import PackedSequences, SequenceLayer
 from cylstm.threads import checked, get_num_threads
 
 if TYPE_CHECKING:
+    from cylstm.data.scalers import Scaler
     from cylstm.micro_batch import MicroBatch
 
 Array = NDArray[Any]
@@ -68,6 +69,13 @@ class Session:
             )
         if not model.input_size:
             raise ValueError("model: expected a layer with a size; give it features=")
+        if model.scalers:
+            from cylstm.data.scalers import warn_not_applied  # loaded with the first scaler
+
+            warn_not_applied("Session", model.scalers)
+        self._set_up(model, threads)
+
+    def _set_up(self, model: SequenceLayer, threads: int | None) -> None:
         self._threads = None if threads is None else checked("threads", threads)
         self._cpus = PROCESS if self._threads is None else Cpus(self._threads)
         self._model: SequenceLayer = copy.copy(model).eval()
@@ -100,6 +108,11 @@ class Session:
     def dtype(self) -> "np.dtype[Any]":
         """float32 or float64, of parameters and results."""
         return self._model.dtype
+
+    @property
+    def scalers(self) -> "dict[str, Scaler]":
+        """Copies of the model's scalers, which `run` does not apply: it computes as the model does."""
+        return {name: copy.copy(scaler) for name, scaler in self._model.scalers.items()}
 
     @property
     def threads(self) -> int | None:
@@ -255,7 +268,9 @@ class _Place:
 
 
 def _session(model: SequenceLayer, threads: int | None) -> Session:
-    return Session(model, threads=threads)
+    session = Session.__new__(Session)
+    session._set_up(model, threads)
+    return session
 
 
 def _is_plain(array: Any, dtype: "np.dtype[Any]") -> bool:

@@ -57,6 +57,13 @@ class Stream:
     """
 
     def __init__(self, model: "Layer | Session", batch_size: int = 1) -> None:
+        if isinstance(model, Layer) and model.scalers:
+            from cylstm.data.scalers import warn_not_applied  # loaded with the first scaler
+
+            warn_not_applied("Stream", model.scalers)
+        self._set_up(model, batch_size)
+
+    def _set_up(self, model: "Layer | Session", batch_size: int) -> None:
         self.model = model
         self._cpus: Cpus | None = None
         if isinstance(model, Session):
@@ -224,7 +231,8 @@ class Stream:
         """A step of as many streams as a chunk has, in its own state."""
         chunk = self._chunks.get(len(rows))
         if chunk is None:
-            chunk = self._chunks[len(rows)] = Stream(self._model, len(rows))
+            chunk = self._chunks[len(rows)] = Stream.__new__(Stream)
+            chunk._set_up(self._model, len(rows))
         own, all_streams = states.arrays(chunk._state), states.arrays(self._state)
         for state, whole in zip(own, all_streams, strict=True):
             np.take(whole, rows, axis=1, out=state, mode="clip")

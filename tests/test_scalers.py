@@ -305,3 +305,61 @@ def test_copies_of_a_scaler_cannot_change_each_other():
         other.offset += 1
     other.fit(np.ones((2, 1)))
     np.testing.assert_array_equal(scaler.offset, fitted().offset)
+
+
+def scaled_model():
+    ours = cylstm.Sequential(cylstm.LSTM(2, 3, seed=0), cylstm.Linear(3, 1, seed=1))
+    ours.scalers["x"] = StandardScaler().fit([[860.0, 1.0], [900.0, 5.0]])
+    ours.scalers["y"] = StandardScaler().fit([3.0, 8.0])
+    return ours
+
+
+NOT_APPLIED = "the model's scalers, x, y, are not applied: x is read and y is given in the units"
+
+
+@pytest.mark.parametrize("exit_", ["Session", "Stream", "serve", "to_safetensors"])
+def test_exits_that_leave_scalers_out_say_so_at_the_callers_line(exit_, tmp_path):
+    if exit_ == "serve":
+        pytest.importorskip("starlette", reason="starlette is not installed; the server is built on it")
+    cylstm.save(scaled_model(), tmp_path / "m")
+    loaded = cylstm.load(tmp_path / "m")
+    calls = {
+        "Session": lambda: cylstm.Session(loaded),
+        "Stream": lambda: cylstm.Stream(loaded),
+        "serve": lambda: cylstm.serve.application(loaded),
+        "to_safetensors": lambda: cylstm.convert.to_safetensors(loaded, tmp_path / "w"),
+    }
+    with pytest.warns(cylstm.data.ScalersWarning, match=f"^{exit_}: {NOT_APPLIED}") as caught:
+        calls[exit_]()
+    assert [warning.filename for warning in caught] == [__file__]
+    loaded.scalers.clear()
+    calls[exit_]()  # without a warning, which would be an error here
+
+
+def test_networks_compute_alike_in_the_units_of_the_training(rng):
+    ours, x = scaled_model(), rng.standard_normal((4, 2, 2)).astype("f4")
+    expected = ours(x)[0]
+    with pytest.warns(cylstm.data.ScalersWarning):
+        session, stream = cylstm.Session(ours), cylstm.Stream(ours, 2)
+    np.testing.assert_array_equal(session.run(x)[0], expected)
+    np.testing.assert_array_equal(stream.run(x), expected)
+    assert sorted(session.scalers) == ["x", "y"]
+    np.testing.assert_array_equal(session.scalers["x"].transform([[860.0, 1.0]]), [[-1, -1]])
+    for made in (copy.copy(session), pickle.loads(pickle.dumps(session))):  # which have warned before
+        np.testing.assert_array_equal(made.run(x)[0], expected)
+    over = cylstm.Stream(session, 4)
+    assert over.step(x[0, [0, 1, 1]], rows=[0, 2, 3]).shape == (3, 1)
+
+
+def test_tasks_apply_the_scalers_and_do_not_warn(rng, tmp_path):
+    from cylstm.classification import Classifier
+
+    x = rng.normal(500, 20, (30, 6, 2))
+    labels = np.where(x[:, :, 0].mean(1) > 500, "up", "down").tolist()
+    classifier = Classifier(4)
+    classifier.fit((x, labels), epochs=2, progress=False)
+    classifier.save(tmp_path / "c")
+    assert Classifier.load(tmp_path / "c").predict(x) == classifier.predict(x)
+    model = classifier.model
+    y, _ = model(model.scalers["x"].transform(x))
+    assert [classifier.classes[k] for k in y.argmax(1)] == classifier.predict(x)

@@ -22,6 +22,7 @@ from cylstm.convert._common import (
     refusing,
     warn,
 )
+from cylstm.data.scalers import warn_not_applied
 from cylstm.files import ModelFileError
 from cylstm.layer import Layer
 from cylstm.layers.dropout import Dropout
@@ -303,6 +304,7 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
         if len(renamed) != len(values):
             raise ValueError(f"names: expected another one for each layer with weights, got {list(names)}")
         values = renamed
+    warn_not_applied("to_safetensors", model.scalers)
     _safetensors.write(path, values, {"format": "pt"})
 
 

@@ -3,7 +3,7 @@
 from cylstm.data.arrays import Arrays, source_of
 from cylstm.data.packed import pack, unpack
 from cylstm.data.prefetching import prefetch
-from cylstm.data.scalers import MinMaxScaler, Scaler, StandardScaler
+from cylstm.data.scalers import MinMaxScaler, Scaler, ScalersWarning, StandardScaler
 from cylstm.data.source import Minibatch, Source
 from cylstm.data.splits import split, stratified_split
 from cylstm.data.tokens import TokenStream
@@ -17,6 +17,7 @@ __all__ = [
     "Minibatch",
     "PackedSequences",
     "Scaler",
+    "ScalersWarning",
     "Source",
     "StandardScaler",
     "TokenStream",

@@ -11,12 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._options import is_chosen, warn_caller
 from cylstm.data import _inputs
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Scaler")
 BLOCK = 2**16  # values that are converted at once, so that large data need no copy in float64
 VARIES = 1e-12  # of the largest value: a column that spreads less is constant but for rounding
+
+
+class ScalersWarning(UserWarning):
+    """A network is used without the scalers that its model carries: `docs/reference/file-format.md`."""
+
+
+def warn_not_applied(what: str, scalers: Mapping[str, "Scaler"]) -> None:
+    """Warn at the caller's line that `what` leaves a model's scalers out, if it has any."""
+    if scalers and is_chosen():
+        warn_caller(
+            f"{what}: the model's scalers, {', '.join(sorted(scalers))}, are not applied: x is read and y is "
+            "given in the units of the training; scale x with scalers[name].transform and y back with "
+            "scalers[name].inverse, or use the Classifier or estimator that the model is of",
+            ScalersWarning,
+        )
 
 
 class Scaler(ABC):

@@ -9,7 +9,9 @@ import anyio
 from numpy.typing import NDArray
 
 from cylstm import sequence_network
+from cylstm._options import not_chosen
 from cylstm.classification import Classifier
+from cylstm.data.scalers import warn_not_applied
 from cylstm.files import ModelFileError, load_with_extra
 from cylstm.layers.sequential import Sequential
 from cylstm.micro_batch import QueueFull
@@ -56,10 +58,16 @@ class Service:
         self.classes: list[str] = []
         if isinstance(model, (str, os.PathLike)):
             model = self._loaded(model)
-        self.session = model if isinstance(model, Session) else Session(model, threads=threads)
+        self.session = model if isinstance(model, Session) else self._session(model, threads)
         self.codec = Codec(self.session._model, limits.max_steps)
         # No delay: what comes while a batch is computed makes the next one.
         self.requests = self.session.micro_batch(max_batch=MAX_BATCH, max_delay=0, max_queue=limits.max_queue)
+
+    def _session(self, model: SequenceLayer, threads: int | None) -> Session:
+        if not self.classes:  # else /classify applies them
+            warn_not_applied("serve", model.scalers)
+        with not_chosen():
+            return Session(model, threads=threads)
 
     def _loaded(self, path: str | os.PathLike[str]) -> Any:
         model, extra = load_with_extra(path)
