@@ -13,6 +13,7 @@ from typing import NamedTuple
 START = 4096  # bytes that are looked at
 
 TORCH_SAVED = "save its weights with safetensors.torch.save_file(model.state_dict(), path)"
+NUMPY_SAVED = "save weights, under PyTorch's names, with safetensors.numpy.save_file(weights, path)"
 
 
 class FileKind(NamedTuple):
@@ -53,8 +54,8 @@ HDF5 = FileKind("hdf5", "an HDF5 file, as of Keras weights", "cylstm.from_keras"
 TORCH = FileKind("torch", "a PyTorch file, whose pickle could run any code", fix=TORCH_SAVED)
 TORCHSCRIPT = FileKind("torchscript", "a TorchScript archive of PyTorch", fix=TORCH_SAVED)
 NPY = FileKind("npy", "a NumPy array file (.npy), which holds one array and no model")
-NPZ = FileKind("npz", "a NumPy archive (.npz), which holds arrays and no model")
-NUMPY_PICKLE = FileKind("numpy-pickle", "a pickle of NumPy arrays, which could run any code")
+NPZ = FileKind("npz", "a NumPy archive (.npz), which holds arrays and no model", fix=NUMPY_SAVED)
+NUMPY_PICKLE = FileKind("numpy-pickle", "a pickle of NumPy arrays, which could run any code", fix=NUMPY_SAVED)
 SKLEARN_PICKLE = FileKind("sklearn-pickle", "a pickle of scikit-learn objects, which could run any code")
 PICKLE = FileKind("pickle", "a Python pickle, which could run any code")
 WORKBOOK = FileKind("workbook", "a spreadsheet", fix="export the sheet as CSV")

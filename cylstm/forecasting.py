@@ -260,7 +260,7 @@ class Forecaster:
         except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             fits = False
         if not fits or not isinstance(model, Sequential):
-            raise files.ModelFileError(f"{path}: holds a model, but none that `cylstm train` made")
+            raise files.ModelFileError(f"{path}: holds a model, but no forecaster")
         period = len(scaling.seasonal) if len(scaling.seasonal) > 1 else None
         forecaster = cls(horizon, period, model.layers[0].output_size)
         forecaster.columns, forecaster._fitted = columns, (model, scaling)

@@ -1,6 +1,7 @@
 """The command `cylstm convert`: every kind in and out, errors in one line."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_options_of_weights_alone(tmp_path, rng, capsys):
     convert.to_safetensors(ours, tmp_path / "w.safetensors", names=["x", "a"])
     status, printed = run(capsys, tmp_path / "w.safetensors", tmp_path / "m.safetensors")
     assert status == 1
-    assert printed.err.startswith("cylstm: state dict: can be read in more than one way; give order=")
+    assert printed.err.startswith("cylstm: state dict: can be read in more than one way; give --order")
     options = ["--batch-first", "--order", "x", "a"]
     assert run(capsys, tmp_path / "w.safetensors", tmp_path / "m.safetensors", *options)[0] == 0
     x = rng.standard_normal((2, 5, 3))
@@ -170,3 +171,33 @@ def test_faults_are_one_line(tmp_path, capsys):
         ("p.safetensors", "p.safetensors", "would be overwritten"),
     ]:
         refused(capsys, tmp_path / source, tmp_path / target, message)
+
+
+def test_messages_name_options_of_the_command(tmp_path, capsys):
+    layers = cylstm.Linear(3, 3, seed=0), cylstm.LSTM(3, 3, seed=1)
+    convert.to_safetensors(cylstm.Sequential(*layers), tmp_path / "w.safetensors", names=["x", "a"])
+    status, printed = run(capsys, tmp_path / "w.safetensors", tmp_path / "m.safetensors")
+    assert status == 1
+    assert printed.err.startswith(
+        "cylstm: state dict: can be read in more than one way; give --order; kinds and"
+    )
+    assert "order=" not in printed.err
+    assert "module itself" not in printed.err
+
+
+def test_a_file_of_another_kind_is_named(tmp_path, capsys):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": np.zeros(3)}))
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps({"w": np.zeros(3)}))
+    for name in ("w.pkl", "w.safetensors"):
+        status, printed = run(capsys, tmp_path / name, tmp_path / "m.safetensors")
+        assert status == 1
+        assert (
+            "a pickle of NumPy arrays, which could run any code; save weights, under PyTorch's" in printed.err
+        )
+
+
+def test_what_a_file_is_counts_more_than_its_name(tmp_path, capsys):
+    pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
+    convert.to_onnx(model(), tmp_path / "a.safetensors")
+    assert run(capsys, tmp_path / "a.safetensors", tmp_path / "b.safetensors")[0] == 0
+    assert len(cylstm.load(tmp_path / "b.safetensors").layers) == 2

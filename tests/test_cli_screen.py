@@ -2,9 +2,11 @@
 
 import argparse
 import ast
+import importlib.util
 import io
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from cli_runs import command, train
 
+import cylstm
 import cylstm.cli
 from cylstm import cli
 from cylstm.classification import Classifier
@@ -210,3 +213,78 @@ def test_a_table_is_read_from_a_pipe_and_a_device_is_refused(table, tmp_path):
         (tmp_path / "x").write_text("file,label\nzero,a\n")
         run = command("train", *arguments, "--output", "m", cwd=tmp_path)
         assert run.communicate(timeout=60)[1] == "cylstm: /dev/zero: not a regular file\n"
+
+
+def write_model_files(folder):
+    """Files that are given as models by mistake."""
+    (folder / "data.csv").write_text("a\n1\n2\n")
+    (folder / "w.pkl").write_bytes(pickle.dumps({"w": np.zeros(3)}))
+    np.save(folder / "w.npy", np.zeros(3))
+    np.savez(folder / "w.npz", w=np.zeros(3))
+    (folder / "m.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    cylstm.convert.to_safetensors(cylstm.Sequential(cylstm.LSTM(3, 4)), folder / "w.safetensors")
+    cylstm.save(cylstm.LSTM(3, 4), folder / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("data.csv", "it is a text file\n"),
+        (
+            "w.pkl",
+            "it is a pickle of NumPy arrays, which could run any code; save weights, under PyTorch's names",
+        ),
+        ("w.npy", "it is a NumPy array file (.npy), which holds one array and no model\n"),
+        (
+            "w.npz",
+            "with safetensors.numpy.save_file(weights, path), and `cylstm convert` makes a model of them",
+        ),
+        (
+            "m.onnx",
+            "it is an ONNX model; `cylstm convert m.onnx MODEL.safetensors` makes one of it, for `cylstm",
+        ),
+        (
+            "w.safetensors",
+            "it is a safetensors file of another library; `cylstm convert w.safetensors MODEL.",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_given_as_a_model_is_named(tmp_path, monkeypatch, capsys, name, message):
+    write_model_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    commands = [["predict", "data.csv", "--model", name], ["evaluate", name, "data.csv"], ["sample", name]]
+    for module in ("starlette", "uvicorn", "prometheus_client", "websockets"):
+        if importlib.util.find_spec(module) is None:
+            break
+    else:
+        commands.append(["serve", name, "--port", "0"])
+    for arguments in commands:
+        assert cli.main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"cylstm: {name}: not a readable cylstm model: it is ")
+        assert message in error
+        assert "PyTorch file" not in error
+        assert error.count("\n") == 1
+
+
+def test_a_model_and_data_that_are_swapped_are_told(tmp_path, monkeypatch, capsys):
+    write_model_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ["predict", "m.safetensors", "--model", "data.csv"],
+        ["evaluate", "data.csv", "m.safetensors"],
+    ):
+        assert cli.main(arguments) == 1
+        swapped = "it is a text file; m.safetensors is one: are the model and the data swapped?\n"
+        assert capsys.readouterr().err == f"cylstm: data.csv: not a readable cylstm model: {swapped}"
+    assert cli.main(["predict", "m.safetensors", "--model", "m.safetensors"]) == 1
+    expected = "m.safetensors: holds a model, but none that `cylstm train` made\n"
+    assert capsys.readouterr().err == f"cylstm: {expected}"
+
+
+def test_a_model_given_as_data_is_named(table, tmp_path, capsys):
+    model = str(tmp_path / "m.safetensors")
+    assert train(table, "--columns", "a", "--output", model) == 0
+    capsys.readouterr()
+    assert cli.main(["predict", model, "--model", model]) == 1
+    assert capsys.readouterr().err == f"cylstm: {model}: expected a text file, got a safetensors file\n"

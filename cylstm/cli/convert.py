@@ -11,6 +11,7 @@ from cylstm.cli._screen import show
 from cylstm.cli.kinds import LEFT_OUT
 from cylstm.convert import keras, onnx_reader, torch
 from cylstm.convert._common import Conversion
+from cylstm.file_kinds import HDF5, KERAS, ONNX, SAFETENSORS, TEXT, UNKNOWN, file_kind
 
 KINDS = ("cylstm", "onnx", "torch")
 
@@ -66,6 +67,8 @@ def _convert(options: argparse.Namespace) -> None:
             cylstm.save(model, options.output)
     except ImportError as error:
         raise ValueError(str(error)) from None
+    except convert.ConversionError as error:
+        raise ValueError(_as_option(str(error))) from None
     layers = [{"from": name, "to": repr(layer)} for name, layer in zip(sources, model.layers, strict=True)]
     if options.json:
         report = {"layers": layers, "kind": to, "not_in_the_file": left_out, "model": options.output}
@@ -77,6 +80,17 @@ def _convert(options: argparse.Namespace) -> None:
     if left_out:
         show(f"Not in the file: {'; '.join(left_out)}")
     show(f"Saved {options.output}")
+
+
+def _as_option(message: str) -> str:
+    """A message of the library with the command's options for its arguments."""
+    for argument, option in (
+        ("give order=, or the module itself;", "give --order;"),
+        ("give it as order=;", "give it with --order;"),
+        ("give the model's to_json() as config=", "give the model's to_json() with --config"),
+    ):
+        message = message.replace(argument, option)
+    return message
 
 
 def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[str]:
@@ -111,15 +125,18 @@ def _read(options: argparse.Namespace, source: str) -> tuple[Conversion, dict[st
 
 
 def _source(path: str) -> str:
-    """Whose model a file is, by its name's end, of .safetensors files by content."""
-    name = path.lower()
-    if name.endswith(".onnx"):
+    """Whose model a file is, by its content, or by its name's end if that does not tell."""
+    name, kind = path.lower(), file_kind(path)
+    if kind is ONNX or name.endswith(".onnx"):
         return "onnx"
-    if name.endswith((".keras", ".h5")):
+    if kind in (KERAS, HDF5) or name.endswith((".keras", ".h5")):
         return "keras"
-    if not name.endswith(".safetensors"):
+    if kind is SAFETENSORS or name.endswith(".safetensors"):
+        return "cylstm" if files.is_model(path) else "torch"
+    if kind in (UNKNOWN, TEXT):
         raise ValueError(f"{path}: expected a name that ends in .onnx, .keras, .weights.h5 or .safetensors")
-    return "cylstm" if files.is_model(path) else "torch"
+    expected = "a model of ONNX or Keras, or weights in a safetensors file"
+    raise ValueError(f"{path}: expected {expected}, got {kind.words}{kind.advice}")
 
 
 def _check_options(options: argparse.Namespace, source: str, to: str) -> None:

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from cylstm import files
 from cylstm.cli import classify, forecast, options, text
 from cylstm.cli.kinds import CLASSIFY, FORECAST, TEXT, kind_of
 
@@ -84,12 +85,23 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    kind, model = kind_of(given.model)
+    kind, model = _model_of(given)
     if kind == TEXT:
         raise ValueError(f"{given.model}: a model of text; `cylstm sample` writes with it")
     COMMANDS[kind].predict(model, options.settings(given, options.PREDICT, kind))
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    kind, model = kind_of(given.model)
+    kind, model = _model_of(given)
     COMMANDS[kind].evaluate(model, options.settings(given, options.EVALUATE, kind))
+
+
+def _model_of(given: argparse.Namespace) -> tuple[str, Any]:
+    """The model of a command that reads data as well; an error says if the two are swapped."""
+    try:
+        return kind_of(given.model)
+    except files.ModelFileError as error:
+        swapped = [path for path in given.files if files.is_model(path)]
+        if not swapped or files.is_model(given.model):
+            raise
+        raise ValueError(f"{error}; {swapped[0]} is one: are the model and the data swapped?") from None

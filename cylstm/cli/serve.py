@@ -5,6 +5,8 @@ from typing import Any
 
 from cylstm.cli._common import print_json
 from cylstm.cli._screen import flush, show
+from cylstm.cli.kinds import as_command
+from cylstm.files import ModelFileError
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -66,3 +68,5 @@ def _serve(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{options.model}: holds a forecaster, which is not served; `cylstm predict` makes its forecasts"
         ) from None
+    except ModelFileError as error:
+        raise as_command(options.model, error) from None
