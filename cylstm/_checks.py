@@ -1,6 +1,7 @@
 """Checks of arguments, so that every error names the argument, what was expected and what was given."""
 
 import operator
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,29 @@ from cylstm import _arrays
 
 Array = NDArray[Any]
 REALS = ("float32", "float64")
+SHOWN = 80  # characters of a value in an error message
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: its repr if that is short, else what it is and how much of it there is.
+
+    Examples
+    --------
+    >>> shown("adam"), shown(np.zeros((3, 4))), shown({"weight": np.zeros(50), "bias": np.zeros(50)})
+    ("'adam'", 'array (3, 4) float64', 'dict of 2')
+    """
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"array {value.shape} {value.dtype}"
+    containers = (list, tuple, dict, set, frozenset)  # of which reprlib looks at the first elements only
+    text = reprlib.repr(value) if isinstance(value, containers) else repr(value)
+    if len(text) <= SHOWN and "\n" not in text:
+        return text
+    if isinstance(value, str | bytes):
+        return f"{value[: SHOWN // 2]!r}… of length {len(value)}"
+    try:
+        return f"{type(value).__name__} of {len(value)}"
+    except TypeError:
+        return type(value).__name__
 
 
 def integer(name: str, value: Any, words: str = "an int") -> int:
@@ -19,14 +43,14 @@ def integer(name: str, value: Any, words: str = "an int") -> int:
             return operator.index(value)
         except TypeError:
             pass
-    raise TypeError(f"{name}: expected {words}, got {value!r}")
+    raise TypeError(f"{name}: expected {words}, got {shown(value)}")
 
 
 def flag(name: str, value: Any) -> bool:
     """True or False, and nothing that only counts as one of them, such as "no"."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise TypeError(f"{name}: expected True or False, got {value!r}")
+    raise TypeError(f"{name}: expected True or False, got {shown(value)}")
 
 
 def positive(name: str, value: Any) -> int:
@@ -53,7 +77,7 @@ def real_dtype(value: Any) -> np.dtype[Any]:
     except TypeError:
         dtype = None
     if dtype is None or value is None or dtype.name not in REALS:
-        raise ValueError(f"dtype: expected 'float32' or 'float64', got {value!r}")
+        raise ValueError(f"dtype: expected 'float32' or 'float64', got {shown(value)}")
     native: np.dtype[Any] = np.dtype(dtype.name)
     return native
 
@@ -123,19 +147,19 @@ def generator(seed: Any) -> "np.random.Generator":  # numpy.random loads when it
     try:
         return np.random.default_rng(None if seed is None else integer("seed", seed))
     except (TypeError, ValueError):
-        raise ValueError(f"seed: expected a non-negative int or None, got {seed!r}") from None
+        raise ValueError(f"seed: expected a non-negative int or None, got {shown(seed)}") from None
 
 
 def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
     """A finite number with low <= value < high; no bool, and no text."""
     if isinstance(value, (bool, np.bool_, str, bytes, bytearray)) or getattr(value, "ndim", False):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
+        raise TypeError(f"{name}: expected a number, got {shown(value)}")
     try:
         result = float(value)
     except OverflowError:
         raise ValueError(f"{name}: expected a number, got one too large for a float") from None
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+        raise TypeError(f"{name}: expected a number, got {shown(value)}") from None
     if not low <= result < high:
         raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}), got {result:g}")
     return result

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _arrays, _checks, files, sequence_network
+from cylstm._checks import shown
 from cylstm.data import Arrays, StandardScaler, _inputs
 from cylstm.layer import Layer
 from cylstm.layers.activation import softmax
@@ -261,7 +262,7 @@ def _targets(classes: list[str], sequences: Any, labels: Sequence[str]) -> Array
         raise ValueError(f"labels: expected {len(sequences)}, one a sequence, got {len(labels)}")
     unknown = sorted({str(label) for label in labels} - set(classes))
     if unknown:
-        raise ValueError(f"labels: expected classes among {classes}, got {unknown[0]!r}")
+        raise ValueError(f"labels: expected classes among {shown(classes)}, got {shown(unknown[0])}")
     return np.array([classes.index(str(label)) for label in labels], np.intp)
 
 

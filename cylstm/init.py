@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks, _options
+from cylstm._checks import shown
 from cylstm.layer import Layer
 from cylstm.layers import embedding
 from cylstm.layers.attention import Attention
@@ -139,7 +140,7 @@ def _dense(state: dict[str, Array], draw: Draw) -> None:
 
 def _check_kind(name: str, kind: str, known: set[str]) -> None:
     if kind not in known:
-        raise ValueError(f"{name}: expected one of {sorted(known)}, got {kind!r}")
+        raise ValueError(f"{name}: expected one of {sorted(known)}, got {shown(kind)}")
 
 
 def _matrix(rng: "np.random.Generator", kind: str, shape: tuple[int, ...], n: int) -> Array:

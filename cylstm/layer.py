@@ -206,8 +206,8 @@ class Layer:
         """The workspace that a training forward filled."""
         if self._kept_for is None:
             raise RuntimeError(
-                "backward: no training forward pass to go back through; call train(), then the layer, "
-                "then backward once"
+                "backward: no training forward pass left: its gradients can be taken once; call train(), "
+                "then the layer again, before each backward"
             )
         if self._kept_for != (self._store.place, self._store.version):
             raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")

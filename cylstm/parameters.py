@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm._engine import _optim
 from cylstm._engine.planning import Shape, aligned_bytes
 
@@ -209,7 +210,7 @@ class ParameterStore:
         missing = [name for name in self.shapes if name not in values]
         unknown = [name for name in values if name not in self.shapes]
         if missing or unknown:
-            raise ValueError(f"state: missing {missing}, not in this model {unknown}")
+            raise ValueError(f"state: missing {shown(missing)}, not in this model {shown(unknown)}")
         arrays = {name: _checks.real_array(name, values[name]) for name in self.shapes}
         for name, array in arrays.items():
             if array.shape != self.shapes[name]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks, _options
+from cylstm._checks import shown
 from cylstm._engine.planning import Shape
 from cylstm.cells import CELLS
 from cylstm.masks import Masks
@@ -135,7 +136,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
             value, kind = getattr(self, name), type(self).__name__
             if name not in self.cell_options and value != default:
                 raise ValueError(
-                    f"{name}: expected {default!r}, for {kind} has no such option; got {value!r}"
+                    f"{name}: expected {default!r}, for {kind} has no such option; got {shown(value)}"
                 )
         if self.bidirectional and self.reverse:
             raise ValueError(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cylstm._checks import shown
 from cylstm.recurrent import RecurrentLayer
 
 
@@ -161,5 +162,5 @@ class RNN(RecurrentLayer):
     def cell_of(cls, options: Mapping[str, Any]) -> str:
         """The cell of either nonlinearity."""
         if options["nonlinearity"] not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {options['nonlinearity']!r}")
+            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {shown(options['nonlinearity'])}")
         return f"rnn_{options['nonlinearity']}"

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _options
+from cylstm._checks import shown
 from cylstm.data import Arrays
 from cylstm.init import initialize
 from cylstm.layers.dropout import Dropout
@@ -52,9 +53,9 @@ def build(
         Share of the inputs that are left out in training. None: a third of `dropout`.
     """
     if cell not in CELLS:
-        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {shown(cell)}")
     if pooling not in get_args(How):
-        raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {pooling!r}")
+        raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {shown(pooling)}")
     with _options.not_chosen():  # dropout is for the last layer, too
         recurrent = CELLS[cell](
             features,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.data import _inputs
 from cylstm.data.source import Index, Minibatch, Source, in_batches, order_of, time_major
 
@@ -66,7 +67,7 @@ class Arrays(Source):
             raise ValueError(f"target: expected {len(self.x)} samples, as x has, got {samples}")
         self.lengths = np.array([len(part) for part in self.x], np.intp)
         if target_per not in (None, "step", "sequence"):
-            raise ValueError(f"target_per: expected 'step', 'sequence' or None, got {target_per!r}")
+            raise ValueError(f"target_per: expected 'step', 'sequence' or None, got {shown(target_per)}")
         self.per_step = self._is_per_step() if target_per is None else target_per == "step"
         if self.per_step:
             self._check_steps()

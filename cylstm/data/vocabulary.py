@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 
 UNKNOWN_SYMBOL = {"characters": "\N{REPLACEMENT CHARACTER}", "words": "<unk>"}
 
@@ -42,13 +43,13 @@ class Vocabulary:
 
     def __init__(self, kind: str, known: Iterable[str]) -> None:
         if kind not in UNKNOWN_SYMBOL:
-            raise ValueError(f"kind: expected 'characters' or 'words', got {kind!r}")
+            raise ValueError(f"kind: expected 'characters' or 'words', got {shown(kind)}")
         self.kind = kind
         self.symbols = ("", UNKNOWN_SYMBOL[kind], *known)
         self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
         if len(self._ids) < len(self.symbols):
             twice = next(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
-            raise ValueError(f"known: expected each symbol once, got {twice!r} again")
+            raise ValueError(f"known: expected each symbol once, got {shown(twice)} again")
 
     @classmethod
     def of_characters(cls, text: str) -> "Vocabulary":

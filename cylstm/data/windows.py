@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.data import _inputs
 from cylstm.data.source import Index, Minibatch, Source, in_batches, order_of, time_major
 from cylstm.data.splits import split
@@ -160,7 +161,9 @@ def _columns(targets: Any, I: int, names: Sequence[Any]) -> list[int]:
     for target in [targets] if isinstance(targets, str) or np.ndim(targets) == 0 else targets:
         if target in known:
             if known.count(target) > 1:
-                raise ValueError(f"targets: expected a name of one column, got {target!r}, that of several")
+                raise ValueError(
+                    f"targets: expected a name of one column, got {shown(target)}, that of several"
+                )
             columns.append(known.index(target))
             continue
         try:
@@ -168,7 +171,9 @@ def _columns(targets: Any, I: int, names: Sequence[Any]) -> list[int]:
         except TypeError:
             column = -1
         if not 0 <= column < I:
-            raise ValueError(f"targets: expected columns among {known or list(range(I))}, got {target!r}")
+            raise ValueError(
+                f"targets: expected columns among {shown(known or list(range(I)))}, got {shown(target)}"
+            )
         columns.append(column)
     if not columns:
         raise ValueError("targets: expected at least one column, got none")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._checks import shown
 from cylstm.layers.activation import checked
 from cylstm.packing import Batch, Packing
 from cylstm.recurrent import CELL_OPTIONS, COMMON_OPTIONS, RecurrentLayer, State
@@ -48,14 +49,16 @@ class ActivatedLayer(RecurrentLayer, abstract=True):
         for name in ("num_layers", "dropout", *self.plain):
             if getattr(self, name) != defaults[name]:
                 got = getattr(self, name)
-                raise ValueError(f"{name}: expected {defaults[name]!r} in {type(self).__name__}, got {got!r}")
+                raise ValueError(
+                    f"{name}: expected {defaults[name]!r} in {type(self).__name__}, got {shown(got)}"
+                )
         self.activations = str(activations)
         functions = [_function(text) for text in self.activations.split(";")]
         each = len(self.letters)
         if len(functions) != each * self.num_directions:
             raise ValueError(
                 f"activations: expected {each * self.num_directions}, {', '.join(self.letters)} of each "
-                f"direction, got {activations!r}"
+                f"direction, got {shown(activations)}"
             )
         self._functions = [functions[d * each : (d + 1) * each] for d in range(self.num_directions)]
 
@@ -126,7 +129,7 @@ def parsed(text: str) -> tuple[str, list[float]]:
     """Name and values of "name", "name(alpha)" or "name(alpha, beta)"."""
     found = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", text)
     if not found or ((values := (found[2] or "").split(",")) and len(values) > 2):
-        raise ValueError(f"activations: expected name(alpha, beta), got {text!r}")
+        raise ValueError(f"activations: expected name(alpha, beta), got {shown(text)}")
     return found[1], [float(value) for value in values if value.strip()]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm._engine.planning import Shape
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.layers.stateless import Sizeless
@@ -120,11 +121,13 @@ def checked(
 ) -> tuple[Function, float | None, float | None]:
     """The function of this name, with alpha and beta as given or as by default."""
     if kind not in FUNCTIONS:
-        raise ValueError(f"{name}: expected one of {', '.join(FUNCTIONS)}, got {kind!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(FUNCTIONS)}, got {shown(kind)}")
     function, values = FUNCTIONS[kind], []
     for parameter, value, default in (("alpha", alpha, function.alpha), ("beta", beta, function.beta)):
         if value is not None and default is None:
-            raise ValueError(f"{parameter}: expected None, for {kind} has no such parameter, got {value!r}")
+            raise ValueError(
+                f"{parameter}: expected None, for {kind} has no such parameter, got {shown(value)}"
+            )
         finite = None if value is None else _checks.number(parameter, value, -1e38, 1e38)
         values.append(default if finite is None else finite)
     return function, values[0], values[1]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks, _options
+from cylstm._checks import shown
 from cylstm._engine.planning import Arena, Shape
 from cylstm.layers.stateless import StatelessLayer
 from cylstm.packing import Batch, Packing
@@ -32,7 +33,7 @@ class Attention(StatelessLayer, abstract=True):
         super().__init__()
         self.input_size = self.output_size = _checks.positive("features", features)
         if query not in get_args(Query):
-            raise ValueError(f"query: expected one of {', '.join(get_args(Query))}, got {query!r}")
+            raise ValueError(f"query: expected one of {', '.join(get_args(Query))}, got {shown(query)}")
         self.query, self.attends_before = query, _checks.flag("causal", causal)
         self.pools = query == "last"
         if self.pools and self.attends_before:

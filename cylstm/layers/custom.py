@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.layer import Layer
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.layers.stateless import StatelessLayer
@@ -260,7 +261,7 @@ class _SequenceWorkspace:
 
 def _name(name: Any) -> str:
     if not isinstance(name, str) or not name or "." in name:
-        raise ValueError(f"parameters: expected names without a dot, got {name!r}")
+        raise ValueError(f"parameters: expected names without a dot, got {shown(name)}")
     return name
 
 

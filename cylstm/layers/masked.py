@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.layer import Layer
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.sequential import Sequential
@@ -67,7 +68,7 @@ class Masked(Sequential):
                 )
         self.value = _checks.number("value", value, -float("inf"))
         if not isinstance(repeats, bool):
-            raise TypeError(f"repeats: expected True or False, got {repeats!r}")
+            raise TypeError(f"repeats: expected True or False, got {shown(repeats)}")
         self.repeats = repeats
 
     @property

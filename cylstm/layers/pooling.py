@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cylstm._checks import shown
 from cylstm._engine.planning import Arena
 from cylstm.layers.stateless import Sizeless, StatelessLayer
 from cylstm.packing import Batch, Packing
@@ -45,7 +46,7 @@ class Pooling(Sizeless, StatelessLayer):
     ) -> None:
         super().__init__()
         if how not in get_args(How):
-            raise ValueError(f"how: expected one of {', '.join(get_args(How))}, got {how!r}")
+            raise ValueError(f"how: expected one of {', '.join(get_args(How))}, got {shown(how)}")
         self.how = how
         self._begin(features, dtype)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cylstm._checks import shown
 from cylstm._engine.planning import Shape
 from cylstm.layer import Layer, described, from_config, shapes_of
 from cylstm.packing import Batch, Packing
@@ -74,7 +75,7 @@ class Sequential(SequenceLayer):
         if len(layouts) > 1:
             raise ValueError("layers: expected the same batch_first in all of them")
         if batch_first is not None and not isinstance(batch_first, bool):
-            raise TypeError(f"batch_first: expected True, False or None, got {batch_first!r}")
+            raise TypeError(f"batch_first: expected True, False or None, got {shown(batch_first)}")
         if layouts and batch_first not in (None, *layouts):
             raise ValueError(f"batch_first: expected {layouts.pop()}, as in the layers, got {batch_first}")
         self._own_layout = None if layouts else batch_first  # which no layer says

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 
 Array = NDArray[Any]
 Index = NDArray[np.intp]
@@ -44,8 +45,8 @@ class Loss:
             LOSSES.setdefault(cls.__name__, cls)  # the name of a loss of ours stays its own
 
     def __init__(self, steps: Steps = "all", batch_first: bool = False) -> None:
-        if steps not in ("all", "last"):
-            raise ValueError(f"steps: expected 'all' or 'last', got {steps!r}")
+        if not isinstance(steps, str) or steps not in ("all", "last"):
+            raise ValueError(f"steps: expected 'all' or 'last', got {shown(steps)}")
         self.steps, self.batch_first = steps, _checks.flag("batch_first", batch_first)
         self._own = _OfThread()
 
@@ -250,5 +251,5 @@ def weights(name: str, value: Any, scalar: bool = False) -> Any:
     if scalar and array.ndim == 0:
         return _checks.number(name, array, 0)
     if array.ndim != 1 or array.size == 0 or not ((array >= 0) & (array < np.inf)).all():
-        raise ValueError(f"{name}: expected finite numbers, 0 or more, one an output, got {value!r}")
+        raise ValueError(f"{name}: expected finite numbers, 0 or more, one an output, got {shown(value)}")
     return tuple(array.tolist())

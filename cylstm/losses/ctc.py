@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.losses.base import Array, Index, Layout, Loss
 from cylstm.losses.classification import in_range, integers
 
@@ -150,4 +151,4 @@ def _sequences(target: Any) -> list[Any]:
     try:
         return list(target)
     except TypeError:
-        raise TypeError(f"target: expected a sequence of arrays of labels, got {target!r}") from None
+        raise TypeError(f"target: expected a sequence of arrays of labels, got {shown(target)}") from None

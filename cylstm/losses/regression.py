@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.losses.base import Array, Index, Layout, Loss, Steps, weights
 
 
@@ -161,7 +162,9 @@ class Quantile(_Elementwise):
         super().__init__(steps, batch_first)
         values = _checks.real_array("quantiles", quantiles)
         if values.ndim != 1 or values.size == 0 or not ((values > 0) & (values < 1)).all():
-            raise ValueError(f"quantiles: expected one or more numbers between 0 and 1, got {quantiles!r}")
+            raise ValueError(
+                f"quantiles: expected one or more numbers between 0 and 1, got {shown(quantiles)}"
+            )
         self.quantiles = tuple(float(q) for q in values)
         self._parameter, self._per_column = np.array(self.quantiles), len(self.quantiles)
 

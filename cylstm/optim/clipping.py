@@ -5,6 +5,7 @@ import numpy as np
 from cylstm import _checks
 from cylstm._engine import _optim
 from cylstm.layer import Layer
+from cylstm.parameters import ParameterStore
 
 
 def clip_grad_norm(model: Layer, max_norm: float) -> float:
@@ -22,7 +23,8 @@ def clip_grad_norm(model: Layer, max_norm: float) -> float:
     max_norm = _checks.number("max_norm", max_norm, 0)
     norm = grad_norm(model)
     if max_norm < norm < np.inf:
-        _optim.scale(model._store.grad, model._store.spans(), max_norm / norm)
+        store = store_of(model)
+        _optim.scale(store.grad, store.spans(), max_norm / norm)
     return norm
 
 
@@ -37,14 +39,33 @@ def clip_grad_value(model: Layer, max_value: float) -> None:
     [[0.5, -1.0]]
     """
     max_value = _checks.number("max_value", max_value, 0)
-    _optim.clip(model._store.grad, model._store.spans(), max_value)
+    store = store_of(model)
+    _optim.clip(store.grad, store.spans(), max_value)
 
 
 def grad_norm(model: Layer) -> float:
     """The global norm of all gradients."""
-    return float(np.sqrt(_optim.sum_of_squares(model._store.grad, model._store.spans())))
+    store = store_of(model)
+    return float(np.sqrt(_optim.sum_of_squares(store.grad, store.spans())))
 
 
 def scale_grad(model: Layer, factor: float) -> None:
     """Multiply all gradients by a factor."""
-    _optim.scale(model._store.grad, model._store.spans(), factor)
+    store = store_of(model)
+    _optim.scale(store.grad, store.spans(), factor)
+
+
+def store_of(model: Layer) -> ParameterStore:
+    """The parameters and gradients of a model.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(model, Layer):
+        raise TypeError(
+            f"model: expected a layer or a model, got {_checks.shown(model)}; pass the model itself, not its "
+            "parameters"
+        )
+    return model._store

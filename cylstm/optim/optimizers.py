@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm._engine import _optim, isa
 from cylstm.layer import Layer
+from cylstm.optim.clipping import store_of
 from cylstm.parameters import ParameterStore
 
 Array = NDArray[Any]
@@ -30,7 +31,13 @@ class Optimizer:
     keeps: tuple[str, ...] = ()  # of m and v
 
     def __init__(self, lr: float, weight_decay: float, groups: Groups | None) -> None:
-        self.lr = _checks.number("lr", lr, 0)
+        try:
+            self.lr = _checks.number("lr", lr, 0)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}: the learning rate comes first; pass the model, not its parameters, to Trainer or "
+                "to step(model)"
+            ) from None
         self.weight_decay = _checks.number("weight_decay", weight_decay, 0)
         self.groups = _checked_groups(groups or {})
         self.steps = 0
@@ -63,7 +70,7 @@ class Optimizer:
         return lr, decay, 1
 
     def _bound(self, model: Layer) -> ParameterStore:
-        store = model._store
+        store = store_of(model)
         if self._store is store:
             return store
         if self._store is not None:
@@ -331,6 +338,8 @@ def _boundaries(store: ParameterStore, groups: dict[str, dict[str, float]]) -> t
             rows.append((start, *own))
         start += int(np.prod(shape))
     if unused:
-        raise ValueError(f"groups: expected patterns of {list(store.shapes)}, got {sorted(unused)}")
+        raise ValueError(
+            f"groups: expected patterns of {_checks.shown(list(store.shapes))}, got {sorted(unused)}"
+        )
     table = np.array(rows or [(0, 1.0, np.nan)])
     return table[:, 0].astype(np.intp), table[:, 1], table[:, 2]

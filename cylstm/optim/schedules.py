@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cylstm import _checks
+from cylstm._checks import shown
 
 Per = Literal["epoch", "step"]
 
@@ -215,7 +216,7 @@ class ReduceOnPlateau(Schedule):
 
 def _checked_per(per: Per) -> Per:
     if per not in ("epoch", "step"):
-        raise ValueError(f"per: expected 'epoch' or 'step', got {per!r}")
+        raise ValueError(f"per: expected 'epoch' or 'step', got {shown(per)}")
     return per
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.data import _inputs as arrays
 from cylstm.losses import Quantile
 from cylstm.sklearn import _inputs
@@ -30,7 +31,7 @@ class Shape(NamedTuple):
             return cls(horizon, window, channels, covariates, ())
         levels = Quantile(quantiles).quantiles
         if 0.5 not in levels or sorted(set(levels)) != list(levels):
-            raise ValueError(f"quantiles: expected ascending numbers with 0.5, got {quantiles!r}")
+            raise ValueError(f"quantiles: expected ascending numbers with 0.5, got {shown(quantiles)}")
         return cls(horizon, window, channels, covariates, levels)
 
 

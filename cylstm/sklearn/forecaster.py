@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import r2_score
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cylstm.data import StandardScaler
@@ -18,12 +17,23 @@ from cylstm.sklearn._series import Series, Shape, covariates_of, series_of
 Array = NDArray[Any]
 
 
-def _has_quantiles(forecaster: "Forecaster") -> bool:
-    if forecaster.quantiles is None:
-        raise AttributeError(
-            "predict_interval: expected quantiles, got None; fit with quantiles=(0.1, 0.5, 0.9)"
-        )
-    return True
+class _WithQuantiles:
+    """A method of forecasters that have quantiles; of others an AttributeError, whose message says why.
+
+    That of scikit-learn's `available_if` says only that there is no such attribute.
+    """
+
+    def __init__(self, method: Any) -> None:
+        self._method, self.__doc__ = method, method.__doc__
+
+    def __get__(self, forecaster: "Forecaster | None", owner: Any = None) -> Any:
+        """The method, bound if it is that of a forecaster."""
+        if forecaster is not None and forecaster.quantiles is None:
+            raise AttributeError(
+                f"{self._method.__name__}: expected a forecaster with quantiles, got quantiles=None; pass "
+                "quantiles=(0.1, 0.5, 0.9) to the constructor, and fit"
+            )
+        return self._method.__get__(forecaster, owner)
 
 
 class Forecaster(NetworkEstimator):
@@ -260,7 +270,7 @@ class Forecaster(NetworkEstimator):
         series, levels = self._ahead(X, covariates)
         return series.formed(self._middle(levels))
 
-    @available_if(_has_quantiles)
+    @_WithQuantiles
     def predict_interval(self, X: Any, covariates: Any = None) -> tuple[Array, Array]:
         """The least and the largest of the quantiles for the rows after the last one of X.
 
@@ -270,7 +280,7 @@ class Forecaster(NetworkEstimator):
         series, levels = self._ahead(X, covariates)
         return series.formed(levels[..., 0]), series.formed(levels[..., -1])
 
-    @available_if(_has_quantiles)
+    @_WithQuantiles
     def predict_quantiles(self, X: Any, covariates: Any = None) -> Array:
         """All quantiles for the rows after the last one of X, on an axis after those of `predict`.
 

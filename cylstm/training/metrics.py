@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._checks import shown
+
 Array = NDArray[Any]
 Metric = Callable[[Any, Any], Any]
 
@@ -100,7 +102,7 @@ def named(metrics: Any) -> dict[str, Metric]:
         if not callable(metric):
             raise TypeError(f"metrics: expected functions or names, got {type(metric).__name__}")
         if name in RESERVED or [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"metrics: expected names of their own, got {name!r}; pass a dict of names")
+            raise ValueError(f"metrics: expected names of their own, got {shown(name)}; pass a dict of names")
     return dict(pairs)
 
 
@@ -108,7 +110,7 @@ def _pair(metric: Any) -> tuple[str, Any]:
     if not isinstance(metric, str):
         return getattr(metric, "__name__", "metric"), metric
     if metric not in METRICS:
-        raise ValueError(f"metrics: expected functions or some of {', '.join(METRICS)}, got {metric!r}")
+        raise ValueError(f"metrics: expected functions or some of {', '.join(METRICS)}, got {shown(metric)}")
     return metric, METRICS[metric]
 
 
@@ -177,4 +179,4 @@ def _number(name: str, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"metrics: expected a number of {name}, got {value!r}") from None
+        raise TypeError(f"metrics: expected a number of {name}, got {shown(value)}") from None
