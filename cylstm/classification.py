@@ -71,6 +71,12 @@ class Classifier:
         self.classes: list[str] = []
         self.columns: list[str] = []
 
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        from cylstm._reprs import as_constructed
+
+        return as_constructed(self)
+
     def fit(
         self,
         train: Samples,

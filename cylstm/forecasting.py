@@ -101,6 +101,12 @@ class Forecaster:
         shortest = self.horizon + max(self.period or 0, 8)
         return math.ceil(max(shortest / BLOCKS[0][0], 5 * self.horizon)) + 1
 
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        from cylstm._reprs import as_constructed
+
+        return as_constructed(self)
+
     def fit(
         self,
         values: Any,

@@ -234,6 +234,12 @@ class Layer:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.config.items())
         return f"{type(self).__name__}({arguments})"
 
+    def __str__(self) -> str:
+        """A table of the layers, the shapes of their outputs and their parameters."""
+        from cylstm._reprs import table
+
+        return table(self)
+
 
 def _rebuild(
     cls: type[Layer],

@@ -78,6 +78,11 @@ class MicroBatch:
         self.begin()
         forks.renew_in_child(self)
 
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        options = f"max_batch={self._max_batch}, max_delay={self._max_delay}, max_queue={self._max_queue}"
+        return f"MicroBatch({self._session!r}, {options})"
+
     def begin(self) -> None:
         """With an empty queue and no worker: what a forked child has."""
         lock = threading.Lock()

@@ -89,6 +89,10 @@ class Packing:
         for array in (self.rows, self._lengths, self._starts, *(() if self.order is None else (self.order,))):
             array.flags.writeable = False  # the engine trusts what it has checked
 
+    def __repr__(self) -> str:
+        """How many steps are valid."""
+        return f"<{type(self).__name__} of {self.B} sequences, {self.N} of {self.T * self.B} steps>"
+
     @_kept
     def lengths(self) -> Index:
         """(B,), the steps of every sequence of the batch."""

@@ -90,6 +90,10 @@ class Stream:
         self._free: list[int] = self._all.tolist()  # the others, a heap
         self._chunks: dict[int, Stream] = {}  # by their size, for steps of some rows
 
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        return f"Stream({self.model!r}, batch_size={self.batch_size})"
+
     def step(
         self, x: Any, *, rows: Any = None, out: Array | None = None, threads: int | None = None
     ) -> Array:

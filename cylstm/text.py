@@ -69,6 +69,12 @@ class CharacterModel:
         self.model: Sequential | None = None
         self.vocabulary = Vocabulary("characters", ())
 
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        from cylstm._reprs import as_constructed
+
+        return as_constructed(self)
+
     def fit(
         self,
         text: str,

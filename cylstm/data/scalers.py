@@ -58,6 +58,11 @@ class Scaler(ABC):
         self.offset: Array | None = None
         self.scale: Array | None = None
 
+    def __repr__(self) -> str:
+        """Whether it was fitted, and to how many features."""
+        fitted = "not fitted" if self.offset is None else f"fitted to {len(self.offset)} features"
+        return f"<{type(self).__name__}, {fitted}>"
+
     @abstractmethod
     def _statistics(self, parts: Iterable[Array]) -> tuple[Array, Array]: ...
 

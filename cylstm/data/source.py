@@ -72,6 +72,10 @@ class Source(ABC):
     def targets(self) -> Any:
         """All targets, one array or a list, for a loss to check before training."""
 
+    def __repr__(self) -> str:
+        """How many minibatches an epoch has."""
+        return f"<{type(self).__name__} of {len(self)} minibatches>"
+
     @abstractmethod
     def check(self) -> None:
         """Raise ValueError for values that nothing can be learnt from: NaN, infinity, ids below 0."""

@@ -97,6 +97,10 @@ class Vocabulary:
         frequent = sorted((word for word in counts if counts[word] >= least), key=lambda w: (-counts[w], w))
         return cls("words", frequent[:most])
 
+    def __repr__(self) -> str:
+        """How many symbols are known."""
+        return f"<{type(self).__name__} of {len(self.symbols) - self.UNKNOWN - 1} {self.kind}>"
+
     def __len__(self) -> int:
         """Ids there are, padding and unknown included: what an embedding or an output layer has to have."""
         return len(self.symbols)

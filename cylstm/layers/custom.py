@@ -34,6 +34,11 @@ class Context:
     def __init__(self, training: bool) -> None:
         self.training = training
 
+    def __repr__(self) -> str:
+        """What was put on it, by name."""
+        values = ", ".join(f"{name}={type(value).__name__}" for name, value in vars(self).items())
+        return f"Context({values})"
+
     def __getattr__(self, name: str) -> Any:
         """Only what is missing comes here."""
         raise AttributeError(f"context: forward_pass has set no {name!r}")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks
 from cylstm._engine import _optim, isa
+from cylstm._reprs import as_constructed
 from cylstm.layer import Layer
 from cylstm.optim.clipping import store_of
 from cylstm.parameters import ParameterStore
@@ -43,6 +44,10 @@ class Optimizer:
         self.steps = 0
         self._store: ParameterStore | None = None
         self._state: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        return as_constructed(self)
 
     def step(self, model: Layer) -> None:
         """Update the parameters in place from `model.gradients`, which stay as they are."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from cylstm import _checks
 from cylstm._checks import shown
+from cylstm._reprs import as_constructed
 
 Per = Literal["epoch", "step"]
 
@@ -18,6 +19,10 @@ class Schedule:
     """
 
     per: Per = "epoch"
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        return as_constructed(self)
 
     def begin(self, total: int) -> None:
         """Learn how many steps or epochs there will be."""

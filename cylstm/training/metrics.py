@@ -53,6 +53,12 @@ class RowSum:
         self.function, self.finish = function, _mean if finish is None else finish
         functools.update_wrapper(self, function, updated=())
 
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        from cylstm._reprs import as_constructed
+
+        return as_constructed(self)
+
     def __call__(self, y: Array, target: Array) -> float:
         """The metric of these rows alone."""
         return float(self.finish(self.function(y, target), len(y)))

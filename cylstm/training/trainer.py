@@ -127,6 +127,12 @@ class Trainer:
         if self.accumulate > 1:
             raise ValueError("truncate: expected None with accumulate, got a number")
 
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        from cylstm._reprs import as_constructed
+
+        return as_constructed(self)
+
     def fit(
         self,
         train: Source | tuple[Any, Any],
