@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import joblib
 import numpy as np
 import pytest
 
@@ -570,3 +571,14 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "interrupted\n"
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_an_estimator_from_a_mapped_file_trains_on(kind, tmp_path):
+    """As joblib gives it to workers: all its arrays are read-only."""
+    estimator, given, new = problem(kind)
+    estimator.fit(*given)
+    joblib.dump(estimator, tmp_path / "estimator")
+    mapped = joblib.load(tmp_path / "estimator", mmap_mode="r")
+    ours, expected = (one.partial_fit(*given).predict(new) for one in (mapped, estimator))
+    np.testing.assert_array_equal(ours, expected)

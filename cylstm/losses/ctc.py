@@ -113,7 +113,7 @@ class CTC(Loss):
         super().check(target, outputs, name)
         if lengths is None or self.zero_infinity:
             return
-        sequences, lengths = _sequences(target), np.asarray(lengths)
+        sequences, lengths = _sequences(target), _checks.index_array("lengths", lengths, "ints")
         if lengths.shape != (len(sequences),):
             raise ValueError(f"lengths: expected {len(sequences)} ints, one a sequence, got {lengths.shape}")
         for i, (labels, steps) in enumerate(zip(sequences, lengths, strict=True)):
