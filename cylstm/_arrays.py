@@ -23,10 +23,13 @@ def is_number_dtype(dtype: "np.dtype[Any]") -> bool:
 
 
 def is_sequence(value: Any) -> bool:
-    """Whether it has several values: a list, an array or a column, and not one number."""
-    if isinstance(value, (list, tuple)):
-        return True
-    return getattr(value, "ndim", 0) > 0 or (hasattr(value, "to_numpy") and hasattr(value, "__len__"))
+    """Whether it has several values: a list, an array or a column, and not one number or text."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return False
+    axes = getattr(value, "ndim", None)
+    if isinstance(axes, int):
+        return axes > 0
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not hasattr(value, "keys")
 
 
 def is_frame(value: Any) -> bool:
@@ -46,6 +49,8 @@ def numbers(name: str, value: Any, gaps: bool = False) -> Array:
         return _of_list(name, value, gaps)
     if isinstance(value, np.ndarray):
         return _of_ndarray(name, value, gaps)
+    if isinstance(value, bytearray):
+        value = bytes(value)
     if hasattr(value, "detach") and hasattr(value, "layout"):
         return _of_tensor(name, value, gaps)
     if is_frame(value):
@@ -263,7 +268,10 @@ def _of_frame(name: str, frame: Any, gaps: bool) -> Array:
     others, error = {}, None
     for label, column in _columns(frame):
         try:
-            found.append(numbers(f"{name}[{label!r}]", column, gaps))
+            array = numbers(f"{name}[{label!r}]", column, gaps)
+            if array.ndim != 1:
+                raise _refusal(f"{name}[{label!r}]", "several in each row")
+            found.append(array)
         except TypeError as refusal:
             others[label], error = getattr(column, "dtype", getattr(column, "type", "")), refusal
     if others:
@@ -304,7 +312,8 @@ def _of_other(name: str, value: Any, gaps: bool) -> Array:
     if hasattr(value, "collect"):
         raise _refusal(name, f"a {type(value).__name__}, which is not computed yet; pass {name}.collect()")
     try:
-        array = np.asarray(value)
+        # Not by numpy.asarray, which drops the mask of what a variable of netCDF4 gives.
+        array = value.__array__() if hasattr(value, "__array__") else np.asarray(value)
     except MemoryError:
         raise
     except Exception as error:  # any of that library's own

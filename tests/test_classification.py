@@ -243,3 +243,16 @@ def test_japanese_vowels_and_basic_motions_are_told_apart(name, folder, least, d
     classifier.fit(train, progress=False)
     counts = classifier.confusion(*test)
     assert counts.trace() / counts.sum() >= least
+
+
+def test_missing_labels_are_no_class_and_ids_no_measurements(rng):
+    x, classifier = rng.standard_normal((4, 6, 2)), Classifier(hidden_size=2)
+    for labels in (
+        ["a", "b", None, "a"],
+        np.ma.array(["a", "b", "a", "b"], mask=[0, 0, 1, 0]),
+        ["a", "b", np.nan, "b"],
+    ):
+        with pytest.raises(ValueError, match=r"labels\[2\]: expected a value, got none"):
+            classifier.fit((x, labels), epochs=1, progress=False)
+    with pytest.warns(UserWarning, match="sequences: ints that look like ids of symbols"):
+        classifier.fit((rng.integers(0, 9, (4, 30, 1)), list("abab")), epochs=1, progress=False)

@@ -145,6 +145,9 @@ def test_other_columns_of_polars_are_refused_by_name():
     table = polars.DataFrame({"when": days, "site": ["a", "b"], "load": [1.0, 2.0]})
     with pytest.raises(TypeError, match=r"got others: \['when', 'site'\] \(Date, String\)"):
         read(table)
+    nested = polars.DataFrame({"a": [1.0], "pair": [[1, 2]]}, schema_overrides={"pair": polars.Array(int, 2)})
+    with pytest.raises(TypeError, match=r"got others: \['pair'\] \(Array"):
+        read(nested)
     with pytest.raises(TypeError, match=r"got a LazyFrame, which is not computed yet; pass x.collect\(\)"):
         read(table.lazy())
     with pytest.raises(TypeError, match="x: expected real numbers, got dtype datetime64"):

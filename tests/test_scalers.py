@@ -363,3 +363,10 @@ def test_tasks_apply_the_scalers_and_do_not_warn(rng, tmp_path):
     model = classifier.model
     y, _ = model(model.scalers["x"].transform(x))
     assert [classifier.classes[k] for k in y.argmax(1)] == classifier.predict(x)
+
+
+def test_an_array_of_objects_is_an_array():
+    x = np.array([[1, 2.0], [3, None]], object)
+    scaler = StandardScaler().fit(x)
+    np.testing.assert_array_equal(scaler.offset, [2, 2])
+    np.testing.assert_array_equal(scaler.transform(x), [[-1, 0], [1, np.nan]])

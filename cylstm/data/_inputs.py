@@ -15,7 +15,9 @@ CORRELATED = 0.3  # of neighbours: measurements have more, ids less
 
 def is_list(value: Any) -> bool:
     """Whether it is a list of arrays, and not of numbers."""
-    listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object)
+    listed = isinstance(value, (list, tuple)) or (
+        isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
+    )
     return bool(listed and len(value) and _arrays.is_sequence(value[0]))
 
 
