@@ -334,7 +334,7 @@ class Stream:
     def __setstate__(self, state: Any) -> None:
         """A new stream with this state."""
         model, batch_size, carried, (joined, free) = state
-        self.__init__(model, batch_size)  # type: ignore[misc]
+        self._set_up(model, batch_size)
         states.assign(self._state, carried)
         self._joined[:], self._free = joined, free
 

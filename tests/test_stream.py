@@ -379,7 +379,10 @@ def test_a_layer_without_a_state_takes_none():
 @pytest.mark.parametrize("of", [lambda model: model, cylstm.Session])
 def test_a_copy_of_a_stream_has_its_own_state(duplicate, of, rng):
     model = cylstm.Sequential(cylstm.LSTM(3, 4, seed=0), cylstm.Linear(4, 2, seed=1))
-    stream, x = cylstm.Stream(of(model), 3), rng.standard_normal((6, 3, 3)).astype(np.float32)
+    model.scalers["x"] = cylstm.data.StandardScaler().fit(np.eye(3))
+    with pytest.warns(cylstm.data.ScalersWarning):  # and a copy does not warn again
+        stream = cylstm.Stream(of(model), 3)
+    x = rng.standard_normal((6, 3, 3)).astype(np.float32)
     row = stream.join()
     for x_t in x[:3]:
         stream.step(x_t)
