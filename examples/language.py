@@ -6,9 +6,9 @@ python examples/language.py --data input.txt --characters 20000 --epochs 2 --hid
 
 import argparse
 import math
-from pathlib import Path
 
 from cylstm.text import CharacterModel
+from cylstm.text_files import read_text
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--plot", default="language.png", help="picture to write")
     options = parser.parse_args()
 
-    text = Path(options.data).read_text(encoding="utf-8")[: options.characters]
+    text = read_text(options.data)[: options.characters]
     model = CharacterModel(options.hidden, seed=0)
     history = model.fit(text, options.epochs, lr=5e-3)
     nats = history.epochs[history.best_epoch - 1]["validation"]

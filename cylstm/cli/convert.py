@@ -1,7 +1,6 @@
 """Models from and to other libraries: convert."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import cylstm
@@ -12,6 +11,7 @@ from cylstm.cli.kinds import LEFT_OUT
 from cylstm.convert import keras, onnx_reader, torch
 from cylstm.convert._common import Conversion
 from cylstm.file_kinds import HDF5, KERAS, ONNX, SAFETENSORS, TEXT, UNKNOWN, file_kind
+from cylstm.text_files import read_text
 
 KINDS = ("cylstm", "onnx", "torch")
 
@@ -110,7 +110,7 @@ def _read(options: argparse.Namespace, source: str) -> tuple[Conversion, dict[st
     if source == "onnx":
         return onnx_reader.read(path), None
     if source == "keras":
-        text = None if options.config is None else Path(options.config).read_text(encoding="utf-8")
+        text = None if options.config is None else read_text(options.config)
         return keras.read(path, config=text), None
     if source == "torch":
         return torch.read(path, order=options.order, batch_first=options.batch_first), None
