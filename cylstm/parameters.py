@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm._checks import shown
 from cylstm._engine import _optim
-from cylstm._engine.planning import Shape, aligned_bytes
+from cylstm._engine.planning import Shape, aligned_bytes, too_large
 
 Array = NDArray[Any]
 DRAWN_AT_ONCE = 1 << 16  # numbers, which are drawn in float64 whatever the dtype
@@ -43,6 +43,8 @@ class _Vector:
     """A flat vector of zeros that takes memory when it is first asked for."""
 
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
+        if size > np.iinfo(np.intp).max // dtype.itemsize:
+            raise too_large(size * dtype.itemsize)
         self.size, self._dtype = size, dtype
         self._array: Array | None = None
 

@@ -153,3 +153,9 @@ def test_optimizer_takes_a_foreign_state():
     optimizer.step(model)
     for name in ("m", "v"):
         np.testing.assert_array_equal(other.state_dict()[name], optimizer.state_dict()[name])
+
+
+@pytest.mark.parametrize("units", [10**10, 10**20])
+def test_layers_beyond_any_memory_are_refused(units):
+    with pytest.raises(MemoryError, match="cannot allocate .* GiB of buffers"):
+        cylstm.LSTM(3, units)

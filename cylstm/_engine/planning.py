@@ -216,14 +216,19 @@ class Arena:
         }
 
 
+def too_large(size: int) -> MemoryError:
+    """The error of buffers that do not fit into memory."""
+    return MemoryError(
+        f"cannot allocate {size / 2**30:.1f} GiB of buffers: use shorter sequences, smaller batches "
+        "or fewer units"
+    )
+
+
 def aligned_bytes(size: int, zeroed: bool = False) -> NDArray[np.uint8]:
     """Memory that starts on a cache line, uninitialised or zeros; zeros take none until they are touched."""
     try:
         raw = (np.zeros if zeroed else np.empty)(size + ALIGNMENT, np.uint8)
     except (MemoryError, ValueError, OverflowError) as error:
-        raise MemoryError(
-            f"cannot allocate {size / 2**30:.1f} GiB of buffers: use shorter sequences, smaller batches "
-            "or fewer units"
-        ) from error
+        raise too_large(size) from error
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size]
