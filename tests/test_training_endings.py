@@ -208,6 +208,16 @@ def test_an_infinite_last_update_is_an_error():
     np.testing.assert_array_equal(model._store.data, start)
 
 
+def test_a_training_that_fails_before_its_first_update_leaves_an_earlier_file(tmp_path):
+    path = tmp_path / "run.ckpt"
+    path.write_bytes(b"the earlier file")
+    with pytest.raises(Broken):
+        cylstm.Trainer(pooled(), losses.MSE(), schedule=Scheduled(None)).fit(
+            series(20), epochs=1, checkpoints=path, progress=False
+        )
+    assert path.read_bytes() == b"the earlier file"
+
+
 def test_an_exception_that_takes_no_attributes_passes_on():
     class Closed(Exception):
         def __setattr__(self, name, value):
@@ -330,14 +340,14 @@ def test_a_second_ctrl_c_keeps_the_best_weights(tmp_path):
 
 
 def test_long_sequences_with_few_updates_are_pointed_to_truncate():
-    x, y = series(6, T=500)
+    x, y = series(6, T=300)
     target = np.cumsum(x, axis=1)
 
     def fit(model=None, target=target, loss=None, **options):
         model = model or cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Linear(3, 2, seed=1))
         cylstm.Trainer(model, losses.MSE(), **options).fit((x, target), epochs=2, progress=False)
 
-    with pytest.warns(UserWarning, match=r"500 steps, and few updates, 1 an epoch; Trainer\(truncate=100\)"):
+    with pytest.warns(UserWarning, match=r"300 steps, and few updates, 1 an epoch; Trainer\(truncate=100\)"):
         fit()
     fit(truncate=100)
     fit(segments="auto")

@@ -16,6 +16,7 @@ from cylstm.optim import AdamW, CosineDecay, Schedule
 from cylstm.sequence_network import Cell, Sequences
 from cylstm.threads import get_num_threads, of_call, of_environment, usable_cpus
 from cylstm.training import Trainer
+from cylstm.training.history import attach
 
 Array = NDArray[Any]
 Samples = tuple[Sequences, Array]  # with their targets (n, ...)
@@ -126,7 +127,9 @@ class NetworkEstimator(BaseEstimator):
             progress=bool(self.verbose),
         )
         if self.history_.stopped == "interrupted":  # a search would score this fit, and go on to the next
-            raise KeyboardInterrupt
+            interrupt = KeyboardInterrupt()
+            attach(interrupt, self.history_)
+            raise interrupt
 
     def _source(self, samples: Samples) -> Arrays:
         return Arrays(*samples, self.batch_size, target_per="sequence")

@@ -67,7 +67,6 @@ class Loop:
         self._clear_ending()
         if self.saved:
             self.saved.begin(run.steps)
-        self._mark(snapshot=True)
         done = min(self.options.epochs, run.epoch) * n + run.batch
         try:
             with (
@@ -76,6 +75,7 @@ class Loop:
                     self.options.epochs * n, "batches", initial=done, shown=self.options.progress
                 ) as progress,
             ):
+                self._mark(snapshot=True)
                 self._all_epochs(progress)
                 if run.best is None:
                     self._check_parameters()
@@ -295,7 +295,7 @@ class Loop:
         attach(error, run.history)
         diverged = isinstance(error, gradients.NonFiniteError)
         try:
-            if self.saved:
+            if self.saved and run.marked_steps > self.saved.steps_written:
                 self._write(self.saved, not diverged and run.is_at_mark(trainer.model))
         finally:
             weights = run.best

@@ -79,6 +79,11 @@ class Run:
             "version": (model._store.place, model._store.version),
         }
 
+    @property
+    def marked_steps(self) -> int:
+        """Updates before the last mark."""
+        return int(self._marked["position"]["steps"]) if self._marked else 0
+
     def is_at_mark(self, model: SequenceLayer) -> bool:
         """Whether the parameters are those of the last mark."""
         return bool(self._marked) and self._marked["version"] == (model._store.place, model._store.version)

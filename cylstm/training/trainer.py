@@ -24,7 +24,7 @@ from cylstm.training.loop import Callback, Loop, Options
 from cylstm.training.metrics import Metric, named
 from cylstm.training.run import Run
 
-LONG, FEW_UPDATES = 500, 10  # steps of a sequence, updates of an epoch
+LONG, PIECE, FEW_UPDATES = 300, 100, 30  # steps of a sequence and of a piece of it; updates of an epoch
 
 
 class Trainer:
@@ -266,7 +266,7 @@ class Trainer:
         if T >= LONG:
             warnings.warn(
                 f"train: sequences of {T} steps, and few updates, {len(data)} an epoch; "
-                f"Trainer(truncate={LONG // 5}) makes one every {LONG // 5} steps and often learns faster",
+                f"Trainer(truncate={PIECE}) makes one every {PIECE} steps and often learns faster",
                 stacklevel=3,
             )
 
