@@ -47,7 +47,8 @@ def is_chosen() -> bool:
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line that called the package."""
     level, frame = 1, sys._getframe()
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == "cylstm":
+    inside = ("cylstm", "contextlib")  # whose context managers decorate functions of ours
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in inside:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 

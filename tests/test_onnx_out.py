@@ -123,8 +123,7 @@ def test_pooling(rng, how, batch_first, tmp_path):
     check(model, rng, tmp_path, [(4, 3, [4, 0, 2])], stateful=False)
 
 
-@pytest.mark.parametrize("query", ["steps", "last"])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("query, causal", [("steps", False), ("steps", True), ("last", False)])
 @pytest.mark.parametrize("kind, size", [("Multiplicative", ()), ("Additive", (5,)), ("MultiHead", (2,))])
 def test_attention(rng, kind, size, query, causal, tmp_path):
     attention = getattr(cylstm, f"{kind}Attention")(H, *size, query=query, causal=causal, seed=2)
@@ -242,6 +241,46 @@ def test_the_scaler_of_x_is_part_of_the_graph(rng, features, dtype, tmp_path):
     read = cylstm.from_onnx(tmp_path / "m.onnx")
     assert read.dtype == dtype
     np.testing.assert_allclose(read(x)[0], model(z)[0], **limits)
+
+
+@pytest.mark.parametrize("features", [1, 2])
+@pytest.mark.parametrize("name", ["y", "target"])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_scaler_of_y_is_part_of_the_graph(rng, features, name, pooled, tmp_path):
+    layers = [cylstm.LSTM(I, H, seed=0), cylstm.Linear(H, features, seed=1)]
+    model = cylstm.Sequential(*([layers[0], cylstm.Pooling("mean"), layers[1]] if pooled else layers))
+    model.scalers["x"] = StandardScaler().fit(rng.normal(50, 20, (30, I)))
+    model.scalers[name] = StandardScaler().fit(rng.normal(900, 70, (30, features)))
+    x, lengths = rng.normal(50, 20, (4, 3, I)).astype("f4"), [4, 2, 1]
+    z, scaler = model.scalers["x"].transform(x), model.scalers[name]
+    convert.to_onnx(model, tmp_path / "m.onnx")
+    (y,) = session(tmp_path / "m.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(y, scaler.inverse(model(z)[0]), rtol=1e-5)
+    np.testing.assert_allclose(cylstm.from_onnx(tmp_path / "m.onnx")(x)[0], y, rtol=1e-5)
+    convert.to_onnx(model, tmp_path / "m.onnx", lengths=True)
+    (y,) = session(tmp_path / "m.onnx").run(None, {"x": x, "lengths": np.array(lengths, np.int32)})
+    expected = scaler.inverse(model(z, lengths=lengths)[0])
+    if not pooled:
+        expected[np.arange(4)[:, None] >= lengths] = 0
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
+    model.scalers = {}
+    convert.to_onnx(model, tmp_path / "m.onnx")
+    (y,) = session(tmp_path / "m.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(y, model(x)[0], **tolerances.float32(I + H, 4, 10.0))
+
+
+def test_scalers_that_are_left_out_are_warned_of(tmp_path):
+    model = cylstm.Sequential(cylstm.LSTM(I, H, seed=0), cylstm.Linear(H, 2, seed=1))
+    model.scalers["y"] = StandardScaler().fit(np.eye(3))
+    with pytest.warns(UserWarning, match=r"scalers\['y'\] is not in the ONNX file \(3 features, of 2 of y\)"):
+        convert.to_onnx(model, tmp_path / "m.onnx")
+    model.scalers = {"weather": StandardScaler().fit(np.eye(2))}
+    with pytest.warns(
+        UserWarning, match=r"scalers\['weather'\] is not in the ONNX file \(not \"x\" or \"y\"\)"
+    ):
+        convert.to_onnx(model, tmp_path / "m.onnx")
+    with pytest.warns(UserWarning, match="to_safetensors: .*weather"):
+        convert.to_safetensors(model, tmp_path / "m.safetensors")
 
 
 def test_a_scaler_of_something_else_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Models from and to other libraries: convert."""
 
 import argparse
+import warnings
 from typing import Any
 
 import cylstm
@@ -8,8 +9,9 @@ from cylstm import convert, files
 from cylstm.cli._common import check_outputs, print_json
 from cylstm.cli._screen import show
 from cylstm.cli.kinds import LEFT_OUT
-from cylstm.convert import keras, onnx_reader, torch
+from cylstm.convert import keras, onnx_reader, onnx_writer, torch
 from cylstm.convert._common import Conversion
+from cylstm.data.scalers import ScalersWarning
 from cylstm.file_kinds import HDF5, KERAS, ONNX, SAFETENSORS, TEXT, UNKNOWN, file_kind
 from cylstm.text_files import read_text
 
@@ -59,7 +61,9 @@ def _convert(options: argparse.Namespace) -> None:
                 raise ValueError(f"{options.input}: already a model file of cylstm; copy it")
             left_out = _left_out(model, extra, to)
         if to == "onnx":
-            convert.to_onnx(model, options.output, lengths=options.lengths, states=options.states)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ScalersWarning)  # which are listed below
+                convert.to_onnx(model, options.output, lengths=options.lengths, states=options.states)
         elif to == "torch":
             model.scalers.clear()  # the report says that they are left out
             convert.to_safetensors(model, options.output)
@@ -95,7 +99,7 @@ def _as_option(message: str) -> str:
 
 def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[str]:
     """What a file of cylstm holds besides layers and weights, and the output does not."""
-    written = ("x",) if to == "onnx" else ()
+    written = onnx_writer.scalers_written(model) if to == "onnx" else ()
     scalers = [
         f"the scaling of {name} ({type(scaler).__name__}, {len(scaler.config['offset'])} features)"
         for name, scaler in model.scalers.items()

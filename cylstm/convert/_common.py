@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,14 +111,6 @@ def refusing(name: str) -> Iterator[None]:
             raise
         reason = f"{type(error).__name__} {error}" if isinstance(error, (KeyError, IndexError)) else error
         raise ConversionError(f"{name}: {reason}") from error
-
-
-def warn(message: str) -> None:
-    """A UserWarning at the line outside of this package that asked for the conversion."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("cylstm", "contextlib"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level - 1)
 
 
 def reordered(value: Array, have: str, want: str) -> Array:

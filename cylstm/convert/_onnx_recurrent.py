@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._options import warn_caller
 from cylstm.convert import _onnx_lengths
 from cylstm.convert import _onnx_values as values
 from cylstm.convert._common import (
@@ -16,7 +17,6 @@ from cylstm.convert._common import (
     ConversionError,
     activation_options,
     reordered,
-    warn,
 )
 from cylstm.convert._onnx_fold import Attributes
 from cylstm.convert._onnx_values import ROW, Atom, Constant, Groups, Rows, Source, Steps, Value
@@ -75,7 +75,7 @@ def _node(
     reader.time, reader.batch = time, batch
     _onnx_lengths.check(reader, lengths, time)
     if kind == "GRU" and reader.by_torch and not a.get("linear_before_reset", 0):
-        warn(
+        warn_caller(
             f"{where}: PyTorch's exporter wrote linear_before_reset=0, which is not the equation of "
             "torch.nn.GRU (pytorch issue 189225); the model computes what the file says, not what the module "
             "does; export with dynamo=False, or read the module itself with from_torch"

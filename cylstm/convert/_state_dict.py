@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _safetensors
+from cylstm._options import warn_caller
 from cylstm._safetensors import SafetensorsError, SafetensorsFile
 from cylstm.convert._common import (
     BY_GATES,
@@ -20,7 +21,6 @@ from cylstm.convert._common import (
     assembled,
     real_dtype,
     refusing,
-    warn,
 )
 from cylstm.data.scalers import warn_not_applied
 from cylstm.files import ModelFileError
@@ -114,7 +114,7 @@ def read(
     chain = _chain(chosen, possible, free)
     notes += _guesses(chain, nonlinearity)
     if notes:
-        warn(
+        warn_caller(
             f"state dict: its names and shapes leave open what is read as {'; '.join(notes)}. Give the "
             "arguments in brackets, or the module itself"
         )
@@ -280,7 +280,7 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
     ConversionError
         If a layer or an option of it has no weights there, so that a reader would compute something else:
         pooling, activations and residual connections; `nonlinearity="relu"`, `clip`, another `eps`; by name.
-        Dropout is left out.
+        Dropout is left out, and scalers, with a warning.
 
     Examples
     --------

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm._budget import Budget
+from cylstm._options import warn_caller
 from cylstm.convert._common import (
     ACTIVATED,
     GATES,
@@ -30,7 +31,6 @@ from cylstm.convert._common import (
     real_dtype,
     refusing,
     reordered,
-    warn,
 )
 from cylstm.convert._keras_mask import Mask
 from cylstm.file_kinds import HDF5, KERAS
@@ -236,7 +236,7 @@ def _check_options(where: str, a: Config) -> None:
     if dtype in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
         lost.append(f"computing in {dtype.removeprefix('mixed_')}, which is float32 here,")
     if lost:
-        warn(f"{where}: {', '.join(lost)} has no form in cylstm")
+        warn_caller(f"{where}: {', '.join(lost)} has no form in cylstm")
 
 
 def _variables(group: Any, budget: Budget, path: str) -> Vars:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._options import warn_caller
 from cylstm.convert import _onnx_attention
 from cylstm.convert._common import (
     ACTIVATIONS,
@@ -18,6 +19,7 @@ from cylstm.convert._common import (
     reordered,
 )
 from cylstm.convert._onnx_graph import Graph
+from cylstm.data.scalers import ScalersWarning
 from cylstm.files import write_atomically
 from cylstm.layer import Layer
 from cylstm.layers.activated import ActivatedLayer, parsed
@@ -34,6 +36,7 @@ from cylstm.recurrent import RecurrentLayer
 from cylstm.workspace import parameter_name
 
 Array = NDArray[Any]
+TARGETS = ("y", "target")  # names of the scaler of what a model is trained on
 LARGEST = 2**31 - 2**20  # bytes that a protobuf message can hold, less its structure
 
 
@@ -58,8 +61,15 @@ def to_onnx(
     numbers are of the model's dtype, lengths int32 and indices int64. ONNX does not say what the last states
     of a sequence of no steps are: ours are the initial ones, onnxruntime's are zeros.
 
-    A scaler `model.scalers["x"]` is written too, in the model's dtype: the file's model reads x as it was
-    before scaling. Other scalers, such as that of targets, are not in the file.
+    The scalers `model.scalers["x"]` and `model.scalers["y"]`, or `["target"]`, are part of the file's model,
+    in the model's dtype: it reads x and gives y in the units of the data, as `predict` of an estimator does.
+    For the network alone write a copy whose `scalers` is an empty dict.
+
+    Warns
+    -----
+    ScalersWarning
+        Of scalers that are not in the file, by name: those of other names, and one of y that is for another
+        number of features than y has.
 
     Raises
     ------
@@ -99,6 +109,7 @@ def onnx_model(model: Layer, *, lengths: bool = False, states: bool = False) -> 
     graph.begin(y, lengths)
     y = _scaled(graph, model, y)
     y = write(graph, model, y, "model")
+    y = _unscaled(graph, model, y)
     if not graph.pooled:
         if graph.lengths:
             y = graph.masked(y, 0.0)
@@ -137,6 +148,35 @@ def _scaled(graph: Graph, model: Layer, x: str) -> str:
         )
     x = graph.op("Sub", x, graph.constant("offset", offset))
     return graph.op("Div", x, graph.constant("scale", scale))
+
+
+def _unscaled(graph: Graph, model: Layer, y: str) -> str:
+    """y in the units of the targets, as the model's scaler of them has it, if there is one."""
+    written = scalers_written(model)
+    for name in model.scalers:
+        if name not in written:
+            features = len(model.scalers[name].config["offset"])
+            reason = (
+                f"{features} features, of {model.output_size} of y" if name in TARGETS else 'not "x" or "y"'
+            )
+            warn_caller(f"model.scalers[{name!r}] is not in the ONNX file ({reason})", ScalersWarning)
+    for name in written[1:] if "x" in written else written:
+        config = model.scalers[name].config
+        offset, scale = (np.array(config[key], model.dtype) for key in ("offset", "scale"))
+        y = graph.op("Mul", y, graph.constant("target_scale", scale))
+        y = graph.op("Add", y, graph.constant("target_offset", offset))
+    return y
+
+
+def scalers_written(model: Layer) -> list[str]:
+    """Names of the model's scalers that are part of its ONNX file: that of x, and one of y."""
+    scalers = model._checked_scalers()
+    targets = [
+        name
+        for name in TARGETS
+        if name in scalers and len(scalers[name].config["offset"]) == model.output_size
+    ]
+    return [name for name in ("x", *targets[:1]) if name in scalers]
 
 
 def _recurrent_layers(layer: Layer) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks, _options
+from cylstm._options import warn_caller
 from cylstm.convert import _state_dict
 from cylstm.convert._common import (
     RECURRENT,
@@ -18,7 +19,6 @@ from cylstm.convert._common import (
     assembled,
     real_dtype,
     refusing,
-    warn,
 )
 from cylstm.layer import Layer
 from cylstm.layers.activation import Activation
@@ -164,11 +164,11 @@ def _warn_of_lost_options(module: Any) -> None:
     parameters = dict(module.named_parameters())
     frozen = [name for name, value in parameters.items() if not value.requires_grad]
     if 0 < len(frozen) < len(parameters):
-        warn(f"{', '.join(frozen)}: requires_grad=False has no form in cylstm; training changes them")
+        warn_caller(f"{', '.join(frozen)}: requires_grad=False has no form in cylstm; training changes them")
     for name, part in module.named_modules():
         if part._forward_hooks or part._forward_pre_hooks:
             where = f"{type(part).__name__} {name}".strip()
-            warn(f"{where}: its forward hooks are not read")
+            warn_caller(f"{where}: its forward hooks are not read")
 
 
 def _array(name: str, value: Any) -> Array:
@@ -211,7 +211,7 @@ def _parts(name: str, module: Any, seen: set[int]) -> Iterator[Part]:
         raise ConversionError(f"{where}: has weights of its own, {own}, and its forward cannot be read")
     if not ours:
         names = ", ".join(key for key, _ in children)
-        warn(
+        warn_caller(
             f"{where}: its forward cannot be read; its layers are taken in the order in which they were "
             f"registered: {names}"
         )
@@ -247,7 +247,7 @@ def _embedding(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
     for name, default in lost.items():
         if (value := getattr(module, name)) != default:
             effect = "that vector is trained like the others" if name == "padding_idx" else "it has no effect"
-            warn(f"Embedding: {name}={value} has no form in cylstm: {effect}")
+            warn_caller(f"Embedding: {name}={value} has no form in cylstm: {effect}")
     return Embedding(*values["weight"].shape, dtype=dtype)
 
 
