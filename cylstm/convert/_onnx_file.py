@@ -1,4 +1,4 @@
-"""ONNX files: what is loaded, and how much functions and external weights may make of it."""
+"""ONNX files: what is loaded, how much functions and external weights may make of it, arrays of tensors."""
 
 import os
 import stat
@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cylstm._budget import Budget
 from cylstm.convert._common import ConversionError
+from cylstm.convert._onnx_fold import Attributes, as_numbers
 
+Array = NDArray[Any]
 DEPTH = 100  # of calls of functions
 Key = tuple[str, str, str]  # domain, name and overload of a function
 
@@ -114,3 +119,37 @@ def _spend_on_functions(model: Any, budget: Budget) -> None:
     count, size = expanded(model.graph.node, ())
     budget.spend("nodes", count)
     budget.spend("bytes", size)
+
+
+def array_of(name: str, tensor: Any) -> Array:
+    """The numbers of a tensor."""
+    from onnx import numpy_helper
+
+    if any(size < 0 for size in tensor.dims):
+        raise ConversionError(f"{name}: expected sizes of at least 0, got {list(tensor.dims)}")
+    return as_numbers(name, numpy_helper.to_array(tensor))
+
+
+def plain(name: str, value: Any) -> Any:
+    """An attribute as text, number, list or array."""
+    from onnx import TensorProto
+
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, TensorProto):
+        return array_of(name, value)
+    if isinstance(value, (int, float, str)):
+        return value
+    if hasattr(value, "__iter__"):
+        return [plain(name, part) for part in value]
+    return None  # graphs and the like, of which no operator here has any
+
+
+def constant(attributes: Attributes) -> Array:
+    for name, dtype in (
+        ("value", None), ("value_int", np.int64), ("value_ints", np.int64),
+        ("value_float", np.float32), ("value_floats", np.float32),
+    ):  # fmt: skip
+        if name in attributes:
+            return np.asarray(attributes[name], dtype)
+    raise ConversionError(f"expected a tensor or numbers, got {sorted(attributes)}")

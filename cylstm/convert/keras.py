@@ -1,6 +1,5 @@
 """Models from Keras 3: `.keras` files, and `.weights.h5` files with a configuration; without Keras."""
 
-import contextlib
 import functools
 import io
 import json
@@ -8,7 +7,6 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from cylstm.convert._common import (
     refusing,
     reordered,
 )
+from cylstm.convert._keras_file import child, names_of_groups, parts_of_archive, variables
 from cylstm.convert._keras_mask import Mask
 from cylstm.file_kinds import HDF5, KERAS
 from cylstm.files import ModelFileError
@@ -55,7 +54,6 @@ ACTIVATIONS = {  # Keras' names, and ours with alpha and beta
     "softsign": "softsign", "hard_sigmoid": f"hard_sigmoid({1 / 6}, 0.5)", "leaky_relu": "leaky_relu(0.2)",
     "linear": "affine(1.0, 0.0)", "gelu": "gelu",
 }  # fmt: skip
-CONFIG = 2**22  # bytes of a configuration
 
 
 def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequential:
@@ -115,7 +113,7 @@ def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
     with reading(path, KERAS, HDF5) as file:
         budget = Budget(file.stat().st_size)
         if given is None:
-            text, weights = _parts_of_archive(file, budget)
+            text, weights = parts_of_archive(file, budget)
             with h5py.File(io.BytesIO(weights), "r") as opened:
                 return _model(json.loads(text), opened, budget)
         with h5py.File(file, "r") as opened:
@@ -136,15 +134,6 @@ def _given(config: Any) -> Config:
     return dict(config)
 
 
-def _parts_of_archive(path: Path, budget: Budget) -> tuple[bytes, bytes]:
-    """config.json and model.weights.h5, which may be compressed, but not without a bound."""
-    with zipfile.ZipFile(path) as archive:
-        if (size := archive.getinfo("config.json").file_size) > CONFIG:
-            raise ModelFileError(f"{path}: config.json: expected at most {CONFIG} bytes, got {size}")
-        budget.spend("bytes", archive.getinfo("model.weights.h5").file_size)
-        return archive.read("config.json"), archive.read("model.weights.h5")
-
-
 def _model(config: Config, file: Any, budget: Budget) -> Conversion:
     if config.get("class_name") not in ("Sequential", "Functional"):
         raise ConversionError(
@@ -155,8 +144,8 @@ def _model(config: Config, file: Any, budget: Budget) -> Conversion:
         raise ModelFileError("layers: expected a list")
     budget.spend("layers", len(layers))
     _check_chain(layers)
-    groups, counts = _child(file, "layers"), dict[str, int]()
-    names = _names(groups)
+    groups, counts = child(file, "layers"), dict[str, int]()
+    names = names_of_groups(groups)
     mask = Mask()
     parts: list[Part] = []
     for layer in layers:
@@ -172,8 +161,8 @@ def _model(config: Config, file: Any, budget: Budget) -> Conversion:
             _check_options(where, options)
             mask.follow(where, kind, options, first=not parts)
             key = names.get(options["name"], numbered)
-            group = _child(groups, key) if key in groups else {}
-            parts += LAYERS[kind](where, options, functools.partial(_variables, group, budget))
+            group = child(groups, key) if key in groups else {}
+            parts += LAYERS[kind](where, options, functools.partial(variables, group, budget))
     return assembled(parts, batch_first=True, **mask.options())
 
 
@@ -196,29 +185,6 @@ def _snake(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _child(group: Any, name: str) -> Any:
-    """What stands in a group itself, not in another file or place."""
-    import h5py
-
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ModelFileError(f"{name}: expected a part of the file")
-    return group[name]
-
-
-def _names(groups: Any) -> dict[str, str]:
-    """Keys of the groups of layers by the layers' names, which newer files have; others have numbers only."""
-    found: dict[str, str] = {}
-    for key in groups:
-        name = None
-        with contextlib.suppress(KeyError, ModelFileError, AttributeError):
-            name = str(_child(_child(groups, key), "vars").attrs["name"])
-        if name in found:
-            raise ModelFileError(f"layers: expected names of their own, got {name!r} twice")
-        if name is not None:
-            found[name] = key
-    return found
-
-
 def _check_options(where: str, a: Config) -> None:
     """Reject quantised layers, and warn of options that have no form here."""
     policy = a.get("dtype")
@@ -237,30 +203,6 @@ def _check_options(where: str, a: Config) -> None:
         lost.append(f"computing in {dtype.removeprefix('mixed_')}, which is float32 here,")
     if lost:
         warn_caller(f"{where}: {', '.join(lost)} has no form in cylstm")
-
-
-def _variables(group: Any, budget: Budget, path: str) -> Vars:
-    """The arrays of a layer, below a path in its group."""
-    import h5py
-
-    for part in filter(None, path.split("/")):
-        group = _child(group, part)
-    group = _child(group, "vars")
-    found = []
-    for number in range(len(group)):
-        data = _child(group, str(number))
-        where = f"{path} {number}".strip()
-        if not isinstance(data, h5py.Dataset):
-            raise ModelFileError(f"{where}: expected an array")
-        half = data.dtype == np.dtype("V2") and data.attrs.get("dtype") == "bfloat16"
-        if data.chunks is not None or data.external or data.is_virtual:
-            raise ModelFileError(f"{where}: expected an array stored as a whole, in the file itself")
-        if not half and data.dtype.kind != "f":
-            raise ModelFileError(f"{where}: expected floating-point numbers, got {data.dtype}")
-        budget.spend("parameters", data.size)
-        value = np.asarray(data[()])
-        found.append((value.view("<u2").astype(np.uint32) << 16).view(np.float32) if half else value)
-    return found
 
 
 def _activation(name: Any) -> str:

@@ -13,7 +13,8 @@ from cylstm._budget import Budget
 from cylstm.convert import _onnx_file, _onnx_lengths, _onnx_ops, _onnx_unrolled, _onnx_values
 from cylstm.convert._common import Conversion, ConversionError, check_kind, needing, reading, refusing
 from cylstm.convert._onnx_chain import Chain
-from cylstm.convert._onnx_fold import Attributes, as_numbers, fold
+from cylstm.convert._onnx_file import array_of, constant, plain
+from cylstm.convert._onnx_fold import Attributes, fold
 from cylstm.convert._onnx_values import (
     ROW,
     Atom,
@@ -145,7 +146,7 @@ class Reader:
         if self.graph.sparse_initializer:
             raise ConversionError("sparse_initializer: expected none")
         for tensor in self.graph.initializer:
-            self.values[tensor.name] = Constant(_array(f"initializer {tensor.name}", tensor))
+            self.values[tensor.name] = Constant(array_of(f"initializer {tensor.name}", tensor))
         self.weights = {tensor.name for tensor in self.graph.initializer} | set(self.constants)
         for name, value in self.constants.items():
             self.values[name] = Constant(np.asarray(value))
@@ -221,7 +222,7 @@ class Reader:
     def _results(self, node: Any, where: str) -> list[Value | None]:
         from onnx import helper
 
-        found = {a.name: _plain(a.name, helper.get_attribute_value(a)) for a in node.attribute}
+        found = {a.name: plain(a.name, helper.get_attribute_value(a)) for a in node.attribute}
         attributes = Attributes(found, len(node.output), self.budget)
         if QUANTISED.search(node.op_type):
             raise ConversionError(
@@ -230,7 +231,7 @@ class Reader:
         if node.domain not in ("", "ai.onnx"):
             raise ConversionError(f"cylstm has no such layer, of the domain {node.domain}")
         if node.op_type == "Constant":
-            return [Constant(_constant(attributes))]
+            return [Constant(constant(attributes))]
         unknown = [name for name in node.input if name and name not in self.values]
         if unknown:
             raise ConversionError(f"expected inputs that there are, got {unknown}")
@@ -371,37 +372,3 @@ class Reader:
 
 def _axes(count: int) -> str:
     return f"{count} axis" if count == 1 else f"{count} axes"
-
-
-def _array(name: str, tensor: Any) -> Array:
-    """The numbers of a tensor."""
-    from onnx import numpy_helper
-
-    if any(size < 0 for size in tensor.dims):
-        raise ConversionError(f"{name}: expected sizes of at least 0, got {list(tensor.dims)}")
-    return as_numbers(name, numpy_helper.to_array(tensor))
-
-
-def _plain(name: str, value: Any) -> Any:
-    """An attribute as text, number, list or array."""
-    from onnx import TensorProto
-
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if isinstance(value, TensorProto):
-        return _array(name, value)
-    if isinstance(value, (int, float, str)):
-        return value
-    if hasattr(value, "__iter__"):
-        return [_plain(name, part) for part in value]
-    return None  # graphs and the like, of which no operator here has any
-
-
-def _constant(attributes: Attributes) -> Array:
-    for name, dtype in (
-        ("value", None), ("value_int", np.int64), ("value_ints", np.int64),
-        ("value_float", np.float32), ("value_floats", np.float32),
-    ):  # fmt: skip
-        if name in attributes:
-            return np.asarray(attributes[name], dtype)
-    raise ConversionError(f"expected a tensor or numbers, got {sorted(attributes)}")
