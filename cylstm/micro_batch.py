@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 IDLE = 10.0  # seconds without a request after which the worker ends, until the next one comes
+PERIOD = 10.0  # seconds after which buffers are released that are far larger than what batches need
+ROWS = 2**15  # steps of all sequences of a batch, unless one has more: beyond it joining gains little
 
 
 class QueueFull(queue.Full):
@@ -89,6 +91,7 @@ class MicroBatch:
         self._changed, self._room = threading.Condition(lock), threading.Condition(lock)
         self._waiting: deque[Request] = deque()
         self._worker: threading.Thread | None = None
+        self._largest, self._recent, self._period = 0, 0, 0.0
 
     def run(self, x: Any, state: Any = None, *, timeout: float | None = None) -> tuple[Array, Any]:
         """The result for one sequence; waits for it.
@@ -135,7 +138,7 @@ class MicroBatch:
         request = self._checked(x, state)
         until = None if timeout is None else time.monotonic() + _checks.number("timeout", timeout, 0)
         with self._room:
-            while len(self._waiting) >= self._max_queue and not self._closed:
+            while self._is_full() and not self._closed:
                 remaining = 1.0 if until is None else until - time.monotonic()
                 if remaining <= 0:
                     raise QueueFull(f"{self._max_queue} requests wait already; try again later")
@@ -150,6 +153,15 @@ class MicroBatch:
             if len(self._waiting) == 1 or len(self._waiting) >= self._max_batch:
                 self._changed.notify()
         return request.future
+
+    def _is_full(self) -> bool:
+        """Whether no request has room; those that nobody wants any longer give theirs back."""
+        if len(self._waiting) < self._max_queue:
+            return False
+        wanted = [request for request in self._waiting if not request.future.cancelled()]
+        self._waiting.clear()
+        self._waiting.extend(wanted)
+        return len(wanted) >= self._max_queue
 
     def _checked(self, x: Any, state: Any) -> Request:
         """A request that cannot fail for what it holds."""
@@ -195,6 +207,18 @@ class MicroBatch:
                 continue
             for request, result in zip(requests, results, strict=True):
                 request.future.set_result(result)
+            self._release_large(sum(len(request.x) for request in requests))
+
+    def _release_large(self, rows: int) -> None:
+        """Release buffers in which a batch four times as large as the recent ones was computed."""
+        self._largest, self._recent = max(self._largest, rows), max(self._recent, rows)
+        now = time.monotonic()
+        if now < self._period:
+            return
+        if 4 * self._recent <= self._largest:
+            self._session.release()
+            self._largest = self._recent
+        self._recent, self._period = 0, now + PERIOD
 
     def _run_one_by_one(self, requests: list[Request]) -> None:
         for request in requests:
@@ -211,7 +235,8 @@ class MicroBatch:
             if not self._waiting and not self._closed:
                 self._changed.wait(IDLE)
             if not self._waiting:
-                self._worker = None
+                self._worker, self._largest = None, 0
+                self._session.release()
                 return None
             while len(self._waiting) < self._max_batch and not self._closed:
                 remaining = self._waiting[0].deadline - time.monotonic()
@@ -226,10 +251,13 @@ class MicroBatch:
         """The oldest request and those that may be joined with it, taken from the queue."""
         batch: list[Request] = []
         others: list[Request] = []
-        while self._waiting and len(batch) < self._max_batch:
+        rows = 0
+        while self._waiting and len(batch) < self._max_batch and rows < ROWS:
             request = self._waiting.popleft()
-            alike = not batch or not self._session._model.pads or len(request.x) == len(batch[0].x)
-            (batch if alike else others).append(request)
+            alike = not self._session._model.pads or not batch or len(request.x) == len(batch[0].x)
+            fits = not batch or (alike and rows + len(request.x) <= ROWS)
+            (batch if fits else others).append(request)
+            rows += len(request.x) if fits else 0
         self._waiting.extendleft(reversed(others))
         return batch
 

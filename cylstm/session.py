@@ -226,6 +226,10 @@ class Session:
 
         return MicroBatch(self, max_batch=max_batch, max_delay=max_delay, max_queue=max_queue)
 
+    def release(self) -> None:
+        """Release the buffers that no call uses; the next ones allocate what they need."""
+        self._spare.clear()
+
     def __reduce__(self) -> Any:
         """Copy and pickle as a session of the same model."""
         return _session, (self._model, self._threads)
