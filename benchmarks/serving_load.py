@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 from run import machine
 from websockets.asyncio.client import connect
 
@@ -337,7 +336,8 @@ def serve_onnx(onnx: str, path: str) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
-        uvicorn.Server(server._config(app_of(service), limits)).run([listener])
+        with server.stopped_by(server.STOPS) as stop:
+            server.Server(app_of(service), limits, stop.is_set).run([listener])
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """A server of `cylstm serve` in a process of its own, for its tests."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -70,3 +71,27 @@ def until(true, seconds=60):
     while not true():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.02)
+
+
+def post(process, body, kind="application/octet-stream", path="/predict", timeout=60):
+    """Status and content of one request on a connection of its own."""
+    link = http.client.HTTPConnection("127.0.0.1", process.port, timeout=timeout)
+    try:
+        link.request("POST", path, body, {"Content-Type": kind})
+        response = link.getresponse()
+        return response.status, response.read()
+    finally:
+        link.close()
+
+
+def get(process, path):
+    link = http.client.HTTPConnection("127.0.0.1", process.port, timeout=60)
+    try:
+        link.request("GET", path)
+        return link.getresponse().read().decode()
+    finally:
+        link.close()
+
+
+def metric(process, name):
+    return sample(get(process, "/metrics"), name)

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -23,7 +26,8 @@ pytest.importorskip("httpx", reason="httpx is not installed; the server or its t
 
 import httpx
 
-from cylstm.serve import Limits, app, application, service
+from cylstm import micro_batch
+from cylstm.serve import Limits, app, application, logs, service, shares
 from cylstm.serve.service import Service
 
 JSON, RAW = {"Content-Type": "application/json"}, {"Content-Type": "application/octet-stream"}
@@ -291,28 +295,46 @@ def test_a_full_queue_refuses_and_recovers(rng):
 def test_paths_share_the_bound_on_requests(trained):
     _, path, x = trained
     service = Service(path, Limits(max_queue=2))
-    application, body = app.app_of(service), json.dumps({"x": x[0].tolist()}).encode()
+    held, application = Held(service.requests), app.app_of(service)
+    body = {"json": {"x": x[0].tolist()}}
+
+    async def ask():
+        async with client(application) as http:
+            paths = "/predict", "/classify"
+            slow = [asyncio.create_task(http.post(name, **body)) for name in paths]
+            while service.turns.held < 2:
+                await asyncio.sleep(0.01)
+            more = [await http.post(name, **body) for name in paths]
+            held.gate.set()
+            return more, await asyncio.gather(*slow)
+
+    for responses, status in zip(asyncio.run(ask()), (503, 200), strict=True):
+        assert [response.status_code for response in responses] == [status] * 2
+
+
+def test_bodies_that_do_not_come_take_no_turns():
+    service = Service(network(), Limits(max_queue=2))
+    application = app.app_of(service)
 
     async def ask():
         let = asyncio.Event()
 
         async def held():
             await let.wait()
-            yield body
+            yield bytes(12)
 
         async with client(application) as http:
             slow = [
-                asyncio.create_task(http.post(name, content=held(), headers=JSON))
-                for name in ("/predict", "/classify")
+                asyncio.create_task(http.post("/predict", content=held(), headers=RAW)) for _ in range(20)
             ]
-            while service.waiting < 2:
-                await asyncio.sleep(0.01)
-            more = [await http.post(name, content=body, headers=JSON) for name in ("/predict", "/classify")]
+            await asyncio.sleep(0.1)
+            answers = [await http.post("/predict", content=bytes(12), headers=RAW) for _ in range(3)]
             let.set()
-            return more, await asyncio.gather(*slow)
+            await asyncio.gather(*slow)
+            return answers
 
-    for responses, status in zip(asyncio.run(ask()), (503, 200), strict=True):
-        assert [response.status_code for response in responses] == [status] * 2
+    assert [answer.status_code for answer in asyncio.run(ask())] == [200] * 3
+    assert (service.turns.held, service.memory.held) == (0, 0)
 
 
 def test_what_takes_too_long_is_given_up_and_not_computed():
@@ -395,3 +417,136 @@ def test_a_session_serves(rng):
     x = rng.standard_normal((2, 3)).astype(np.float32)
     answer = predicted(application(session), json={"x": x.tolist()})
     np.testing.assert_array_equal(np.array(json.loads(answer.content)["y"], np.float32), session.run(x)[0])
+
+
+class Asgi:
+    """One request to an application, whose answer is read as fast as `read` says."""
+
+    def __init__(self, app, body, host, read=None, path="/predict", headers=()):
+        names = [
+            (b"content-type", b"application/octet-stream"),
+            (b"content-length", b"%d" % len(body)),
+            *headers,
+        ]
+        self.scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "headers": names}
+        self.scope |= {"client": (host, 1), "query_string": b"", "root_path": "", "scheme": "http"}
+        self.body, self.read, self.status, self.size, self.app = body, read, None, 0, app
+
+    async def run(self):
+        async def receive():
+            return {"type": "http.request", "body": self.body, "more_body": False}
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                return
+            if self.read is not None:
+                await self.read()
+            self.size += len(message["body"])
+
+        await self.app(self.scope, receive, send)
+        return self
+
+
+def test_a_client_that_fills_the_queue_leaves_room_for_another():
+    service = Service(network(), Limits(max_queue=4))
+    held, application = Held(service.requests), app.app_of(service)
+
+    async def ask():
+        def asked(host):
+            return asyncio.create_task(Asgi(application, bytes(12), host).run())
+
+        many = [asked("10.0.0.1") for _ in range(6)]
+        while sum(one.done() for one in many) < 2:
+            await asyncio.sleep(0.01)
+        other = [asked(host) for host in ("10.0.0.2", "2001:db8::1", "2001:db8::2")]
+        while sum(one.done() for one in [*many, *other]) < 5:
+            await asyncio.sleep(0.01)
+        held.gate.set()
+        return [sorted(one.status for one in await asyncio.gather(*group)) for group in (many, other)]
+
+    many, other = asyncio.run(ask())
+    assert many == [200] * 2 + [503] * 4
+    assert other == [200] * 2 + [503]  # the two addresses of one IPv6 network are one client
+
+
+def test_a_client_is_an_address_or_a_network():
+    assert shares.client_of("2001:db8::1") == shares.client_of("2001:db8::ffff:1") == "2001:db8::/64"
+    assert shares.client_of("::ffff:10.0.0.1") == shares.client_of("10.0.0.1") == "10.0.0.1"
+    assert shares.client_of("2001:db8:0:1::1") != shares.client_of("2001:db8::1")
+    assert shares.client_of(None) == shares.client_of("") == ""
+
+
+def test_answers_that_nobody_reads_are_bounded_and_time_out():
+    model = cylstm.Sequential(cylstm.Linear(3, 256))
+    service = Service(model, Limits(max_body=2**16, timeout=1))
+    bound, application = service.limits.max_bytes, app.app_of(service)
+    body = bytes(12 * 1000)  # whose answer has 1 MB
+
+    async def ask():
+        calls = [Asgi(application, body, "a", read=asyncio.Event().wait) for _ in range(20)]
+        tasks = [asyncio.create_task(call.run()) for call in calls]
+        largest = 0
+        while not all(task.done() for task in tasks):
+            largest = max(largest, service.memory.held)
+            await asyncio.sleep(0.01)
+        return [call.status for call in calls], largest
+
+    begin = time.monotonic()
+    statuses, largest = asyncio.run(ask())
+    assert sorted(set(statuses)) == [200, 503]
+    assert 1e6 < largest <= bound
+    assert time.monotonic() - begin < 15
+    assert service.memory.held == 0
+
+
+def test_an_answer_that_is_read_by_the_drop_times_out():
+    service = Service(cylstm.Sequential(cylstm.Linear(3, 64)), Limits(max_body=2**20, timeout=0.5))
+    call = Asgi(app.app_of(service), bytes(12 * 10_000), "a", read=lambda: asyncio.sleep(0.2))
+    asyncio.run(asyncio.wait_for(call.run(), 30))
+    assert call.status == 200
+    assert 0 < call.size < 4 * 64 * 10_000
+
+
+def test_paths_of_metrics_are_those_of_routes():
+    application = app.app_of(Service(network(), Limits()))
+    asyncio.run(Asgi(application, bytes(12), "a", headers=[(b"host", b"evil.example/x?y")]).run())
+    assert number(application, 'cylstm_requests_total{path="/predict",status="200"}') == 1
+    assert "evil" not in asked(application, ("GET", "/metrics", {}))[0].text
+
+
+def test_logs_have_no_control_characters_and_no_tracebacks_of_clients(caplog):
+    logger = logging.getLogger("cylstm.test")
+    logger.addFilter(logs.OneLine())
+    logger.warning("GET %s", "/\x1b[2J\r\nroot: \x9b31m")
+    for error in (ConnectionResetError("by\x07peer"), asyncio.CancelledError(), RuntimeError("a defect")):
+        logger.error("failed", exc_info=error)
+    assert [record.getMessage() for record in caplog.records] == [
+        "GET /\\x1b[2J\\r\\nroot: \\x9b31m",
+        "failed: ConnectionResetError: by\\x07peer",
+        "failed",
+    ]
+    assert [bool(record.exc_info) for record in caplog.records] == [False, False, True]
+
+
+def test_buffers_of_the_largest_batch_are_released(monkeypatch):
+    session = cylstm.Session(cylstm.LSTM(3, 64, seed=0), threads=1)
+    monkeypatch.setattr(micro_batch, "PERIOD", 0)
+    tracemalloc.start()
+    try:
+        with session.micro_batch() as requests:
+            requests.run(np.zeros((20, 3)))
+            small = tracemalloc.get_traced_memory()[0]
+            requests.run(np.zeros((20_000, 3)))
+            for _ in range(3):
+                requests.run(np.zeros((20, 3)))
+            assert tracemalloc.get_traced_memory()[0] < small + 2e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_origin_is_checked_when_it_is_given():
+    for origins, error in [(("example.com",), ValueError), ("https://example.com", TypeError)]:
+        with pytest.raises(error, match="origins: expected"):
+            application(network(), origins=origins)
+    Limits(origins=["https://example.com:8443", "*"])

@@ -15,9 +15,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "serve", parents=[common], help="answer requests for a model's results over HTTP and WebSocket",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Serve a model file: POST /predict (JSON, or raw float32), WebSocket /stream,\n"
-        "GET /healthz, GET /metrics for Prometheus; with a classifier POST /classify. SIGTERM or Ctrl-C\n"
-        "stops it when what has come is answered. It knows neither passwords nor TLS: put it behind a\n"
-        "proxy that does.",
+        "GET /healthz, GET /metrics for Prometheus; with a classifier POST /classify. SIGTERM, SIGHUP or\n"
+        "Ctrl-C stops it when all requests that were sent are answered. It has neither passwords nor TLS:\n"
+        "put it behind a proxy that does.",
         epilog="examples:\n"
         "  cylstm serve model.safetensors --port 8000\n"
         "  curl localhost:8000/predict -H 'Content-Type: application/json' -d '{\"x\": [[0.1, 0.2]]}'\n"
@@ -30,12 +30,21 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     for name, kind, words in [
         ("--max-body", int, "bytes of a request (default: 4 MiB)"),
         ("--max-steps", int, "time steps of a sequence (default: 10000)"),
-        ("--max-queue", int, "requests at a time, for each process; others get status 503 (default: 256)"),
+        (
+            "--max-queue",
+            int,
+            "requests that wait or are computed in a process; others get 503 (default: 256)",
+        ),
         ("--max-streams", int, "open streams of each process (default: 1000)"),
-        ("--timeout", float, "seconds for a request to come, and to be answered (default: 30)"),
+        ("--timeout", float, "seconds to send a request, to compute it, to read its answer (default: 30)"),
         ("--idle-timeout", float, "seconds after which a silent stream is closed (default: 300)"),
     ]:
         command.add_argument(name, type=kind, metavar="N", help=words)
+    command.add_argument(
+        "--origin", action="append", dest="origins", metavar="URL",
+        help="origin whose pages may open streams, such as https://example.com; may be repeated "
+        "(default: the server's own host)",
+    )  # fmt: skip
     command.set_defaults(run=_serve)
 
 
@@ -45,12 +54,12 @@ def _serve(options: argparse.Namespace) -> None:
         from cylstm.serve.service import NotServed
     except ModuleNotFoundError as error:
         raise ValueError(f'{error.name} is not installed; pip install "cylstm[serve]" brings it') from None
-    names = ("max_body", "max_steps", "max_queue", "max_streams", "timeout", "idle_timeout")
+    names = ("max_body", "max_steps", "max_queue", "max_streams", "timeout", "idle_timeout", "origins")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:
         limits = Limits(**given)
     except ValueError as error:
-        raise ValueError("--" + str(error).replace("_", "-", 1)) from None
+        raise ValueError("--" + str(error).replace("_", "-", 1).replace("origins:", "origin:", 1)) from None
 
     def started(url: str) -> None:
         if options.json:

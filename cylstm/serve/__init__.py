@@ -1,7 +1,8 @@
 """A model behind HTTP and WebSocket: `cylstm serve`, or `application` in any ASGI server.
 
-Needs starlette, uvicorn, websockets and prometheus-client (`pip install "cylstm[serve]"`); `import cylstm`
-alone does not load them. What clients send and get is in `help(cylstm.serve.application)`.
+`Worker` runs it in gunicorn. Needs starlette, uvicorn, websockets and prometheus-client
+(`pip install "cylstm[serve]"`); `import cylstm` alone does not load them. What clients send and get is in
+`help(cylstm.serve.application)`.
 """
 
 try:
@@ -14,7 +15,21 @@ except ModuleNotFoundError as error:
         f'cylstm.serve: expected {error.name} to be installed; pip install "cylstm[serve]"', name=error.name
     ) from None
 
+from typing import TYPE_CHECKING, Any
+
 from cylstm.serve.app import application
 from cylstm.serve.limits import Limits
 
-__all__ = ["Limits", "application"]
+if TYPE_CHECKING:
+    from cylstm.serve.worker import Worker
+
+__all__ = ["Limits", "Worker", "application"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Worker`, for which gunicorn is needed."""
+    if name != "Worker":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cylstm.serve.worker import Worker
+
+    return Worker

@@ -11,6 +11,7 @@ import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
@@ -19,12 +20,14 @@ from starlette.types import Receive, Scope, Send
 from cylstm.layers.activation import softmax
 from cylstm.sequence_layer import SequenceLayer
 from cylstm.serve.bodies import JSON, RAW, Refusal, json_of
+from cylstm.serve.closing import Closing
 from cylstm.serve.limits import Limits
-from cylstm.serve.service import Service, converted
+from cylstm.serve.service import Service
+from cylstm.serve.shares import Holding, client_of, evictable
 from cylstm.serve.streams import stream
 from cylstm.session import Session
 
-PART = 2**16  # bytes that are written at a time
+PART = 2**16  # bytes of an answer that are written at a time
 
 
 def application(
@@ -42,6 +45,7 @@ def application(
                      `{"label": ..., "probabilities": {...}}`.
     /stream          WebSocket, one stream a connection, whose state is kept: JSON `{"x": ...}`, one step
                      or (T, I), or raw rows in a binary message; each is answered in kind, in order.
+                     Of browsers, only pages of the same host and of `origins` may open one.
     GET /healthz     Status 200; once the server has stopped listening, none. 503 if still asked after the
                      end of the lifespan, as in an application that this one is mounted in.
     GET /metrics     For Prometheus.
@@ -49,7 +53,8 @@ def application(
 
     A request that cannot be answered gets `{"error": "x: expected ..."}`: 400 no JSON, 408 came too slowly,
     413 too large, 415 of another type, 422 not for this model, 503 too many at a time (with
-    `Retry-After`), 504 took too long. Results have the bits of `Session.run`, whatever else is computed.
+    `Retry-After`), 504 took too long. If its body was not read to the end,
+    the connection is closed. Results have the bits of `Session.run`, whatever else is computed.
 
     Parameters
     ----------
@@ -69,12 +74,12 @@ def application(
 
     Examples
     --------
-    A file `app.py` for `gunicorn --preload -w 4 -k uvicorn_worker.UvicornWorker app:app`, whose workers
-    share the weights in memory (`pip install gunicorn uvicorn-worker`)::
+    A file `app.py` for `gunicorn --preload -w 4 -k cylstm.serve.Worker app:app`, whose workers share the
+    weights in memory and count for /metrics together (`pip install gunicorn`)::
 
-        from cylstm.serve import application
+        import cylstm
 
-        app = application("model.safetensors", threads=1, max_steps=500)
+        app = cylstm.serve.application("model.safetensors", threads=1, max_steps=500)
 
     >>> import cylstm
     >>> from cylstm.serve import application
@@ -106,13 +111,16 @@ def app_of(service: Service) -> Starlette:
     routes: list[Any] = [
         Route("/healthz", healthz),
         Route("/metrics", metrics),
-        Route("/predict", _answering(service, _predict), methods=["POST"]),
+        Route("/predict", Endpoint("/predict", service, _predict), methods=["POST"]),
         WebSocketRoute("/stream", streams),
     ]
     if service.classes:
-        routes.append(Route("/classify", _answering(service, _classify), methods=["POST"]))
+        routes.append(Route("/classify", Endpoint("/classify", service, _classify), methods=["POST"]))
     handlers: Any = {HTTPException: _http_error, Exception: _internal_error}
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    closing = Middleware(Closing, max_bytes=service.limits.max_body)  # type: ignore[arg-type, unused-ignore]
+    app = Starlette(routes=routes, middleware=[closing], lifespan=lifespan, exception_handlers=handlers)
+    app.state.limits = service.limits  # for the worker of gunicorn
+    return app
 
 
 Answer = tuple[bytes, str]  # content and its type
@@ -127,53 +135,80 @@ async def _predict(service: Service, body: bytes, kind: str) -> Answer:
 async def _classify(service: Service, body: bytes, kind: str) -> Answer:
     if kind == RAW:
         raise Refusal(415, f"content-type: expected {JSON}, got {RAW}")
-    y, _ = await service.run(await converted(len(body), service.scaled_of_json, body))
+    y, _ = await service.run(await service.converted(len(body), service.scaled_of_json, body))
     p = softmax(y.astype(np.float64))
     probabilities = dict(zip(service.classes, p.tolist(), strict=True))
     return json_of(label=service.classes[int(p.argmax())], probabilities=probabilities), JSON
 
 
-def _answering(
-    service: Service, function: Callable[[Service, bytes, str], Awaitable[Answer]]
-) -> Callable[[Request], Awaitable[Response]]:
-    """The handler of requests that `function` has results for: limits, refusals, metrics."""
-    metrics, limits = service.metrics, service.limits
+class Endpoint:
+    """An ASGI application for the requests that `function` has results for: limits, refusals, metrics.
 
-    async def answer(request: Request) -> Response:
-        if service.waiting >= limits.max_queue:
-            raise Refusal(503, f"server: {limits.max_queue} requests are in progress; try again later")
-        service.waiting += 1
+    While its body is read a request holds the bytes that it has sent; when it is complete, a turn as well;
+    then the bytes of its answer, until the client has read it.
+    """
+
+    def __init__(
+        self, path: str, service: Service, function: Callable[[Service, bytes, str], Awaitable[Answer]]
+    ) -> None:
+        self._path, self._service, self._function = path, service, function
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        service, client = self._service, client_of((scope.get("client") or [None])[0])
+        memory, turn = service.memory.holding(client), service.turns.holding(client)
+        try:
+            response = await self._counted(Request(scope, receive), memory, turn)
+            if response is None:  # the client has gone
+                return
+            if memory.amount <= PART:
+                return await response(scope, receive, send)
+            with contextlib.suppress(
+                Refusal
+            ):  # then the rest of the answer is missing, and the server closes
+                await evictable(response(scope, receive, send), memory)
+        finally:
+            memory.release()
+
+    async def _counted(self, request: Request, memory: Holding, turn: Holding) -> Response | None:
+        """The response, whatever it is, in the metrics; None if nobody waits for it."""
+        metrics = self._service.metrics
+        begin, status = time.perf_counter(), 500
         metrics.in_progress.inc()
         try:
-            kind = _kind(request)
-            content, type_ = await function(service, await _body(request, limits), kind)
-        finally:
-            service.waiting -= 1
-            metrics.in_progress.dec()
-        return InParts(limits.timeout, content, media_type=type_)
-
-    async def handler(request: Request) -> Response:
-        begin, status = time.perf_counter(), 500
-        try:
-            response = await answer(request)
+            response = await evictable(self._answer(request, memory, turn), memory, turn)
             status = response.status_code
+            return response
         except Refusal as refusal:
             status = refusal.status
-            response = Response(json_of(error=str(refusal)), status, media_type=JSON)
-            if status == 503:
-                response.headers["Retry-After"] = "1"
+            headers = {"Retry-After": "1"} if status == 503 else None
+            content = json_of(error=str(refusal))
+            return InParts(
+                self._service.limits, content, status_code=status, headers=headers, media_type=JSON
+            )
         except ClientDisconnect:
-            status, response = 0, Response()  # which nobody gets
+            status = 0
+            return None
         finally:
-            metrics.requests.labels(request.url.path, status).inc()
+            turn.release()
+            metrics.in_progress.dec()
+            metrics.requests.labels(self._path, status).inc()
             metrics.seconds.observe(time.perf_counter() - begin)
-        return response
 
-    return handler
+    async def _answer(self, request: Request, memory: Holding, turn: Holding) -> Response:
+        service = self._service
+        kind = _kind(request)
+        body = await _body(request, service.limits, memory)
+        turn.claim(1)
+        content, type_ = await self._function(service, body, kind)
+        memory.claim(len(content))
+        return InParts(service.limits, content, media_type=type_)
 
 
 def _kind(request: Request) -> str:
     """The type of a body that can be read."""
+    if {"content-length", "transfer-encoding"} <= set(request.headers):  # where it ends, readers may disagree
+        raise Refusal(400, "transfer-encoding: expected no content-length with it")
     given = request.headers.get("content-type", "")
     kind: str = given.partition(";")[0].strip().lower()
     if kind not in (JSON, RAW):
@@ -184,7 +219,7 @@ def _kind(request: Request) -> str:
     return kind
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
+async def _body(request: Request, limits: Limits, memory: Holding) -> bytes:
     """All of it, if it is not too long, and in time."""
     too_large = Refusal(413, f"body: expected at most {limits.max_body} bytes")
     length = request.headers.get("content-length", "")
@@ -192,13 +227,13 @@ async def _body(request: Request, limits: Limits) -> bytes:
         raise too_large
 
     async def read() -> bytes:
-        parts, size = [], 0
+        body = bytearray()
         async for part in request.stream():
-            size += len(part)
-            if size > limits.max_body:
+            if len(body) + len(part) > limits.max_body:
                 raise too_large
-            parts.append(part)
-        return b"".join(parts)
+            body += part
+            memory.claim(len(body))
+        return bytes(body)
 
     try:
         with anyio.fail_after(limits.timeout):
@@ -208,33 +243,35 @@ async def _body(request: Request, limits: Limits) -> bytes:
 
 
 class InParts(Response):
-    """A response of which each part has to be taken in time: who reads nothing holds up one part.
+    """A response of which each part has to be taken in time, and each `max_body` bytes of all of it.
 
-    The server then closes the connection, for the body has not been completed.
+    If they are not, the server closes the connection, for the body has not been completed.
     """
 
-    def __init__(self, timeout: float, content: bytes, **options: Any) -> None:
+    def __init__(self, limits: Limits, content: bytes, **options: Any) -> None:
         super().__init__(content, **options)
-        self._timeout = timeout
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         body = bytes(self.body)
+        limits = self._limits
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        await send(head)
-        for begin in range(0, max(len(body), 1), PART):
-            end = begin + PART
-            message = {"type": "http.response.body", "body": body[begin:end], "more_body": end < len(body)}
-            try:
-                with anyio.fail_after(self._timeout):
-                    await send(message)
-            except TimeoutError:
-                return
+        try:
+            with anyio.fail_after(limits.timeout * (1 + len(body) // limits.max_body)):
+                await send(head)
+                for begin in range(0, max(len(body), 1), PART):
+                    end = begin + PART
+                    more = end < len(body)
+                    with anyio.fail_after(limits.timeout):
+                        await send({"type": "http.response.body", "body": body[begin:end], "more_body": more})
+        except TimeoutError:
+            return
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     """No such path, or method."""
-    words = f"{request.method} {request.url.path}: {error.detail}"
+    words = f"{request.method} {request.scope['path']}: {error.detail}"
     return Response(json_of(error=words[:200]), error.status_code, dict(error.headers or {}), JSON)
 
 

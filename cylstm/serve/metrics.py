@@ -11,6 +11,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
     multiprocess,
+    values,
 )
 
 SEVERAL = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which the processes of a server keep their numbers
@@ -26,7 +27,8 @@ class Metrics:
     Attributes
     ----------
     requests : Counter
-        Answers to requests for results, by `path` and `status`; status 0: the client went away.
+        Answers to requests for results, by `path` (that of the route, whatever the client has asked for)
+        and `status`; status 0: the client went away.
     seconds : Histogram
         From the head of such a request to its answer.
     steps : Counter
@@ -58,6 +60,19 @@ class Metrics:
         if SEVERAL in os.environ:
             _forget_the_dead(Path(os.environ[SEVERAL]))
         return bytes(generate_latest(self._registry))
+
+
+def share(folder: str) -> None:
+    """Let all processes of this server, which are forked or spawned from now on, count together."""
+    os.environ[SEVERAL] = folder
+    # prometheus_client looks for the folder when it is imported, which has happened.
+    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+def forget(pid: int) -> None:
+    """Drop the gauges of a process of this server that has ended."""
+    if SEVERAL in os.environ:
+        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _forget_the_dead(folder: Path) -> None:

@@ -1,27 +1,33 @@
 """The server of `cylstm serve`: uvicorn, in one process or several."""
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
-import os
+import signal
 import socket
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-from uvicorn.supervisors import Multiprocess
 
 from cylstm import _checks
 from cylstm.serve.app import application
+from cylstm.serve.connections import HEAD, KEEP_ALIVE, Connections, Http, Stream
 from cylstm.serve.limits import Limits
-from cylstm.serve.metrics import SEVERAL
+from cylstm.serve.logs import tidy
+from cylstm.serve.metrics import share
+from cylstm.serve.supervisor import Supervisor
 from cylstm.threads import usable_cpus
 
-KEEP_ALIVE = 75  # seconds that an idle connection is kept: longer than proxies keep theirs
-LINGER = 1  # seconds that it is kept when the server stops: a request may be on its way
-IDLE_CONNECTIONS = 1000  # beside those of requests and streams
+BACKLOG = 2048  # connections that the kernel accepts before the server does
+AT_ONCE = 100  # that the server accepts before it looks at others
+# SIGHUP: the terminal was closed. Those that a platform lacks are not there.
+STOPS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]
 
 
 def run(
@@ -34,7 +40,7 @@ def run(
     threads: int | None = None,
     started: Callable[[str], Any] = lambda url: None,
 ) -> None:
-    """Serve a model file until SIGTERM or SIGINT; requests that came are answered, within the time-out.
+    """Serve a model file until SIGTERM, SIGINT or SIGHUP; requests that were sent before are answered.
 
     Parameters
     ----------
@@ -64,94 +70,119 @@ def run(
         # Or an answer's body waits up to 40 ms for the client to acknowledge its head. Asyncio does so only
         # for sockets that name their protocol; connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        started(_url(listener))
         if workers == 1:
-            uvicorn.Server(_config(app, limits)).run([listener])
+            with stopped_by(STOPS) as stop:
+                started(_url(listener))
+                Server(app, limits, stop.is_set).run([listener])
             return
         if threads is None:
             build.keywords["threads"] = max(1, usable_cpus() // workers)
         with tempfile.TemporaryDirectory(prefix="cylstm-") as folder:
-            os.environ[SEVERAL] = folder
-            _Supervisor(_config(build, limits, factory=True, workers=workers), [listener]).run()
+            share(folder)
+            with stopped_by(STOPS) as stop:
+                started(_url(listener))
+                serve = functools.partial(_serve, build, limits, listener)
+                Supervisor(serve, workers, limits.timeout + 10).run(stop, listener.close)
 
 
-def _config(app: Any, limits: Limits, **options: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=functools.partial(Protocol, patience=limits.timeout),  # type: ignore[arg-type]
-        ws_max_size=limits.max_body,
-        limit_concurrency=limits.max_queue + limits.max_streams + IDLE_CONNECTIONS,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=int(limits.timeout) + 1,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        **options,
-    )
+def _serve(
+    build: Callable[[], Any], limits: Limits, listener: socket.socket, ended: Callable[[], bool]
+) -> None:
+    """What a worker does, until `ended` says that its supervisor has gone or wants it to stop."""
+    with stopped_by(STOPS) as stop:
+        Server(build(), limits, lambda: stop.is_set() or ended()).run([listener])
 
 
-class _Supervisor(Multiprocess):  # type: ignore[misc]
-    def terminate_all(self) -> None:
-        """Stop listening here too, or clients would wait for an answer in a queue that nobody reads."""
-        for listener in self.sockets:
-            listener.close()
-        super().terminate_all()
+@contextlib.contextmanager
+def stopped_by(signals: list[Any]) -> Iterator[threading.Event]:
+    """An event that is set by signals, but by those that the process was told to ignore, as by nohup."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        stop.set()
+
+    before = {number: signal.getsignal(number) for number in signals}
+    taken = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, handle)
+    unblock(signals)
+    try:
+        yield stop
+    finally:
+        for number, old in taken.items():
+            signal.signal(number, old)
 
 
-class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's, without the connections that would stay for ever: nothing comes, or nothing is read.
+def unblock(signals: list[Any]) -> None:
+    """Take signals that a supervisor held back while this process started."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
-    A connection that neither answers a request, for which the application has its time-outs, nor waits for
-    one, for which uvicorn has, is ended if after `patience` seconds it is still the same. When the server
-    stops, an idle connection stays for a moment, and its next request is answered: it may be on its way.
+
+class Server(uvicorn.Server):  # type: ignore[misc]
+    """uvicorn with the bounds of `Limits`, which answers every request that has reached the machine.
+
+    Parameters
+    ----------
+    app : ASGI application
+    limits : Limits
+    stops : callable
+        Asked ten times a second whether to stop. Signals are its caller's.
+    **options
+        As for `uvicorn.Config`.
     """
 
-    def __init__(self, *arguments: Any, patience: float, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._patience, self._stopping = patience, False
+    def __init__(self, app: Any, limits: Limits, stops: Callable[[], bool], **options: Any) -> None:
+        given = {
+            "http": Http, "ws": Stream, "loop": "asyncio", "proxy_headers": False, "server_header": False,
+            "ws_max_size": limits.max_body, "ws_per_message_deflate": False, "backlog": AT_ONCE,
+            "h11_max_incomplete_event_size": HEAD, "timeout_keep_alive": KEEP_ALIVE, "log_level": "warning",
+            "timeout_graceful_shutdown": int(limits.timeout) + 1, "access_log": False, **options,
+        }  # fmt: skip
+        super().__init__(uvicorn.Config(app, **given))
+        tidy()
+        self.server_state = Connections(limits)
+        self._stops = stops
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Watch it."""
-        super().connection_made(transport)
-        self._look(None)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Those of the caller."""
+        yield
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Watch it no longer."""
-        self._watch.cancel()
-        super().connection_lost(error)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen with a long queue, of which few are taken at a time."""
+        await super().startup(sockets=sockets)
+        for listener in sockets or []:
+            listener.listen(BACKLOG)
 
-    def shutdown(self) -> None:
-        """Answer what is there or on its way, as the last request of the connection."""
-        if self._answers():
-            self._answer_as_last()
-        else:
-            self._stopping = True
-            self.loop.call_later(LINGER, super().shutdown)
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop."""
+        self.should_exit = self.should_exit or self._stops()
+        return bool(await super().on_tick(counter))
 
-    def data_received(self, data: bytes) -> None:
-        """As it is, but of a connection that lingers."""
-        super().data_received(data)
-        if self._stopping and self._answers():
-            self._answer_as_last()
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, when every connection that clients have made has become one of the server."""
+        for listener in sockets or []:
+            await self._drain(listener)
+        await super().shutdown(sockets=sockets)
 
-    def _answer_as_last(self) -> None:
-        self.cycle.keep_alive = False
-        self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
+    async def _drain(self, listener: socket.socket) -> None:
+        """Accept what the kernel has accepted, for it would reset that."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        listener.listen(0)  # nothing more comes into the queue
+        for _ in range(BACKLOG):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # the client has gone, or there are too many files
+                continue
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
 
-    def _answers(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _look(self, stuck_at: Any) -> None:
-        if self.transport.get_protocol() is not self:  # it has become a WebSocket
-            return
-        closing = self.transport.is_closing()
-        answers = self._answers() and not closing
-        waits = self.timeout_keep_alive_task is not None and not closing
-        at = None if answers or waits else (self.cycle, closing)
-        if at is not None and at == stuck_at:
-            self.transport.abort()
-            return
-        self._watch = self.loop.call_later(self._patience, self._look, at)
+    def _protocol(self) -> asyncio.Protocol:
+        return Http(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -159,7 +190,7 @@ def _listening(host: str, port: int) -> socket.socket:
         raise ValueError(f"port: expected 0 to 65535, got {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from None
 

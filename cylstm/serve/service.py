@@ -1,8 +1,10 @@
 """The model behind a server: its session, the queue that all requests and streams go through, its limits."""
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -19,11 +21,13 @@ from cylstm.sequence_layer import SequenceLayer
 from cylstm.serve.bodies import Codec, Refusal, json_of
 from cylstm.serve.limits import Limits
 from cylstm.serve.metrics import Metrics
+from cylstm.serve.shares import Shares
 from cylstm.session import Session
 
 Array = NDArray[Any]
 MAX_BATCH = 32  # beyond it batches gain little, and requests wait for each other
 LARGE = 2**15  # bytes or numbers whose conversion would hold up all other clients
+CONVERSIONS = 2  # of large bodies at a time: each takes many times its size, and the interpreter runs one
 
 
 class NotServed(ModelFileError):
@@ -46,22 +50,29 @@ class Service:
         Where results come from.
     classes : list of str
         Of a classifier's file, in the order of the outputs; else none.
-    waiting, streams : int
-        Requests that are read, wait or are computed; streams that are open.
+    turns, streams, memory : Shares
+        Requests and messages that wait or are computed; streams that are open; bytes of bodies and answers.
     stopping : bool
         Nothing new is begun.
     """
 
     def __init__(self, model: Any, limits: Limits, threads: int | None = None) -> None:
         self.limits, self.metrics = limits, Metrics()
-        self.waiting, self.streams, self.stopping = 0, 0, False
+        self.stopping = False
+        busy = "are in progress; try again later"
+        self.turns = Shares(limits.max_queue, f"server: {limits.max_queue} requests {busy}")
+        self.streams = Shares(limits.max_streams, "server: too many streams; try again later")
+        self.memory = Shares(limits.max_bytes, "server: requests of too many bytes " + busy)
+        self._converter = ThreadPoolExecutor(CONVERSIONS, "cylstm-bodies")  # which starts threads when needed
         self.classes: list[str] = []
         if isinstance(model, (str, os.PathLike)):
             model = self._loaded(model)
         self.session = model if isinstance(model, Session) else self._session(model, threads)
         self.codec = Codec(self.session._model, limits.max_steps)
         # No delay: what comes while a batch is computed makes the next one.
-        self.requests = self.session.micro_batch(max_batch=MAX_BATCH, max_delay=0, max_queue=limits.max_queue)
+        # Its queue has room for requests that were evicted and not yet removed; `turns` is the bound.
+        size = 2 * limits.max_queue
+        self.requests = self.session.micro_batch(max_batch=MAX_BATCH, max_delay=0, max_queue=size)
 
     def _session(self, model: SequenceLayer, threads: int | None) -> Session:
         if not self.classes:  # else /classify applies them
@@ -112,17 +123,17 @@ class Service:
 
     async def answer_json(self, text: str | bytes, state: Any = None) -> tuple[bytes, Any]:
         """The answer to `{"x": ..., "state": ...}`, from the state unless that names one; the last state."""
-        given = await converted(len(text), self.codec.of_json, text)
+        given = await self.converted(len(text), self.codec.of_json, text)
         x, alone = given["x"], self.codec.is_step(given["x"])
         y, last = await self.run(x[None] if alone else x, given.get("state", state))
         if alone and not self.session._model.pools:
             y = y[0]
         kept = {"state": last} if "state" in given else {}
-        return await converted(y.size, lambda: json_of(y=y, **kept)), last
+        return await self.converted(y.size, lambda: json_of(y=y, **kept)), last
 
     async def answer_raw(self, body: bytes, state: Any = None) -> tuple[bytes, Any]:
         """The answer to raw rows, from the state; the last state."""
-        y, last = await self.run(await converted(len(body), self.codec.steps_of_raw, body), state)
+        y, last = await self.run(await self.converted(len(body), self.codec.steps_of_raw, body), state)
         return self.codec.raw_of(y), last
 
     def scaled_of_json(self, text: str | bytes) -> Array:
@@ -130,23 +141,23 @@ class Service:
         x = self.codec.of_json(text, stateful=False)["x"]
         return sequence_network.scaled(self.session._model, [x])[0]
 
+    async def converted(self, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(*arguments), which reads or writes a body of that size; elsewhere if it takes long.
+
+        Raises
+        ------
+        Refusal
+            With status 422, instead of the function's ValueError or TypeError.
+        """
+        try:
+            if size > LARGE:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._converter, functools.partial(function, *arguments))
+            return function(*arguments)
+        except (ValueError, TypeError) as error:
+            raise Refusal(422, str(error)) from None
+
     async def close(self) -> None:
         """Begin nothing new, and wait until everything that was begun is done."""
         self.stopping = True
         await asyncio.to_thread(self.requests.close)
-
-
-async def converted(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """function(*arguments), which reads or writes a body of that size; elsewhere if it takes long.
-
-    Raises
-    ------
-    Refusal
-        With status 422, instead of the function's ValueError or TypeError.
-    """
-    try:
-        if size > LARGE:
-            return await asyncio.to_thread(function, *arguments)
-        return function(*arguments)
-    except (ValueError, TypeError) as error:
-        raise Refusal(422, str(error)) from None
