@@ -325,6 +325,19 @@ def test_ctrl_c_under_load_is_quiet(path, workers):
 
 
 @posix
+def test_a_second_ctrl_c_waits_for_nobody(path):
+    with server(path, "--timeout", 60) as process, connection(process) as link:
+        link.sendall(head(100) + b"1")
+        until(lambda: metric(process, "cylstm_requests_in_progress") == 1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        begin = time.monotonic()
+        assert stopped(process, signal.SIGINT) == ""
+        assert time.monotonic() - begin < 20
+
+
+@posix
 def test_what_the_kernel_has_accepted_is_answered_at_a_stop(path):
     with server(path) as process:
         assert post(process, bytes(12))[0] == 200

@@ -61,12 +61,13 @@ def _serve(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise ValueError("--" + str(error).replace("_", "-", 1).replace("origins:", "origin:", 1)) from None
 
-    def started(url: str) -> None:
+    def started(url: str, scaled: bool) -> None:
         if options.json:
             print_json({"model": options.model, "url": url})
-        else:
-            show(f"Serving {options.model} at {url}; Ctrl-C stops")
-            flush()
+            return
+        units = "; /predict: x and y in the network's units, its scalers are not applied" if scaled else ""
+        show(f"Serving {options.model} at {url}{units}; Ctrl-C stops")
+        flush()
 
     try:
         server.run(

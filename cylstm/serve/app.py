@@ -1,5 +1,6 @@
 """The ASGI application: /predict, /classify, /stream, /healthz, /metrics."""
 
+import asyncio
 import contextlib
 import os
 import time
@@ -95,7 +96,10 @@ def app_of(service: Service) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+        try:
+            yield
+        except asyncio.CancelledError:  # a second Ctrl-C: nothing is waited for
+            return
         await service.close()
 
     async def healthz(request: Request) -> Response:
@@ -119,7 +123,7 @@ def app_of(service: Service) -> Starlette:
     handlers: Any = {HTTPException: _http_error, Exception: _internal_error}
     closing = Middleware(Closing, max_bytes=service.limits.max_body)  # type: ignore[arg-type, unused-ignore]
     app = Starlette(routes=routes, middleware=[closing], lifespan=lifespan, exception_handlers=handlers)
-    app.state.limits = service.limits  # for the worker of gunicorn
+    app.state.limits, app.state.scaled = service.limits, service.scaled  # for the server
     return app
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ def run(
     *,
     workers: int = 1,
     threads: int | None = None,
-    started: Callable[[str], Any] = lambda url: None,
+    started: Callable[[str, bool], Any] = lambda url, scaled: None,
 ) -> None:
     """Serve a model file until SIGTERM, SIGINT or SIGHUP; requests that were sent before are answered.
 
@@ -54,7 +55,7 @@ def run(
     threads : int, optional
         CPUs of each. By default they share those of the machine.
     started : callable
-        Told the URL when it listens.
+        Told, when it listens, the URL and whether the model has scalers, which /predict does not apply.
 
     Raises
     ------
@@ -72,15 +73,15 @@ def run(
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if workers == 1:
             with stopped_by(STOPS) as stop:
-                started(_url(listener))
-                Server(app, limits, stop.is_set).run([listener])
+                started(_url(listener), app.state.scaled)
+                _answer(app, limits, listener, stop, lambda: False)
             return
         if threads is None:
             build.keywords["threads"] = max(1, usable_cpus() // workers)
         with tempfile.TemporaryDirectory(prefix="cylstm-") as folder:
             share(folder)
             with stopped_by(STOPS) as stop:
-                started(_url(listener))
+                started(_url(listener), app.state.scaled)
                 serve = functools.partial(_serve, build, limits, listener)
                 Supervisor(serve, workers, limits.timeout + 10).run(stop, listener.close)
 
@@ -90,15 +91,35 @@ def _serve(
 ) -> None:
     """What a worker does, until `ended` says that its supervisor has gone or wants it to stop."""
     with stopped_by(STOPS) as stop:
-        Server(build(), limits, lambda: stop.is_set() or ended()).run([listener])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the process that has started this one has shown them
+            app = build()
+        _answer(app, limits, listener, stop, ended)
+
+
+def _answer(
+    app: Any, limits: Limits, listener: socket.socket, stop: "Stop", ended: Callable[[], bool]
+) -> None:
+    """Answer requests until a signal, or `ended`; a second Ctrl-C waits for none of them."""
+    server = Server(app, limits, lambda: stop.is_set() or ended())
+    stop.again = functools.partial(setattr, server, "force_exit", True)
+    server.run([listener])
+
+
+class Stop(threading.Event):
+    """Set by a signal; `again` is called by another Ctrl-C."""
+
+    again: Callable[[], Any] = staticmethod(lambda: None)
 
 
 @contextlib.contextmanager
-def stopped_by(signals: list[Any]) -> Iterator[threading.Event]:
+def stopped_by(signals: list[Any]) -> Iterator[Stop]:
     """An event that is set by signals, but by those that the process was told to ignore, as by nohup."""
-    stop = threading.Event()
+    stop = Stop()
 
     def handle(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and stop.is_set():
+            stop.again()
         stop.set()
 
     before = {number: signal.getsignal(number) for number in signals}
@@ -169,7 +190,10 @@ class Server(uvicorn.Server):  # type: ignore[misc]
     async def _drain(self, listener: socket.socket) -> None:
         """Accept what the kernel has accepted, for it would reset that."""
         loop = asyncio.get_running_loop()
-        loop.remove_reader(listener)
+        try:
+            loop.remove_reader(listener)
+        except NotImplementedError:  # Windows: the loop itself accepts
+            return
         listener.listen(0)  # nothing more comes into the queue
         for _ in range(BACKLOG):
             try:

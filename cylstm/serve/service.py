@@ -52,6 +52,8 @@ class Service:
         Of a classifier's file, in the order of the outputs; else none.
     turns, streams, memory : Shares
         Requests and messages that wait or are computed; streams that are open; bytes of bodies and answers.
+    scaled : bool
+        The model has scalers, which only /classify applies.
     stopping : bool
         Nothing new is begun.
     """
@@ -67,6 +69,7 @@ class Service:
         self.classes: list[str] = []
         if isinstance(model, (str, os.PathLike)):
             model = self._loaded(model)
+        self.scaled = bool(getattr(model, "scalers", None))
         self.session = model if isinstance(model, Session) else self._session(model, threads)
         self.codec = Codec(self.session._model, limits.max_steps)
         # No delay: what comes while a batch is computed makes the next one.
