@@ -3,7 +3,8 @@
 import importlib.util
 
 NEEDED = {
-    "cylstm/serve/*": ["starlette", "uvicorn", "prometheus_client"],
+    "cylstm/serve/*": ["starlette", "uvicorn", "prometheus_client", "websockets"],
+    "cylstm/serve/worker.py": ["gunicorn"],
     "cylstm/convert/onnx_*": ["onnx"],
     "cylstm/sklearn/*": ["sklearn"],
 }

@@ -550,3 +550,14 @@ def test_an_origin_is_checked_when_it_is_given():
         with pytest.raises(error, match="origins: expected"):
             application(network(), origins=origins)
     Limits(origins=["https://example.com:8443", "*"])
+
+
+def test_the_worker_says_what_it_needs(monkeypatch):
+    import cylstm.serve
+
+    monkeypatch.delitem(sys.modules, "cylstm.serve.worker", raising=False)
+    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install gunicorn"):
+        cylstm.serve.Worker  # noqa: B018
+    with pytest.raises(AttributeError):
+        cylstm.serve.nothing  # noqa: B018

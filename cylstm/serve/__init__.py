@@ -30,6 +30,11 @@ def __getattr__(name: str) -> Any:
     """`Worker`, for which gunicorn is needed."""
     if name != "Worker":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cylstm.serve.worker import Worker
-
+    try:
+        from cylstm.serve.worker import Worker
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("gunicorn"):
+            raise
+        message = "cylstm.serve.Worker: expected gunicorn to be installed; pip install gunicorn"
+        raise ModuleNotFoundError(message, name="gunicorn") from None
     return Worker
