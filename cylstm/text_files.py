@@ -88,7 +88,7 @@ def text_lines(
     DataFileError
         If it is no text in one of these encodings; the message names the line.
     MemoryError
-        If it is larger than an eighth of the machine's memory, or its lines do not fit.
+        If it is larger than a sixteenth of the machine's memory, or its lines do not fit.
     OSError
         If it cannot be read, or is neither of these files.
     """
@@ -155,14 +155,15 @@ class _Bounded(io.FileIO):
 
 def _too_large(path: str | os.PathLike[str]) -> MemoryError:
     return MemoryError(
-        f"{path}: expected at most {largest() / 2**30:.1f} GiB, an eighth of this machine's memory, got more"
+        f"{path}: expected at most {largest() / 2**30:.1f} GiB, a sixteenth of this machine's memory, "
+        "got more"
     )
 
 
 def largest() -> int:
-    """Bytes that are read of one file: an eighth of the memory, as what is made of them is larger."""
+    """Bytes that are read of one file: a sixteenth of the memory, as what is made of them is larger."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16
     except (AttributeError, ValueError, OSError):  # not known on this system
         return 2**31
 

@@ -157,5 +157,5 @@ def test_optimizer_takes_a_foreign_state():
 
 @pytest.mark.parametrize("units", [10**10, 10**20])
 def test_layers_beyond_any_memory_are_refused(units):
-    with pytest.raises(MemoryError, match="cannot allocate .* GiB of buffers"):
+    with pytest.raises(MemoryError, match=r"cannot allocate .* GiB of buffers"):
         cylstm.LSTM(3, units)

@@ -86,7 +86,7 @@ def test_a_pipe_that_the_shell_passes_is_read(tmp_path):
 def test_no_more_is_read_than_memory_has_room_for(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "largest", lambda: 2**20)
     path = write(tmp_path, b"a" * 2**21)
-    with pytest.raises(MemoryError, match=r"file\.txt: expected at most 0\.0 GiB, an eighth of this machine"):
+    with pytest.raises(MemoryError, match=r"file\.txt: expected at most 0\.0 GiB, a sixteenth of this"):
         read_text(path)
     with path.open("rb") as file, pytest.raises(MemoryError, match=r"/dev/fd/\d+: expected at most"):
         read_text(f"/dev/fd/{file.fileno()}")

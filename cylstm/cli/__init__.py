@@ -12,7 +12,6 @@ from cylstm.cli import convert, forecast, models, serve, text
 from cylstm.cli._common import as_option, print_json
 from cylstm.cli._parsers import Command, Parser
 from cylstm.cli._screen import STANDARD_OUTPUT, discard_output, fail, flush, show, warnings_as_lines
-from cylstm.progress import is_writable
 from cylstm.text_files import DataFileError
 
 
@@ -64,7 +63,7 @@ def _usable_streams() -> None:
     """Nowhere to write to, or a terminal without some of our letters, is no reason to fail."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if not is_writable(stream):  # closed by the caller: `>&-`
+        if stream is None or getattr(stream, "closed", False):  # as after `>&-`; a full disk is an error
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
