@@ -67,6 +67,12 @@ def test_clean_under_sanitizers_which_see_planted_defects(tmp_path, flags, defec
         assert message in planted.stderr
 
 
+def test_kernels_fit_small_stacks(tmp_path):
+    """Of 128 KiB, as threads have with musl; optimised as the extension modules, in which GCC inlines."""
+    strict = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wframe-larger-than=40960"]
+    build(tmp_path, "gcc", "-std=gnu99", "-DREAL=float", "-DTYPE=f32", *strict, source="pass.c")
+
+
 def test_a_compiler_without_extensions_builds_the_kernels(tmp_path):
     """Those of the BLAS path; what else extension modules include leaves the packed path out."""
     headers = ["bare.h", "cylstm/dense.h", "cylstm/optimizers.h", "cylstm/pass.h", "team.h"]

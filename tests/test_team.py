@@ -242,3 +242,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident < 4000, same
 @posix
 def test_ten_thousand_shapes_keep_memory_flat_and_bits_the_same():
     assert run(SHAPES, timeout=500) == ["True", "True"]
+
+
+@posix
+def test_a_thread_with_a_stack_of_128_kib_trains_every_layer():
+    """As musl's have by default. The frame of a kernel is at most 40 KiB."""
+    code = """
+threading.stack_size(128 * 1024)
+def work():
+    for dtype in ("float32", "float64"):
+        for recurrent in (
+            cylstm.LSTM(64, 40, bidirectional=True, dtype=dtype),
+            cylstm.LSTM(64, 40, proj_size=9, dtype=dtype),
+            cylstm.LSTM(64, 40, layer_norm=True, dtype=dtype), cylstm.GRU(64, 40, 2, dtype=dtype),
+            cylstm.RNN(64, 40, dtype=dtype),
+        ):
+            first = cylstm.Linear(64, 64, dtype=dtype, seed=0)
+            last = cylstm.Linear(recurrent.output_size, 200, dtype=dtype, seed=0)
+            model = cylstm.Sequential(first, recurrent, last).train()
+            for threads in (1, 2):
+                y, _ = model(x, threads=threads)
+                model.backward(y, threads=threads)
+            cylstm.optim.Adam().step(model)
+        dense = cylstm.Linear(64, 200, dtype=dtype, seed=0).train()
+        dense.backward(dense(x))
+    print("done")
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    assert run(code) == ["done"]

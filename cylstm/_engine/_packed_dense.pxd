@@ -9,6 +9,7 @@ cdef extern from "cylstm/dense.h" nogil:
         void *dw
         void *db
         void *dx
+        void *strips
 
 
 cdef struct Dense:
@@ -25,6 +26,7 @@ cdef class PackedDense:
     cdef Dense dense
     cdef cyl_dense_gradients gradients
     cdef tuple arrays
+    cdef object strips
     cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept
     cdef int bind_gradients(self, dict arrays) except -1
 

@@ -1,4 +1,6 @@
 """The dense layer on packed weights, over rows on the thread team."""
+from cylstm._engine.planning import Arena
+
 from cylstm._engine._packed cimport address, run_team, take_team
 
 cdef extern from "cylstm/dense.h" nogil:
@@ -20,6 +22,7 @@ cdef extern from "cylstm/dense.h" nogil:
     const cyl_dense_back_function cyl_dense_back_f32[3]
     const cyl_dense_back_function cyl_dense_back_f64[3]
     int cyl_dense_parts(const cyl_dense_gradients *, int, Py_ssize_t, Py_ssize_t)
+    Py_ssize_t cyl_dense_strips(Py_ssize_t, Py_ssize_t, size_t)
     Py_ssize_t cyl_panel(int isa, size_t size)
     Py_ssize_t cyl_tile(int isa)
 
@@ -90,8 +93,15 @@ cdef class PackedDense:
             raise ValueError("backward: this pass was planned for inference")
         if not need_dx:
             g.dx = NULL
+        cdef int isa = self.dense.isa
+        cdef size_t size = 8 if self.dense.double_precision else 4
+        threads = cyl_dense_parts(&g, threads, cyl_panel(isa, size), cyl_tile(isa))
+        cdef Py_ssize_t n = threads * cyl_dense_strips(g.outputs, cyl_tile(isa), size)
+        if self.strips is None or self.strips.size < n:
+            self.strips = Arena().cut({"strips": (n,)}, self.arrays[0].dtype)["strips"]
+        g.strips = address("strips", self.strips, (self.strips.size,), self.dense.double_precision, True)
         with nogil:
-            run_back(&g, self.dense.isa, self.dense.double_precision, threads)
+            run_back(&g, isa, self.dense.double_precision, threads)
 
 
 cdef void run_dense(Dense *d, int threads) noexcept nogil:
@@ -128,7 +138,6 @@ cdef void run_back(const cyl_dense_gradients *g, int isa, bint double_precision,
     cdef int k
     back.gradients = g
     back.function = cyl_dense_back_f64[isa] if double_precision else cyl_dense_back_f32[isa]
-    threads = cyl_dense_parts(g, threads, cyl_panel(isa, 8 if double_precision else 4), cyl_tile(isa))
     back.count = take_team(threads)
     if back.count == 1:
         back.function(g, 0, 1, NULL)

@@ -28,7 +28,7 @@ typedef void (*cyl_dense_function_f32)(float *, const float *, const float *, co
 typedef void (*cyl_dense_function_f64)(double *, const double *, const double *, const double *, ptrdiff_t, ptrdiff_t,
     ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 
-#define CYL_STRIPS_BYTES 98304 /* of stack, for strips of 96 outputs in float32 */
+#define CYL_STRIPS_BYTES 98304 /* at most, of a part's scratch: strips of 96 outputs in float32 */
 
 typedef struct {
     ptrdiff_t rows, inputs, outputs;
@@ -36,6 +36,7 @@ typedef struct {
     const void *w_t;    /* W as cyl_pack_columns packs it: (inputs / PANEL, outputs, PANEL) */
     void *dw, *db;      /* (outputs, inputs), (outputs) added to; db or NULL */
     void *dx;           /* (rows, inputs) out, or NULL; may be x */
+    void *strips;       /* scratch, cyl_dense_strips() numbers for each part */
 } cyl_dense_gradients;
 
 typedef void (*cyl_dense_back_function)(const cyl_dense_gradients *, int, int, cyl_meeting *);
@@ -58,6 +59,16 @@ static inline cyl_dense_share cyl_dense_share_of(
     s.bias = cyl_share_of(d->outputs, apart, k, n);
     s.bias_end = cyl_share_of(d->outputs, apart, k + 1, n);
     return s;
+}
+
+/* Outputs whose strips are made together: whole tiles. */
+static inline ptrdiff_t cyl_dense_outputs_at_once(ptrdiff_t outputs, ptrdiff_t tile, size_t real) {
+    const ptrdiff_t most = CYL_STRIPS_BYTES / (ptrdiff_t)real / CYL_ROWS_AT_ONCE, all = cyl_tiles(outputs, tile) * tile;
+    return all < most ? all : most;
+}
+/* Numbers in a part's `strips`. */
+static inline ptrdiff_t cyl_dense_strips(ptrdiff_t outputs, ptrdiff_t tile, size_t real) {
+    return CYL_ROWS_AT_ONCE * cyl_dense_outputs_at_once(outputs, tile, real);
 }
 
 /* Parts of a call for at most n threads. */

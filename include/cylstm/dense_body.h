@@ -12,17 +12,17 @@ CYL_TARGET static void CYL_KERNEL(cyl_dense)(
 }
 
 /* A part's share of dW and db. */
-CYL_TARGET static void CYL_KERNEL(cyl_dense_weights)(const cyl_dense_gradients *d, const cyl_dense_share *s) {
-    enum { AT_ONCE = CYL_STRIPS_BYTES / sizeof(CYL_REAL) / CYL_ROWS_AT_ONCE }; /* outputs: whole tiles */
+CYL_TARGET static void CYL_KERNEL(cyl_dense_weights)(
+    const cyl_dense_gradients *d, const cyl_dense_share *s, CYL_REAL *strips) {
     const ptrdiff_t I = d->inputs, O = d->outputs;
+    const ptrdiff_t at_once = cyl_dense_outputs_at_once(O, CYL_TILE, sizeof(CYL_REAL));
     const CYL_REAL *dy = (const CYL_REAL *)d->dy, *x = (const CYL_REAL *)d->x + s->input;
-    CYL_REAL strips[AT_ONCE * CYL_ROWS_AT_ONCE] __attribute__((aligned(64)));
     ptrdiff_t place[CYL_ROWS_AT_ONCE];
     for (ptrdiff_t end = d->rows; end > 0;) {
         const ptrdiff_t n = end < CYL_ROWS_AT_ONCE ? end : CYL_ROWS_AT_ONCE;
         for (ptrdiff_t k = 0; k < n; k++) place[k] = --end;
-        for (ptrdiff_t first = s->output; first < s->output_end; first += AT_ONCE) {
-            const ptrdiff_t last = s->output_end - first < AT_ONCE ? s->output_end : first + AT_ONCE;
+        for (ptrdiff_t first = s->output; first < s->output_end; first += at_once) {
+            const ptrdiff_t last = s->output_end - first < at_once ? s->output_end : first + at_once;
             CYL_KERNEL(cyl_cut_strips)(strips, dy, O, place, n, first, last);
             CYL_KERNEL(cyl_add_gradient)
             ((CYL_REAL *)d->dw + first * I + s->input, I, last - first, s->input_end - s->input, strips, 1, 0, 0, x,
@@ -48,7 +48,8 @@ CYL_TARGET static void CYL_KERNEL(cyl_dense_back)(
     const unsigned mode = cyl_flush_subnormals();
     const cyl_dense_share s = cyl_dense_share_of(d, CYL_PANEL, CYL_TILE, sizeof(CYL_REAL), index, count);
     unsigned met = 0;
-    CYL_KERNEL(cyl_dense_weights)(d, &s);
+    CYL_KERNEL(cyl_dense_weights)
+    (d, &s, (CYL_REAL *)d->strips + index * cyl_dense_strips(d->outputs, CYL_TILE, sizeof(CYL_REAL)));
     if (d->dx) {
         if (meetings) cyl_wait_for(meetings, index, count, &met); /* dx may stand where x does */
         CYL_KERNEL(cyl_dense_dx)(d, cyl_share(d->rows, index, count), cyl_share(d->rows, index + 1, count));

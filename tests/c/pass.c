@@ -202,7 +202,8 @@ static int dense_back(int isa, ptrdiff_t rows, ptrdiff_t I, ptrdiff_t O, int thr
     memcpy(before, x, (size_t)(rows * I) * sizeof(REAL));
     memcpy(before + rows * I, dw, (size_t)(O * I) * sizeof(REAL));
     memcpy(before + rows * I + O * I, db, (size_t)O * sizeof(REAL));
-    const cyl_dense_gradients gradients = {rows, I, O, x, dy, w_t, dw, db, x};
+    REAL *strips = numbers(threads * cyl_dense_strips(O, cyl_tile(isa), sizeof(REAL)));
+    const cyl_dense_gradients gradients = {rows, I, O, x, dy, w_t, dw, db, x, strips};
     dense_job j;
     memset(&j, 0, sizeof j);
     j.isa = isa, j.gradients = &gradients, j.count = cyl_take_team(threads);
