@@ -34,19 +34,14 @@ if TYPE_CHECKING:
     from cylstm import classification as classification
     from cylstm import cli as cli
     from cylstm import convert, data, datasets, diagnostics, losses, optim
-    from cylstm import departures as departures
     from cylstm import embedding as embedding
     from cylstm import file_kinds as file_kinds
     from cylstm import files as files
-    from cylstm import forecast_training as forecast_training
     from cylstm import forecasting as forecasting
     from cylstm import micro_batch as micro_batch
     from cylstm import plotting as plotting
     from cylstm import progress as progress
     from cylstm import reference as reference
-    from cylstm import sequence_files as sequence_files
-    from cylstm import sequence_network as sequence_network
-    from cylstm import series as series
     from cylstm import serve as serve
     from cylstm import sklearn as sklearn
     from cylstm import tables as tables
@@ -114,12 +109,10 @@ _MODULES_LATER = (
     "convert",
     "data",
     "datasets",
-    "departures",
     "diagnostics",
     "embedding",
     "file_kinds",
     "files",
-    "forecast_training",
     "forecasting",
     "losses",
     "micro_batch",
@@ -127,9 +120,6 @@ _MODULES_LATER = (
     "plotting",
     "progress",
     "reference",
-    "sequence_files",
-    "sequence_network",
-    "series",
     "serve",
     "sklearn",
     "tables",
