@@ -63,7 +63,7 @@ def read_conllu(path: str, sentences: int | None = None) -> tuple[list[list[str]
 def tagger(symbols: int, classes: int, seed: int, size: int = 32, hidden: int = 128) -> cylstm.Sequential:
     """Logits of the tags at every word."""
     return cylstm.Sequential(
-        cylstm.Embedding(symbols, size, fields=FIELDS, seed=seed),
+        cylstm.Embedding(symbols, size, fields=FIELDS, std=1.0, seed=seed),  # as in PyTorch
         cylstm.Dropout(0.4, seed=seed + 1),
         cylstm.LSTM(FIELDS * size, hidden, bidirectional=True, seed=seed + 2),
         cylstm.Dropout(0.4, seed=seed + 3),

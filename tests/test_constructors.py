@@ -76,6 +76,15 @@ def test_a_causal_query_of_the_last_step_warns():
         assert warning.filename == __file__
 
 
+def test_a_norm_of_one_number_warns():
+    layer, (warning,) = warnings_of(lambda: cylstm.LayerNorm(1))
+    assert str(warning.message).startswith("features: of 1 number every row becomes 0")
+    assert warning.filename == __file__
+    assert layer(np.array([[3.0], [5.0]])).tolist() == [[0.0], [0.0]]
+    assert not warnings_of(lambda: copy.copy(layer))[1]
+    assert not warnings_of(lambda: cylstm.LayerNorm(2))[1]
+
+
 def test_copies_pickles_and_files_do_not_warn(tmp_path):
     layer, _ = warnings_of(lambda: cylstm.LSTM(3, 4, dropout=0.5, seed=0))
     model = cylstm.Sequential(layer, cylstm.Linear(4, 1, seed=0))

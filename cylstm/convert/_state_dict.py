@@ -133,7 +133,7 @@ def _guesses(chain: Order, nonlinearity: str | None) -> list[str]:
     if nonlinearity is None and (found := [prefix for prefix, kind in chain if kind == "RNN"]):
         notes.append(f"RNN with tanh: {_listed(found)} (nonlinearity='tanh' or 'relu')")
     if found := [prefix for prefix, kind in chain if kind == "LayerNorm"]:
-        eps = LayerNorm(1).eps
+        eps = LayerNorm(2).eps
         notes.append(f"LayerNorm with eps={eps}, not GroupNorm, RMSNorm or another eps: {_listed(found)}")
     for (below, kind), (above, next_kind) in itertools.pairwise(chain):
         if kind == next_kind == "Linear":
@@ -323,7 +323,7 @@ def _check_for_torch(name: str, layer: Any) -> None:
     elif isinstance(layer, Embedding):
         lost = {"fields": (layer.input_size, 1)}
     elif isinstance(layer, LayerNorm):
-        lost = {"eps": (layer.eps, LayerNorm(1).eps)}
+        lost = {"eps": (layer.eps, LayerNorm(2).eps)}
     elif not isinstance(layer, (Linear, Dropout)):
         raise ConversionError(f"{name}: {kind} has no form in a state dict of PyTorch")
     for option, (value, default) in lost.items():

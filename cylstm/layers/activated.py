@@ -168,7 +168,15 @@ class ActivatedLSTM(ActivatedLayer, LSTM):
 
 
 class ActivatedGRU(ActivatedLayer, GRU):
-    """GRU with activations of one's choice; see `ActivatedLayer`."""
+    """GRU with activations of one's choice; see `ActivatedLayer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = ActivatedGRU(3, 4, "hard_sigmoid; softsign", seed=0)
+    >>> layer(np.ones((5, 2, 3)))[0].shape
+    (5, 2, 4)
+    """
 
     letters = "fg"
 
@@ -184,7 +192,15 @@ class ActivatedGRU(ActivatedLayer, GRU):
 
 
 class ActivatedRNN(ActivatedLayer, RNN):
-    """RNN with an activation of one's choice; see `ActivatedLayer`."""
+    """RNN with an activation of one's choice; see `ActivatedLayer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = ActivatedRNN(3, 4, "elu(0.5)", seed=0)
+    >>> bool(layer(np.ones((5, 2, 3)))[0].min() > -0.5)
+    True
+    """
 
     letters = "f"
 
