@@ -145,12 +145,16 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES_LATER:
-        return importlib.import_module(f"cylstm.{name}")
-    if name not in _LATER:
-        raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
-    return value
+    if name in _LATER:
+        value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+        return value
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"cylstm.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"cylstm.{name}":
+                raise
+    raise AttributeError(f"module 'cylstm' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
