@@ -288,3 +288,45 @@ def test_a_model_given_as_data_is_named(table, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["predict", model, "--model", model]) == 1
     assert capsys.readouterr().err == f"cylstm: {model}: expected a text file, got a safetensors file\n"
+
+
+def test_errors_of_the_library_name_no_option_of_the_command():
+    """The command words them itself, by their arguments."""
+    package = Path(cylstm.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.parent.name == "cli":
+            continue
+        raised = [
+            n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Raise)
+        ]
+        for constant in (c for node in raised for c in ast.walk(node) if isinstance(c, ast.Constant)):
+            assert not re.search(r"(?<![\w-])--[a-z]|`cylstm ", str(constant.value)), (path, constant.value)
+
+
+def test_a_checkpoint_of_other_epochs_names_the_options(tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("the cat sat on the mat. " * 600)
+    train_text = [
+        "train",
+        "--text",
+        str(tmp_path / "t.txt"),
+        "--hidden",
+        "4",
+        "--batch",
+        "2",
+        "--length",
+        "20",
+    ]
+    train_text += [
+        "--output",
+        str(tmp_path / "m"),
+        "--checkpoint",
+        str(tmp_path / "c"),
+        "--resume",
+        "--epochs",
+    ]
+    assert cli.main([*train_text, "1"]) == 0
+    capsys.readouterr()
+    assert cli.main([*train_text, "3"]) == 1
+    error = capsys.readouterr().err
+    assert "the checkpoint was made with --epochs 1, got 3; " in error
+    assert error.endswith("would jump: pass --epochs 1, or start another training, without --resume\n")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cylstm import threads, versions
 from cylstm._version import __version__
 from cylstm.cli import convert, forecast, models, serve, text
-from cylstm.cli._common import as_option, print_json
+from cylstm.cli._common import as_option, in_options, print_json
 from cylstm.cli._parsers import Command, Parser
 from cylstm.cli._screen import STANDARD_OUTPUT, discard_output, fail, flush, show, warnings_as_lines
 from cylstm.text_files import DataFileError
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DataFileError as error:
         return fail(as_option(error))
     except (ValueError, ArithmeticError, MemoryError) as error:
-        return fail(str(error) or "out of memory")
+        return fail(in_options(str(error)) or "out of memory")
     return 0
 
 

@@ -15,6 +15,16 @@ from cylstm.text_files import DataFileError
 from cylstm.training import History
 from cylstm.training.history import history_of
 
+# What errors of the library say of arguments, and what the command says instead.
+REWORDED = (
+    ("give order=, or the module itself;", "give --order;"),
+    ("give it as order=;", "give it with --order;"),
+    ("give the model's to_json() as config=", "give the model's to_json() with --config"),
+    ("give those of inputs as constants=", "cylstm.from_onnx(path, constants=...) takes those of inputs"),
+    ("the checkpoint was made with epochs=", "the checkpoint was made with --epochs "),
+    ("would jump: pass epochs=", "would jump: pass --epochs "),
+    ("another training of the model, without resume", "another training, without --resume"),
+)
 NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
 
 
@@ -56,6 +66,13 @@ def as_option(error: DataFileError) -> str:
     """The message of an error that names an argument of the library, with the option for it."""
     option = {"header": "--no-header"}.get(error.argument, f"--{error.argument}")
     return error.worded(f"{option} {error.value}" if isinstance(error.value, str) else option)
+
+
+def in_options(message: str) -> str:
+    """The message of another error of the library, with options for the arguments that it names."""
+    for words, reworded in REWORDED:
+        message = message.replace(words, reworded)
+    return message
 
 
 @contextlib.contextmanager

@@ -71,8 +71,6 @@ def _convert(options: argparse.Namespace) -> None:
             cylstm.save(model, options.output)
     except ImportError as error:
         raise ValueError(str(error)) from None
-    except convert.ConversionError as error:
-        raise ValueError(_as_option(str(error))) from None
     layers = [{"from": name, "to": repr(layer)} for name, layer in zip(sources, model.layers, strict=True)]
     if options.json:
         report = {"layers": layers, "kind": to, "not_in_the_file": left_out, "model": options.output}
@@ -84,17 +82,6 @@ def _convert(options: argparse.Namespace) -> None:
     if left_out:
         show(f"Not in the file: {'; '.join(left_out)}")
     show(f"Saved {options.output}")
-
-
-def _as_option(message: str) -> str:
-    """A message of the library with the command's options for its arguments."""
-    for argument, option in (
-        ("give order=, or the module itself;", "give --order;"),
-        ("give it as order=;", "give it with --order;"),
-        ("give the model's to_json() as config=", "give the model's to_json() with --config"),
-    ):
-        message = message.replace(argument, option)
-    return message
 
 
 def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[str]:
