@@ -24,7 +24,8 @@ Array = NDArray[Any]
 class Stream:
     """Runs a model step by step, keeping the state in between: as if the whole sequence had been there.
 
-    One thread at a time may use it; any number of streams may share a session.
+    One thread at a time may use it; any number of streams may share a session. A copy, and what is unpickled,
+    has a state of its own.
 
     Parameters
     ----------

@@ -209,7 +209,7 @@ def test_a_stream_of_indices(rng):
     np.testing.assert_allclose([single.step(i) for i in x[:, 0]], expected[:, 0], rtol=1e-5, atol=1e-7)
     with pytest.raises(TypeError, match="x: expected ints"):
         single.step(0.5)
-    with pytest.raises(ValueError, match="pooling or attention"):
+    with pytest.raises(ValueError, match="pooling, attention or masked steps"):
         cylstm.Stream(cylstm.Pooling(features=3))
 
 
@@ -328,7 +328,7 @@ def test_streams_of_a_session_are_of_its_snapshot_and_its_cpus(rng):
     for call in (stream.step, stream.run):
         with pytest.raises(ValueError, match="threads: expected None on a session"):
             call(x[0], threads=2)
-    with pytest.raises(ValueError, match="pooling or attention"):
+    with pytest.raises(ValueError, match="pooling, attention or masked steps"):
         cylstm.Stream(cylstm.Session(cylstm.LSTM(3, 4, bidirectional=True)))
 
 
