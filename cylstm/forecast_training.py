@@ -52,7 +52,7 @@ class RandomWindows(Source):
         return self.target
 
     def check(self) -> None:
-        """Nothing: what makes the inputs refuses rows that cannot be learnt from."""
+        """Nothing: what makes the inputs refuses rows that cannot be trained on."""
 
     def _plan(self, rng: "np.random.Generator | None") -> Sequence[NDArray[Any]]:
         places = len(self.target) - self.length + 1

@@ -163,18 +163,18 @@ class CharacterModel:
         return self.model
 
     def evaluate(self, text: str) -> dict[str, float]:
-        """How well the characters of a text are foretold.
+        """How well the characters of a text are predicted.
 
         Parameters
         ----------
         text : str
-            The first character is not foretold.
+            The first character is not predicted.
 
         Returns
         -------
         dict
             `nats` and `bits` a character; `characters`, how many; `unknown`, how many of them were in no text
-            that was learnt from.
+            that was trained on.
 
         Raises
         ------

@@ -49,9 +49,10 @@ class Trainer:
         carried over from one to the next (truncated backpropagation through time, Williams and Peng 1990).
         A `TokenStream` is cut already.
     segments : int or "auto", optional
-        Keep only the states between so many segments of time, and compute each segment once more on the way
-        back (Chen et al. 2016): one more pass forward, and the memory of one segment. "auto": about sqrt(T)
-        of them, so that memory grows with sqrt(T). On the packed path the results are the same to the bit.
+        Activation checkpointing: keep only the states between so many segments of time, and recompute each
+        segment in the backward pass (Chen et al. 2016). It takes one more forward pass, and the memory of one
+        segment. "auto": about sqrt(T) of them, so that memory grows with sqrt(T). On the packed path the
+        results are bit-identical.
     seed : int, optional
         Of the order of the data. Weights and masks have the seeds of their layers.
     threads : int, optional
