@@ -189,6 +189,6 @@ def _not_text(path: str | os.PathLike[str], number: int, found: str) -> DataFile
     """An error that says what the file is, if that is known."""
     kind = file_kind(path)
     if kind in (TEXT, UNKNOWN):
-        expected = "expected a text file in UTF-8; save it in that encoding"
-        return DataFileError(f"{path}, line {number}: {expected}; got {found}")
+        expected = f"expected a text file in UTF-8, got {found}; save text in that encoding"
+        return DataFileError(f"{path}, line {number}: {expected}")
     return DataFileError(f"{path}: expected a text file, got {kind.words}")

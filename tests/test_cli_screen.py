@@ -154,7 +154,7 @@ def test_predicted_classes_are_no_formulas_and_are_read_back(tmp_path, capsys):
             ["train", "a.csv", "--epohcs=3", "--output", "m"],
             "unknown option --epohcs; did you mean --epochs?",
         ),
-        (["predict", "a", "--model", "m", "--zzzzz"], "cylstm predict: error: unknown option --zzzzz\n"),
+        (["predict", "a", "--model", "m", "--bogus"], "cylstm predict: error: unknown option --bogus\n"),
         (["convert", "a", "b", "c"], "cylstm convert: error: unrecognized arguments: c"),
         (["train", "--\x1b[2J"], "unknown option --\\x1b[2J"),
         (["train", "a", "--output", "m", "--missing", "\x1b"], "invalid choice: '\\x1b'"),

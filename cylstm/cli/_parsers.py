@@ -36,5 +36,5 @@ class Command(Parser):
                 return
             if not name.startswith("--") or " " in name or any(o.startswith(name) for o in options):
                 continue
-            near = difflib.get_close_matches(name, options, n=1)
+            near = difflib.get_close_matches(name, options, n=1, cutoff=0.75)
             self.error(f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else ""))
