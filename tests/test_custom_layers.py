@@ -236,7 +236,7 @@ def test_loading_says_which_module_to_import(tmp_path):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     save = "import my_layers; cylstm.save(cylstm.Sequential(my_layers.Shifted(3)), path)"
-    load = "print(cylstm.load(path), 'my_layers' in sys.modules)"
+    load = "print(repr(cylstm.load(path)), 'my_layers' in sys.modules)"
     path = f"import cylstm; path = {str(tmp_path / 'm.safetensors')!r}; "
     run(path + save)
     assert run(f"{path}import my_layers; {load}") == "Sequential(Shifted(features=3)) True\n"

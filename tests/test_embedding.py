@@ -225,3 +225,35 @@ def test_indices_beyond_the_embedding_are_refused(tmp_path, models, served):
     )
     assert result.returncode == 1
     assert b"expected indices" in result.stderr
+
+
+MEMORY = """
+#include "cylstm/cylstm.h"
+#include <stdio.h>
+int main(int count, char **names) {
+    static _Alignas(8) unsigned char bytes[1 << 20];
+    FILE *file = fopen(names[count - 1], "rb");
+    size_t size = file ? fread(bytes, 1, sizeof bytes, file) : 0;
+    cyl_model model;
+    int error = cyl_model_open(&model, bytes, size);
+    if (file) fclose(file);
+    printf("%d", error);
+    for (ptrdiff_t T = 1; !error && T <= (ptrdiff_t)1 << 40; T <<= 20)
+        printf(" %zu", cyl_model_memory(&model, T, 1));
+    return 0;
+}
+"""
+
+
+def test_memory_of_a_small_file_that_asks_for_much_is_told_before_it_is_needed(tmp_path):
+    """The reader itself allocates nothing; a size beyond size_t is 0, not what is left of it."""
+    import bombs_models
+
+    (tmp_path / "memory.c").write_text(MEMORY)
+    program = build(tmp_path / "memory", "gcc", tmp_path / "memory.c", "-DCYL_BASELINE_ONLY", "-std=gnu11")
+    bombs_models.model(tmp_path / "bomb", 30_000, 0)
+    error, one, million, more = map(int, run(program, tmp_path / "bomb").stdout.split())
+    step = 4 * 30_000 * bombs_models.WIDTH
+    assert (error, more) == (0, 0)
+    assert step <= one < 3 * step
+    assert 2**20 * step <= million < 3 * 2**20 * step
