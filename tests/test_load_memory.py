@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,3 +122,36 @@ def test_every_layer_with_drawn_parameters_has_a_case():
     ours = {name for name, kind in LAYER_TYPES.items() if kind.__module__.startswith("cylstm.")}
     assert ours == drawn | plain | activated
     assert drawn <= set(DRAWN)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "cylstm.load(path)",
+        "cylstm.from_torch(weights)",
+        "cylstm.training.checkpoints.read(checkpoint)",
+        "cylstm.save(model, path)",
+    ],
+)
+def test_too_little_memory_is_a_memory_error(call, tmp_path):
+    script = f"""
+import os, resource
+import numpy as np
+import cylstm, cylstm.convert, cylstm.training.checkpoints
+model = cylstm.Linear(5000, 5000, seed=0)
+path, weights, checkpoint = [os.path.join({str(tmp_path)!r}, name) for name in "pwc"]
+cylstm.save(model, path)
+cylstm.convert.to_safetensors(cylstm.Sequential(cylstm.Linear(5000, 5000)), weights)
+cylstm.training.checkpoints.write(checkpoint, {{"a": np.zeros(25_000_000, "f4")}}, {{}})
+with open("/proc/self/statm") as file:
+    taken = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (taken + 50_000_000, taken + 50_000_000))
+try:
+    {call}
+except MemoryError as error:
+    print("MemoryError")
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (result.stdout, result.returncode) == ("MemoryError\n", 0), result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "p", "w"]
