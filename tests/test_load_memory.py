@@ -113,6 +113,7 @@ def test_every_layer_with_drawn_parameters_has_a_case():
         "Activation",
         "Dropout",
         "LayerNorm",
+        "Masked",
         "Pooling",
         "MultiplicativeAttention",
         "Sequential",
