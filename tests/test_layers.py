@@ -132,7 +132,11 @@ for kind, sizes in {
     "MultiHeadAttention": (F, 3),
 }.items():
     causal, last = {"causal": True}, {"query": "last"}
-    for name, options in {"": {}, " causal": causal, " last": last, " causal last": causal | last}.items():
+    for name, options in {
+        "": {},
+        " causal": causal,
+        " last": last,
+    }.items():  # with both, causal warns: test_constructors.py
         make = functools.partial(getattr(cylstm, kind), *sizes, **options)
         CASES[kind + name] = (make, attended, attended_by_torch)
 
@@ -147,7 +151,7 @@ def test_every_layer_has_a_case():
         for name, kind in LAYER_TYPES.items()
         if kind.__module__.startswith("cylstm.") and not issubclass(kind, RecurrentLayer)
     }
-    assert {name.split()[0] for name in CASES} == ours
+    assert {name.split()[0] for name in CASES} == ours - {"Masked"}  # which test_masked.py tests
 
 
 def made(name, rng, dtype="float64"):
