@@ -136,7 +136,7 @@ for kind, sizes in {
         "": {},
         " causal": causal,
         " last": last,
-    }.items():  # with both, causal warns: test_constructors.py
+    }.items():  # both: a warning
         make = functools.partial(getattr(cylstm, kind), *sizes, **options)
         CASES[kind + name] = (make, attended, attended_by_torch)
 
