@@ -135,6 +135,18 @@ def large_product(path):
     constants(path, nodes, {"one": np.ones((1, 1), "f4"), **shapes})
 
 
+def large_product_of_stacks(path):
+    """Of views of stacks of matrices, whose outer product is larger than both."""
+    node = helper.make_node
+    nodes = [
+        node("Expand", ["one", "left"], ["a"]),
+        node("Expand", ["one", "right"], ["b"]),
+        node("MatMul", ["a", "b"], ["c"]),
+    ]
+    shapes = {"left": np.array([2**20, 1, 1, 4]), "right": np.array([1, 2**20, 4, 1])}
+    constants(path, nodes, {"one": np.ones((1, 1, 1, 1), "f4"), **shapes})
+
+
 def weights_of_a_view(path):
     """A dense layer of which one number is in the file."""
     node = helper.make_node
@@ -271,6 +283,7 @@ BOMBS = {
         (ranges, "numbers"),
         (gathers, "numbers"),
         (large_product, "numbers"),
+        (large_product_of_stacks, "numbers"),
         (weights_of_a_view, "parameters"),
         (view_as_gemm, "numbers"),
         (view_as_recurrent, "numbers"),

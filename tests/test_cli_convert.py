@@ -86,6 +86,16 @@ def test_what_is_not_written_is_said(tmp_path, rng, capsys):
     assert (status, "Not in the file" in printed.out) == (0, False)
 
 
+@pytest.mark.filterwarnings("ignore:state dict")
+def test_the_nonlinearity_of_weights_is_an_option(tmp_path, rng, capsys):
+    rnn = cylstm.RNN(3, 4, seed=0)
+    convert.to_safetensors(rnn, tmp_path / "w.safetensors")
+    for options, expected in [((), "tanh"), (("--nonlinearity", "relu"), "relu")]:
+        status, _ = run(capsys, tmp_path / "w.safetensors", tmp_path / "m.safetensors", *options)
+        assert status == 0
+        assert cylstm.load(tmp_path / "m.safetensors").layers[0].nonlinearity == expected
+
+
 def test_a_layer_by_itself_keeps_its_scaler(tmp_path, capsys):
     layer = cylstm.RNN(1, 2)
     layer.scalers["x"] = StandardScaler().fit([1.0, 2.0])

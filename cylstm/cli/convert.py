@@ -41,6 +41,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     command.add_argument("--config", metavar="FILE", help="the model's to_json(), for .weights.h5")
     command.add_argument("--batch-first", action="store_true", help="PyTorch's layers read (B, T, features)")
     command.add_argument("--order", nargs="+", metavar="LAYER", help="names of PyTorch's layers, in order")
+    command.add_argument(
+        "--nonlinearity", choices=("tanh", "relu"), help="of PyTorch's layers of kind RNN (default: tanh)"
+    )
     command.add_argument("--lengths", action="store_true", help="the ONNX model takes lengths of sequences")
     command.add_argument("--states", action="store_true", help="the ONNX model takes and gives states")
     command.set_defaults(run=_convert)
@@ -104,7 +107,8 @@ def _read(options: argparse.Namespace, source: str) -> tuple[Conversion, dict[st
         text = None if options.config is None else read_text(options.config)
         return keras.read(path, config=text), None
     if source == "torch":
-        return torch.read(path, order=options.order, batch_first=options.batch_first), None
+        given = {"order": options.order, "nonlinearity": options.nonlinearity}
+        return torch.read(path, batch_first=options.batch_first or None, **given), None
     loaded, extra = files.load_with_extra(path)
     if isinstance(loaded, cylstm.Sequential):
         model = loaded
@@ -137,6 +141,7 @@ def _check_options(options: argparse.Namespace, source: str, to: str) -> None:
         ("--config", options.config, source == "keras", "files of Keras"),
         ("--order", options.order, source == "torch", weights),
         ("--batch-first", options.batch_first, source == "torch", weights),
+        ("--nonlinearity", options.nonlinearity, source == "torch", weights),
         ("--lengths", options.lengths, to == "onnx", "ONNX as output"),
         ("--states", options.states, to == "onnx", "ONNX as output"),
     ):

@@ -213,11 +213,10 @@ def _unary(function: Callable[[Array], Array]) -> Callable[..., Array]:
 
 
 def _matmul(a: Attributes, x: Array, y: Array) -> Array:
-    if min(x.ndim, y.ndim) < 1 or max(x.ndim, y.ndim) > 2:
-        raise ValueError(f"expected matrices or vectors, got {x.shape} and {y.shape}")
     a.spend(x.size + y.size)  # NumPy copies what is not contiguous
-    products = x.size * (y.shape[1] if y.ndim == 2 else 1)
-    a.spend(max(products // max(1, x.shape[-1]), products // PRODUCTS))
+    rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
+    results = math.prod((*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), *rows, *columns))
+    a.spend(max(results, results * x.shape[-1] // PRODUCTS))
     return np.asarray(x @ y)
 
 
