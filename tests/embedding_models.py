@@ -46,6 +46,7 @@ def models():
         "mean": Sequential(GRU(I, 7), Pooling("mean"), Linear(7, 2)),
         "max": Sequential(GRU(I, 8, bidirectional=True), Pooling("max"), LSTM(16, 3), Linear(3, 2)),
         "ends": Sequential(GRU(I, 9, bidirectional=True), Pooling("ends"), Linear(18, 2)),
+        "layout": Sequential(Linear(I, 5), Pooling("mean"), Linear(5, 2), batch_first=True),
         "dropout": Sequential(Dropout(0.5, features=I)),
     }
 

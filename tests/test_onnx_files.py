@@ -1,4 +1,4 @@
-"""What stands in ONNX files besides layers: names, dtypes, sizes, who wrote them."""
+"""What ONNX files hold other than layers: names, dtypes, sizes, who wrote them."""
 
 import numpy as np
 import pytest

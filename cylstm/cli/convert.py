@@ -24,8 +24,8 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "convert", parents=[common], help="models from PyTorch, Keras and ONNX, and to ONNX and PyTorch",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Read a model of cylstm, PyTorch, Keras or ONNX, and write it as one of cylstm, ONNX or "
-        "PyTorch.\nWhat has no form there is refused by name; what a model file keeps besides layers\n"
-        "(scaling, names of classes, a vocabulary) and the output does not is said.",
+        "PyTorch.\nWhat has no form there is an error that names it. What a model file holds other than\n"
+        "layers (scaling, names of classes, a vocabulary) and the output does not hold is listed.",
         epilog="examples:\n  cylstm convert speech.onnx speech.safetensors\n"
         "  cylstm convert speech.safetensors speech.onnx\n"
         "  cylstm convert weights.safetensors model.safetensors --batch-first --order lstm fc\n"
@@ -88,7 +88,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[str]:
-    """What a file of cylstm holds besides layers and weights, and the output does not."""
+    """What a file of cylstm holds other than layers and weights, and the output does not."""
     written = onnx_writer.scalers_written(model) if to == "onnx" else ()
     scalers = [
         f"the scaling of {name} ({type(scaler).__name__}, {len(scaler.config['offset'])} features)"

@@ -1,4 +1,4 @@
-"""What all converters share: parts of a model that is being read, orders of gates, refusals."""
+"""What all converters share: parts of a model that is being read, orders of gates, errors."""
 
 import contextlib
 import os

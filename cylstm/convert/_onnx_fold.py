@@ -20,7 +20,7 @@ PRODUCTS = 2**8  # of a matrix product, that count as one number
 
 
 class Attributes(dict[str, Any]):
-    """Those of a node in a file, by name; and what a reader knows of it besides: `outputs`, its number."""
+    """Those of a node in a file, by name, and `outputs`, the number of its outputs."""
 
     def __init__(self, values: dict[str, Any], outputs: int, budget: Budget) -> None:
         super().__init__(values)

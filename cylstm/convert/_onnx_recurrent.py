@@ -98,7 +98,7 @@ def _weights(name: str, value: Value | None) -> Array | None:
 
 
 def _options(kind: str, a: Attributes, D: int, direction: str, peephole: bool) -> dict[str, Any]:
-    """The layer's arguments besides its sizes, without those that are as by default."""
+    """The layer's arguments other than its sizes, without those that have their default."""
     options: dict[str, Any] = {"bidirectional": D == 2, "reverse": direction == "reverse"}
     if a.get("clip") is not None and np.isfinite(a["clip"]):
         options["clip"] = float(a["clip"])

@@ -86,7 +86,7 @@ def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequentia
     ------
     ConversionError
         If there is something that cylstm does not have; by name. Nothing of a file is ever run: `Lambda`
-        layers and classes of one's own are refused.
+        layers and classes of your own are rejected.
     ModelFileError
         If the file is damaged.
     ValueError

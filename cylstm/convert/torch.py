@@ -48,10 +48,9 @@ def from_torch(
         A module, or what `DataParallel` or `torch.compile` made of it: `LSTM`, `GRU`, `RNN`, `Embedding`,
         `Linear`, `Dropout`, `LayerNorm`, `Identity`, an activation, or modules around them. The layers of a
         `Sequential` stand in its order. The `forward` of any other module cannot be read: its children are
-        taken in the order in which they were registered,
-        which a warning says; what `forward` does besides (an activation, taking the last step) has to be put
-        between them by hand: `cylstm.Sequential(cylstm.from_torch(m.lstm), cylstm.Pooling("last"),
-        cylstm.from_torch(m.fc))`.
+        taken in the order in which they were registered, which a warning says; what else `forward` does (an
+        activation, taking the last step) has to be put between them by hand:
+        `cylstm.Sequential(cylstm.from_torch(m.lstm), cylstm.Pooling("last"), cylstm.from_torch(m.fc))`.
         Or its `state_dict()`, or a safetensors file of it. These have names and shapes only: dropout and
         activations are not in them.
     order : sequence of str, optional
