@@ -19,11 +19,11 @@ class CrossEntropy(Loss):
     Parameters
     ----------
     weight : sequence of float, optional
-        (V,), what each class weighs. None: 1.
+        (V,), the weight of each class. None: 1.
     ignore_index : int or None
         Steps with this label do not count.
     label_smoothing : float
-        The share, from 0 to 1, that each step's target gives to all classes alike (Szegedy et al. 2016).
+        The fraction, from 0 to 1, of each step's target that all classes get equally (Szegedy et al. 2016).
     steps, batch_first
         As in `MSE`.
 
@@ -105,7 +105,7 @@ def integers(name: str, value: Any) -> Array:
 
 
 def in_range(name: str, labels: Array, outputs: int) -> None:
-    """Refuse labels that no output stands for."""
+    """Refuse labels that are not the number of an output."""
     bad = labels[(labels < 0) | (labels >= outputs)]
     if bad.size:
         raise ValueError(f"{name}: expected labels from 0 to {outputs - 1}, got {bad[0]}")

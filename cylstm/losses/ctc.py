@@ -18,12 +18,12 @@ class _Labels(NamedTuple):
 
 
 class CTC(Loss):
-    """The labels of each sequence in their order, at whatever steps (Graves et al. 2006), from logits.
+    """Connectionist temporal classification: labels of sequences without alignment (Graves et al. 2006).
 
-    A model says a class or `blank` at every step; repetitions that no blank parts are one label, blanks are
-    none. The loss is the negative logarithm of the probability of all ways to say a sequence's labels. Each
-    sequence's is divided by its number of labels, then the mean is taken over sequences, as
-    `torch.nn.functional.ctc_loss` does, on log-softmax of y. It is computed in float64.
+    From logits: at every step a model outputs a class or `blank`. Equal classes without a blank between them
+    are one label, blanks are none. The loss is the negative logarithm of the probability of all alignments
+    of a sequence's labels, divided by their number, and its mean over sequences, as
+    `torch.nn.functional.ctc_loss` computes it on log-softmax of y. It is computed in float64.
 
     The target is a sequence of B arrays of int labels, of any lengths, or one such array if y is one
     sequence, (T, V). `lengths` are those of y.
@@ -31,10 +31,10 @@ class CTC(Loss):
     Parameters
     ----------
     blank : int
-        The output that stands for no label.
+        The output that means no label.
     zero_infinity : bool
-        What becomes of a sequence too short for its labels: if true, its loss and gradient are 0, and it
-        counts; else its loss is infinite and its gradient NaN.
+        If true, the loss and gradient of a sequence that is too short for its labels are 0, and it counts.
+        If false, its loss is infinite and its gradient NaN; a `Trainer` refuses such sequences.
     batch_first : bool
         As in `MSE`.
 
@@ -42,7 +42,7 @@ class CTC(Loss):
     --------
     >>> import numpy as np
     >>> loss = CTC()
-    >>> value, dy = loss(np.zeros((2, 1, 2)), [[1]])  # three of the four ways to say two symbols
+    >>> value, dy = loss(np.zeros((2, 1, 2)), [[1]])  # three of four alignments are [1]
     >>> bool(np.isclose(value, -np.log(3 / 4))), loss.counted
     (True, 1.0)
     """

@@ -1,4 +1,4 @@
-"""The gradient of one minibatch: all at once, or in segments of time of which only one is kept in memory."""
+"""The gradient of one minibatch: in one pass, or in segments of time of which only one is held in memory."""
 
 import math
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def _join(model: SequenceLayer, loss: Loss, value: float, dy: Array, group: Mean
 
 
 def steps_of(T: int, segments: int | Literal["auto"]) -> int:
-    """Steps of a segment. Memory for T / n boundaries and n steps is least near n = sqrt(T)."""
+    """Steps of a segment. Memory for T / n boundaries and n steps is smallest near n = sqrt(T)."""
     return math.ceil(math.sqrt(T)) if segments == "auto" else -(-T // segments)
 
 
@@ -125,9 +125,9 @@ def cut(batch: Minibatch, start: int, stop: int, of_steps: bool) -> Minibatch:
 def _gradient_in_segments(
     model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, group: Mean, steps: int
 ) -> tuple[float, Any]:
-    """Forward through all segments, then back, each once more forward before (Chen et al. 2016).
+    """Forward through all segments, then backward, with each segment recomputed first (Chen et al. 2016).
 
-    Sequences stand by descending length, as they do in a whole pass, so that all sums have the same order.
+    Sequences are sorted by descending length, as in a pass over all steps, so that sums have the same order.
     """
     order = None if batch.lengths is None else np.argsort(-batch.lengths, kind="stable")
     starts = range(0, len(batch.x), steps)
@@ -191,7 +191,7 @@ def check_segments(model: SequenceLayer) -> None:
         dropped = (layer.num_layers - 1) * (layer.dropout > 0)
         if layer.input_dropout or layer.recurrent_dropout or zoned + dropped > 1:
             raise ValueError(
-                "segments: expected recurrent layers with at most one kind of mask, drawn anew at each step, "
+                "segments: expected recurrent layers with at most one kind of mask, drawn at each step, "
                 f"for the masks to be the same as without; got {layer!r}; use Dropout layers between"
             )
 
@@ -209,7 +209,7 @@ def check_finite(model: SequenceLayer, value: float, where: str, divergence: Cal
 
 
 def _first_bad(model: SequenceLayer, value: float, divergence: str) -> str:
-    """Where it began: in the weights, else in the gradients, which are computed from the last layer back."""
+    """Where it started: in the weights, or in the gradients, of which those of the last layer come first."""
     for name, weights in model.parameters.items():
         if not np.isfinite(weights).all():
             advice = divergence or "lower the learning rate, or clip the gradient"

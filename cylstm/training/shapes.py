@@ -40,7 +40,7 @@ def _check_target(samples: Arrays, row: tuple[int, ...], of_steps: bool) -> None
         for i, part in enumerate(target):
             expected = (int(lengths[i]), *row) if of_steps else row
             _same(f"target[{i}]", part.shape, expected, f"{expected}{words}")
-    elif not of_steps or (lengths == lengths[0]).all():  # an array of ragged steps there is not
+    elif not of_steps or (lengths == lengths[0]).all():  # arrays are not ragged
         expected = (len(target), int(lengths[0]), *row) if of_steps else (len(target), *row)
         _same("target", target.shape, expected, f"{expected}{words}")
 
