@@ -435,5 +435,12 @@ def test_attention_weights_are_those_of_real_steps(rng):
     assert a.shape == (len(LENGTHS), 2, T, T)
     for b, n in enumerate(LENGTHS):
         np.testing.assert_allclose(a[b, :, :n].sum(axis=-1), 1, rtol=1e-5)
-        assert not a[b, :, :n, n:].any()
+        assert not a[b, :, :, n:].any()
+        assert not a[b, :, n:].any()
         assert not np.triu(a[b, :, :n, :n], 1).any()
+    last = cylstm.MultiHeadAttention(F, 2, query="last", seed=0)
+    a = last.weights(rng.standard_normal((T, len(LENGTHS), F)), lengths=LENGTHS)
+    assert a.shape == (len(LENGTHS), 2, 1, T)
+    for b, n in enumerate(LENGTHS):
+        np.testing.assert_allclose(a[b].sum(axis=-1), n > 0, rtol=1e-5)
+        assert not a[b, :, :, n:].any()

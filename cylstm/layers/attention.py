@@ -69,13 +69,17 @@ class Attention(StatelessLayer, abstract=True):
         Returns
         -------
         ndarray
-            (B, heads, T, T), or (B, heads, 1, T) with `query="last"`: of every query on every step. Rows of
-            steps that are not real mean nothing.
+            (B, heads, T, T), or (B, heads, 1, T) with `query="last"`: of every query on every step; 0 for
+            queries and steps of padding.
         """
         call = self._checked_call(x, None, lengths)
         workspace = self._new_workspace(False)
         self._forward(workspace, call.batch, None)
-        return workspace["weights"].copy()
+        weights: Array = workspace["weights"].copy()
+        lengths = call.batch.packing.lengths[:, None]
+        padding = lengths == 0 if self.pools else np.arange(call.batch.packing.T) >= lengths
+        weights.swapaxes(1, 2)[padding] = 0  # (B, queries, heads, T)
+        return weights
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> "AttentionWorkspace":
         return AttentionWorkspace()
