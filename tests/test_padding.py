@@ -31,6 +31,10 @@ MODELS = {
     "ActivatedLSTM": lambda: ActivatedLSTM(F, 4, "hard_sigmoid;tanh;tanh", seed=0),
     "ActivatedGRU": lambda: ActivatedGRU(F, 4, "hard_sigmoid;tanh", seed=0),
     "ActivatedRNN": lambda: ActivatedRNN(F, 4, "elu(0.5)", seed=0, reverse=True),
+    "Masked": lambda: cylstm.Masked(cylstm.LSTM(F, 4, seed=0), cylstm.Linear(4, 3, seed=1)),
+    "Masked ids": lambda: cylstm.Masked(
+        cylstm.Embedding(V, F, seed=0), cylstm.GRU(F, 4, seed=1), cylstm.Pooling("mean")
+    ),
     "Sequential": lambda: cylstm.Sequential(
         cylstm.Embedding(V, F, seed=0),
         cylstm.LSTM(F, 4, 2, dropout=0.3, bidirectional=True, seed=1),
