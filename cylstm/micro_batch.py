@@ -199,15 +199,19 @@ class MicroBatch:
     def _work(self) -> None:
         """What the worker does, until it has had nothing to do for a while."""
         while (batch := self._next_batch()) is not None:
-            requests = [request for request in batch if request.future.set_running_or_notify_cancel()]
-            try:
-                results = self._results(requests)
-            except Exception:
-                self._run_one_by_one(requests)
-                continue
-            for request, result in zip(requests, results, strict=True):
-                request.future.set_result(result)
-            self._release_large(sum(len(request.x) for request in requests))
+            self._run(batch)
+            del batch  # a worker that waits keeps no requests and no results
+
+    def _run(self, batch: list[Request]) -> None:
+        requests = [request for request in batch if request.future.set_running_or_notify_cancel()]
+        try:
+            results = self._results(requests)
+        except Exception:
+            self._run_one_by_one(requests)
+            return
+        for request, result in zip(requests, results, strict=True):
+            request.future.set_result(result)
+        self._release_large(sum(len(request.x) for request in requests))
 
     def _release_large(self, rows: int) -> None:
         """Release buffers in which a batch four times as large as the recent ones was computed."""

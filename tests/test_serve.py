@@ -1,6 +1,7 @@
 """The application of `cylstm serve`: right bits, every kind of bad request, limits, metrics."""
 
 import asyncio
+import gc
 import json
 import logging
 import subprocess
@@ -561,3 +562,24 @@ def test_the_worker_says_what_it_needs(monkeypatch):
         cylstm.serve.Worker  # noqa: B018
     with pytest.raises(AttributeError):
         cylstm.serve.nothing  # noqa: B018
+
+
+def test_refused_answers_leave_memory_at_once():
+    """Not when the collector next runs, which may be after a gigabyte."""
+    service = Service(cylstm.Sequential(cylstm.Linear(3, 256)), Limits(max_body=2**16, timeout=0.5))
+    application = app.app_of(service)
+
+    async def ask():
+        calls = [Asgi(application, bytes(12 * 1000), "a", read=asyncio.Event().wait) for _ in range(20)]
+        return [one.status for one in await asyncio.gather(*[call.run() for call in calls])]
+
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        assert 503 in asyncio.run(ask())
+        service.session.release()
+        assert tracemalloc.get_traced_memory()[0] < 5e6  # each answer has 1 MB
+    finally:
+        tracemalloc.stop()
+        gc.enable()

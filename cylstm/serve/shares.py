@@ -157,6 +157,7 @@ async def evictable(work: Coroutine[Any, Any, T], *holdings: Holding) -> T:
     finally:
         for holding in holdings:
             holding.evict = _nothing
+        del task  # whose error refers to this frame: a cycle, which would keep bodies and answers in memory
 
 
 def _nothing() -> None:

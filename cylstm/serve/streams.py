@@ -60,41 +60,55 @@ def _may_open(socket: WebSocket, origins: tuple[str, ...]) -> bool:
 
 
 async def _answer_all(service: Service, socket: WebSocket, client: str) -> None:
-    limits = service.limits
     state: Any = None
     while True:
-        try:
-            with anyio.fail_after(limits.idle_timeout):
-                message = await socket.receive()
-        except TimeoutError:
-            await socket.close(GOING_AWAY, f"stream: no message for {limits.idle_timeout:g} s")
-            return
-        if message["type"] == "websocket.disconnect":
-            return
-        given: Any = message.get("bytes")
+        given = await _message(service, socket)
         if given is None:
-            given = message["text"]
-        if len(given) > limits.max_body:
-            await socket.close(TOO_BIG, f"message: expected at most {limits.max_body} bytes")
             return
-        raw = isinstance(given, bytes)
-        answer_of = service.answer_raw if raw else service.answer_json
-        memory, turn = service.memory.holding(client), service.turns.holding(client)
         try:
-            try:
-                memory.claim(len(given))
-                turn.claim(1)
-                answer, after = await evictable(answer_of(given, state), memory, turn)
-                memory.claim(len(answer))
-                state = after
-            except Refusal as refusal:
-                raw, answer = False, json_of(error=str(refusal))
-            finally:
-                turn.release()
-            sent = socket.send_bytes(answer) if raw else socket.send_text(answer.decode())
-            with anyio.fail_after(limits.timeout):
-                await evictable(sent, memory)
-        except (TimeoutError, Refusal):
+            state = await _answer(service, socket, client, given, state)
+        except (TimeoutError, Refusal):  # nobody reads the answer
             return
+        del given  # a stream that waits holds its state and no more
+
+
+async def _message(service: Service, socket: WebSocket) -> str | bytes | None:
+    """The next message; None if the stream has ended, perhaps because there was none to be answered."""
+    limits = service.limits
+    try:
+        with anyio.fail_after(limits.idle_timeout):
+            message = await socket.receive()
+    except TimeoutError:
+        await socket.close(GOING_AWAY, f"stream: no message for {limits.idle_timeout:g} s")
+        return None
+    if message["type"] == "websocket.disconnect":
+        return None
+    raw: bytes | None = message.get("bytes")
+    given: str | bytes = message["text"] if raw is None else raw
+    if len(given) > limits.max_body:
+        await socket.close(TOO_BIG, f"message: expected at most {limits.max_body} bytes")
+        return None
+    return given
+
+
+async def _answer(service: Service, socket: WebSocket, client: str, given: str | bytes, state: Any) -> Any:
+    """Send the answer to a message; the state after it, which is the one before if it is refused."""
+    memory, turn = service.memory.holding(client), service.turns.holding(client)
+    raw = isinstance(given, bytes)
+    answer_of: Any = service.answer_raw if raw else service.answer_json
+    try:
+        try:
+            memory.claim(len(given))
+            turn.claim(1)
+            answer, after = await evictable(answer_of(given, state), memory, turn)
+            memory.claim(len(answer))
+        except Refusal as refusal:
+            raw, answer, after = False, json_of(error=str(refusal)), state
         finally:
-            memory.release()
+            turn.release()
+        sent = socket.send_bytes(answer) if raw else socket.send_text(answer.decode())
+        with anyio.fail_after(service.limits.timeout):
+            await evictable(sent, memory)
+        return after
+    finally:
+        memory.release()
