@@ -217,9 +217,9 @@ def binary_readers(folder):
 def text_readers():
     """Tables, sequences, and what clients send to a server."""
     tables = [b"time,a,b\n1,2.5,-3e-2\n2,0,4\n3,1,2\n", b'"a ""x""",b\r\n1,2\r\n"3",4\r\n\r\n', b"a\n1\n2\n"]
-    headless = [b"1,2.5\n2,NA\n,3\n", b"1\r\n\r\n-2e3\r\n", b'\xef\xbb\xbf"1",x\n2,"y\nz"\n']
+    headless = [b"1,2.5\n,NA\n2,3\n", b"1\r\n\r\n-2e3\r\n", b'\xef\xbb\xbf"1",x\n2,"y\nz"\n']
     sequences = [
-        b"# two\n@univariate false\n@classLabel true up down\n@data\n1,2,3:5,5,6:up\n9,?:4,4:down\n",
+        b"# two\n@univariate false\n@classLabel true up down\n@data\n1,2,3:5,5,6:up\n9,?,3:4,4,1:down\n",
         b"@dimensions 1\n@equalLength true\n@seriesLength 2\n@classLabel false\n@data\n1,2\n3,4\n",
     ]
     requests = [b'{"x": [[1, 2, 3], [0.5, -1e3, 0]]}', b'{"x": [0, 3, 8]}', b'{"x": [[1, 2]], "state": null}']
