@@ -46,9 +46,19 @@ def test_gradients_agree_with_differences(rng, case):
     np.testing.assert_allclose(dy, numerical[:, 0], rtol=5e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("ignore_index, weight", [(1, [1.0, 1.0, 1.0]), (None, [1.0, 0.0, 1.0])])
-def test_labels_without_weight_are_a_loss_of_zero(rng, ignore_index, weight):
+def test_ignored_labels_are_a_loss_of_zero(rng):
     y, labels = rng.standard_normal((4, 3)), np.ones(4, int)
-    value, dy, total = reference.cross_entropy(y, labels, np.array(weight), ignore_index, 0.1)
+    value, dy, total = reference.cross_entropy(y, labels, np.ones(3), 1, 0.1)
     assert (value, total) == (0, 0)
     np.testing.assert_array_equal(dy, np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_labels_without_weight_leave_the_sum_of_the_smoothing(rng, smoothing):
+    y, labels, weight = rng.standard_normal((4, 3)), np.ones(4, int), np.array([1.0, 0.0, 2.0])
+    value, dy, total = reference.cross_entropy(y, labels, weight, None, smoothing)
+    log_p = y - np.log(np.exp(y).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(value, -(smoothing / 3 * weight * log_p).sum(), **tolerances.FLOAT64)
+    assert total == 0
+    numerical = gradient(lambda: reference.cross_entropy(y, labels, weight, None, smoothing)[0], y)
+    np.testing.assert_allclose(dy, numerical, rtol=5e-6, atol=1e-9)
