@@ -101,8 +101,9 @@ print(any(type(finder).__module__ == "cylstm.threads" for finder in sys.meta_pat
     assert run(code) == ("threadpoolctl False None\n1\nFalse", "")
 
 
-def test_workers_of_joblib_use_the_threads_that_they_are_given():
+def test_workers_of_joblib_use_the_threads_that_they_are_given(monkeypatch):
     joblib = pytest.importorskip("joblib", reason="joblib is not installed")
+    monkeypatch.delenv("CYLSTM_NUM_THREADS", raising=False)  # would come before joblib's own
     with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=3):
         assert joblib.Parallel()(joblib.delayed(cylstm.get_num_threads)() for _ in range(2)) == [3, 3]
 
