@@ -557,7 +557,8 @@ def test_the_worker_says_what_it_needs(monkeypatch):
     import cylstm.serve
 
     monkeypatch.delitem(sys.modules, "cylstm.serve.worker", raising=False)
-    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    for name in ("gunicorn", "gunicorn.workers", "gunicorn.workers.base"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match="pip install gunicorn"):
         cylstm.serve.Worker  # noqa: B018
     with pytest.raises(AttributeError):

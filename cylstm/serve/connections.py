@@ -37,11 +37,14 @@ class Connections(ServerState):  # type: ignore[misc]
     bytes : Shares
         What lies between the sockets and the application: answers that clients do not read, and messages of
         streams that are not complete.
+    stopping : bool
+        Whether the server stops: a connection that is made from now on answers one request.
     """
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
+        self.stopping = False
         self.room = _files(limits.max_queue + limits.max_streams + IDLE_CONNECTIONS)
         self.bytes = Shares(limits.max_bytes, "server: too many bytes")
         self._clients: dict[str, dict[asyncio.BaseTransport, Watched]] = {}
@@ -171,6 +174,8 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
         """Watch it."""
         H11Protocol.connection_made(self, cast(asyncio.Transport, transport))
         self.watch(cast(Connections, self.server_state), HTTP_READ)
+        if self._all.stopping:  # it was accepted before, but its turn in the loop came later
+            self.shutdown()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Watch it no longer."""

@@ -162,7 +162,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         }  # fmt: skip
         super().__init__(uvicorn.Config(app, **given))
         tidy()
-        self.server_state = Connections(limits)
+        self.server_state = self._connections = Connections(limits)
         self._stops = stops
 
     @contextlib.contextmanager
@@ -183,18 +183,21 @@ class Server(uvicorn.Server):  # type: ignore[misc]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, when every connection that clients have made has become one of the server."""
+        self._connections.stopping = True
         for listener in sockets or []:
             await self._drain(listener)
         await super().shutdown(sockets=sockets)
 
     async def _drain(self, listener: socket.socket) -> None:
-        """Accept what the kernel has accepted, for it would reset that."""
+        """Accept what the kernel has accepted, for it would reset that.
+
+        The length of its queue stays: workers of gunicorn that have been started share it.
+        """
         loop = asyncio.get_running_loop()
         try:
             loop.remove_reader(listener)
         except NotImplementedError:  # Windows: the loop itself accepts
             return
-        listener.listen(0)  # nothing more comes into the queue
         for _ in range(BACKLOG):
             try:
                 connection, _ = listener.accept()
