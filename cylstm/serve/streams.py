@@ -107,6 +107,7 @@ async def _answer(service: Service, socket: WebSocket, client: str, given: str |
         finally:
             turn.release()
         sent = socket.send_bytes(answer) if raw else socket.send_text(answer.decode())
+        del answer  # until the client reads, memory holds it once
         with anyio.fail_after(service.limits.timeout):
             await evictable(sent, memory)
         return after
