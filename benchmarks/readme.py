@@ -1,9 +1,9 @@
-"""Makes the README's tables and picture: runs the benchmarks, keeps their results, and writes all anew.
+"""Runs the benchmarks; writes the README's summary, and the tables and picture of docs/speed.md.
 
     python benchmarks/readme.py                 # about twenty minutes
     python benchmarks/readme.py --from results.jsonl --models-from models.jsonl
 
-The tables stand between marks in README.md; everything in one is of one result.
+The tables stand between marks in README.md and docs/speed.md; everything in one is of one result.
 """
 
 import argparse
@@ -59,21 +59,52 @@ def means(records: list[dict]) -> str:
     for group, title in GROUPS.items():
         cells = []
         for mode in ("forward", "training", "step"):
-            best: dict[str, float] = {}
-            for r in records:
-                if (r["group"], r["mode"]) == (group, mode) and r["contender"] in PEERS:
-                    best[r["shape"]] = min(r["ratio"], best.get(r["shape"], r["ratio"]))
-            cells.append(
-                f"{geometric_mean(best.values()):.2f}, least {min(best.values()):.2f}" if best else "-"
-            )
+            ratios = [r["ratio"] for r in best_peers(records, group, mode).values()]
+            cells.append(f"{geometric_mean(ratios):.2f}, minimum {min(ratios):.2f}" if ratios else "-")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def memory(path: Path) -> str:
-    """The peaks of the shape that is measured for memory."""
+def best_peers(records: list[dict], group: str, mode: str) -> dict[str, dict]:
+    """The record of the fastest peer for each shape of a group and pass."""
+    best: dict[str, dict] = {}
+    for r in records:
+        if (r["group"], r["mode"]) == (group, mode) and r["contender"] in PEERS:
+            best[r["shape"]] = min(best.get(r["shape"], r), r, key=lambda record: record["ratio"])
+    return best
+
+
+def peaks_of(path: Path) -> dict[str, float]:
+    """Peak memory by contender, of the shape that is measured for memory."""
     _, *records = plot.lines(path)
-    peaks = {r["contender"]: r["peak_bytes"] for r in records if "peak_bytes" in r}
+    return {r["contender"]: r["peak_bytes"] for r in records if "peak_bytes" in r}
+
+
+def summary(about: dict, records: list[dict], peaks: dict[str, float]) -> str:
+    """The README's table: geometric mean and worst case, and whose that is."""
+    lines = ["| | geometric mean | worst case |", "|---|---|---|"]
+    rows = ("inference", "main", "forward"), ("training", "main", "training"), ("one step", "step", "step")
+    for title, group, mode in rows:
+        best = best_peers(records, group, mode)
+        if not best:
+            continue
+        worst = min(best.values(), key=lambda record: record["ratio"])
+        slower = f": {worst['contender']} is faster" if worst["ratio"] < 1 else ""
+        sizes = f"T {worst['T']}, B {worst['B']}, H {worst['H']}"
+        mean = geometric_mean(r["ratio"] for r in best.values())
+        what = f"{title}, {len(best)} shapes of one LSTM layer"
+        lines.append(f"| {what} | {mean:.2f} | {worst['ratio']:.2f} ({sizes}{slower}) |")
+    if "torch" in peaks:
+        share = peaks["cylstm"] / peaks["torch"]
+        lines.append(
+            f"| memory of a training pass, T 1000, B 64, H 256 | {share:.2f} of PyTorch's "
+            f"| {peaks['cylstm'] / 1e6:.0f} MB, PyTorch {peaks['torch'] / 1e6:.0f} MB |"
+        )
+    return "\n".join([*lines, "", f"{about['cpu']}, {about['threads']}."]) + "\n"
+
+
+def memory(peaks: dict[str, float]) -> str:
+    """The peaks as a sentence."""
     if "torch" not in peaks:
         return ""
     share = peaks["cylstm"] / peaks["torch"]
@@ -98,6 +129,15 @@ def between(text: str, name: str, body: str) -> str:
     return re.sub(f"{begin}.*{end}", lambda _: begin + "\n" + body + "\n" + end, text, flags=re.DOTALL)
 
 
+def write(page: str, **tables: str) -> None:
+    """Replace the tables of a page by name."""
+    path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    for name, body in tables.items():
+        text = between(text, name, body)
+    path.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -108,12 +148,11 @@ def main() -> None:
     path = options.result or result_of("run.py", f"{usable_cpus()}-threads")
     about, records = plot.read(path)
     plot.draw(records, about, RESULTS / "speed-up.png")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    body = means(records) + "\n" + table(about, records) + memory(path)
-    text = between(text, "benchmarks", body)
+    peaks = peaks_of(path)
     _, *of_models = plot.lines(options.models_from or result_of("models.py", "models"))
-    text = between(text, "models", models.table(of_models))
-    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    tables = means(records) + "\n" + table(about, records) + memory(peaks)
+    write("README.md", summary=summary(about, records, peaks))
+    write("docs/speed.md", benchmarks=tables, models=models.table(of_models))
 
 
 if __name__ == "__main__":

@@ -103,8 +103,15 @@ def test_a_result_becomes_a_table_and_a_picture(tmp_path, monkeypatch):
     assert "| tiny | 1, 2, 3, 4 | forward | 10 | 50% | - | 3.00 | 2.00 | - | - |" in readme.table(
         about, records
     )
-    assert "| one LSTM layer | 2.00, least 2.00 | - | - |" in readme.means(records)
-    assert "500 MB, PyTorch 1000 MB (0.50)" in readme.memory(result)
+    assert "| one LSTM layer | 2.00, minimum 2.00 | - | - |" in readme.means(records)
+    peaks = readme.peaks_of(result)
+    assert "500 MB, PyTorch 1000 MB (0.50)" in readme.memory(peaks)
+    summary = readme.summary(about, records, peaks)
+    assert "| inference, 1 shapes of one LSTM layer | 2.00 | 2.00 (T 2, B 1, H 4) |" in summary
+    assert "| 0.50 of PyTorch's | 500 MB, PyTorch 1000 MB |" in summary
+    for record in records:
+        record["ratio"] = record["ratio"] / 2.5  # onnxruntime is faster now
+    assert "0.80 (T 2, B 1, H 4: onnxruntime is faster)" in readme.summary(about, records, peaks)
 
 
 def test_the_table_of_models_says_what_was_measured(monkeypatch):
