@@ -1,6 +1,7 @@
 """What a server counts, for Prometheus."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import (
@@ -8,11 +9,13 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     generate_latest,
     multiprocess,
     values,
 )
+from prometheus_client.registry import Collector
 
 SEVERAL = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which the processes of a server keep their numbers
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -51,7 +54,7 @@ class Metrics:
         self._registry = own
         if SEVERAL in os.environ:
             self._registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+            self._registry.register(_SumsOfProcesses(Path(os.environ[SEVERAL])))
         else:
             ProcessCollector(registry=own)  # memory, CPU time, open files
 
@@ -60,6 +63,28 @@ class Metrics:
         if SEVERAL in os.environ:
             _forget_the_dead(Path(os.environ[SEVERAL]))
         return bytes(generate_latest(self._registry))
+
+
+class _SumsOfProcesses(Collector):
+    """Adds up the files of all processes, without those that a process has just made and not yet filled.
+
+    `MultiProcessCollector` fails on an empty file, which is there for a moment while a worker starts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in self._folder.glob("*.db") if _is_filled(file)]
+        merged: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        return merged
+
+
+def _is_filled(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # of a process that has just ended
+        return False
 
 
 def share(folder: str) -> None:
