@@ -23,7 +23,7 @@ import numpy as np
 from contenders import peak_of
 from tqdm import tqdm
 
-from cylstm.threads import usable_cpus
+from cylstm._system.threads import usable_cpus
 
 
 class Task(NamedTuple):

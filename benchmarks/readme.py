@@ -17,8 +17,8 @@ from statistics import geometric_mean
 import models
 import plot
 
-from cylstm import versions
-from cylstm.threads import usable_cpus
+from cylstm._system import versions
+from cylstm._system.threads import usable_cpus
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

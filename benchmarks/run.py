@@ -30,7 +30,7 @@ from contenders import CONTENDERS, NEEDED, able
 from shapes import MODES, SHAPES, Shape, modes_of
 from tqdm import tqdm
 
-from cylstm.threads import usable_cpus
+from cylstm._system.threads import usable_cpus
 
 
 class Contender:
@@ -125,7 +125,7 @@ def arithmetic_limit(threads: int) -> float:
 
 def machine(threads: int, limit: float | None = None) -> dict:
     """What the figures belong to."""
-    from cylstm import versions
+    from cylstm._system import versions
 
     switches = ("OPENBLAS_", "OMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "CYLSTM_", "XLA_")
     return {

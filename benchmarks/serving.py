@@ -27,7 +27,7 @@ from shapes import Shape
 from tqdm import tqdm
 
 import cylstm
-from cylstm.threads import usable_cpus
+from cylstm._system.threads import usable_cpus
 
 CALLERS = ["cylstm", "cylstm-session", "onnxruntime"]
 STEPPERS = ["cylstm", "onnxruntime", "torch"]

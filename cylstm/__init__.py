@@ -10,8 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cylstm import init
+from cylstm._system.threads import get_num_threads, num_threads, set_num_threads
+from cylstm._system.versions import show_versions
 from cylstm._version import __version__
-from cylstm.layers import activated as _activated  # noqa: F401 - registers its layers, for files
+from cylstm.inference.session import Session
+from cylstm.inference.stream import Stream
 from cylstm.layers.activation import Activation
 from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, MultiplicativeAttention
 from cylstm.layers.dropout import Dropout
@@ -22,37 +25,29 @@ from cylstm.layers.masked import Masked
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.residual import Residual
 from cylstm.layers.sequential import Sequential
-from cylstm.rnn import GRU, LSTM, RNN
-from cylstm.session import Session
-from cylstm.stream import Stream
-from cylstm.threads import get_num_threads, num_threads, set_num_threads
-from cylstm.versions import show_versions
+from cylstm.recurrent import activated as _activated  # noqa: F401 - registers its layers, for files
+from cylstm.recurrent.gru import GRU
+from cylstm.recurrent.lstm import LSTM
+from cylstm.recurrent.rnn import RNN
 
 if TYPE_CHECKING:
     # "as" says to type checkers that a name which is not in __all__ is public, too.
-    from cylstm import baselines as baselines
     from cylstm import classification as classification
     from cylstm import cli as cli
     from cylstm import convert, data, datasets, diagnostics, losses, optim
-    from cylstm import embedding as embedding
-    from cylstm import file_kinds as file_kinds
     from cylstm import files as files
     from cylstm import forecasting as forecasting
-    from cylstm import micro_batch as micro_batch
     from cylstm import plotting as plotting
-    from cylstm import progress as progress
     from cylstm import reference as reference
     from cylstm import serve as serve
     from cylstm import sklearn as sklearn
-    from cylstm import tables as tables
     from cylstm import text as text
-    from cylstm import text_files as text_files
     from cylstm import training as training
+    from cylstm._system.include import get_include
     from cylstm.convert import from_keras, from_onnx, from_torch
-    from cylstm.embedding import get_include
     from cylstm.files import ModelFileError, load, save
+    from cylstm.inference.micro_batch import QueueFull
     from cylstm.layers.custom import CustomLayer, CustomSequenceLayer
-    from cylstm.micro_batch import QueueFull
     from cylstm.training import Checkpoints, Trainer
 
 __all__ = [
@@ -103,28 +98,21 @@ __all__ = [
 # Imported when they are first used: without them, `import cylstm` takes half the time. Those that need an
 # extra are not in __all__, so that `from cylstm import *` works without it.
 _MODULES_LATER = (
-    "baselines",
     "classification",
     "cli",
     "convert",
     "data",
     "datasets",
     "diagnostics",
-    "embedding",
-    "file_kinds",
     "files",
     "forecasting",
     "losses",
-    "micro_batch",
     "optim",
     "plotting",
-    "progress",
     "reference",
     "serve",
     "sklearn",
-    "tables",
     "text",
-    "text_files",
     "training",
 )
 _NEEDED = {"serve": ("prometheus_client", "starlette"), "sklearn": ("sklearn",)}
@@ -133,12 +121,12 @@ _LATER = {
     "CustomLayer": "cylstm.layers.custom",
     "CustomSequenceLayer": "cylstm.layers.custom",
     "ModelFileError": "cylstm.files",
-    "QueueFull": "cylstm.micro_batch",
+    "QueueFull": "cylstm.inference.micro_batch",
     "Trainer": "cylstm.training",
     "from_keras": "cylstm.convert",
     "from_onnx": "cylstm.convert",
     "from_torch": "cylstm.convert",
-    "get_include": "cylstm.embedding",
+    "get_include": "cylstm._system.include",
     "load": "cylstm.files",
     "save": "cylstm.files",
 }

@@ -4,7 +4,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cylstm.layer import Layer
+    from cylstm.layers.base import Layer
 
 
 def as_constructed(thing: Any) -> str:
@@ -28,7 +28,7 @@ def _equal(value: Any, default: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    from cylstm.layer import Layer
+    from cylstm.layers.base import Layer
 
     if isinstance(value, Layer):
         return f"{type(value).__name__}(...)"

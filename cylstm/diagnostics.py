@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.packing import Batch
-from cylstm.recurrent import RecurrentLayer
+from cylstm.recurrent.base import RecurrentLayer
+from cylstm.sequences.packing import Batch
 
 Array = NDArray[Any]
 

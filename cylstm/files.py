@@ -19,13 +19,13 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cylstm._budget import Budget
-from cylstm._file_io import check_readable, check_writable, write_atomically
-from cylstm._safetensors import SafetensorsError, SafetensorsFile, bytes_of, write
+from cylstm._formats.budget import Budget
+from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile, bytes_of, write
+from cylstm._system.atomic_files import check_readable, check_writable, write_atomically
 from cylstm.data.scalers import Scaler
-from cylstm.layer import LAYER_TYPES, Layer, described, from_config, is_of_user, shapes_of
+from cylstm.layers.base import LAYER_TYPES, Layer, described, from_config, is_of_user, shapes_of
+from cylstm.layers.parameters import without_initial_values
 from cylstm.layers.sequential import layers_of
-from cylstm.parameters import without_initial_values
 
 __all__ = [
     "ModelFileError", "check_readable", "check_writable", "is_model", "load", "load_with_extra", "save",

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, _options
 from cylstm._checks import shown
-from cylstm.layer import Layer
 from cylstm.layers import embedding
 from cylstm.layers.attention import Attention
+from cylstm.layers.base import Layer
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
 from cylstm.layers.sequential import Sequential
-from cylstm.recurrent import RecurrentLayer
+from cylstm.recurrent.base import RecurrentLayer
 
 Array = NDArray[Any]
 Draw = Callable[[tuple[int, ...], int], Array]  # a matrix of this shape, with so many inputs or units

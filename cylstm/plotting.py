@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cylstm.forecast_training import ForecastTraining
+    from cylstm.forecasting.training import ForecastTraining
     from cylstm.training.history import History
 
 Array = NDArray[np.float64]

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from cylstm import _checks, _options, files
 from cylstm.data import TokenStream, Vocabulary
-from cylstm.layer import Layer
+from cylstm.inference.stream import Stream
 from cylstm.layers.activation import softmax
+from cylstm.layers.base import Layer
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.linear import Linear
 from cylstm.layers.sequential import Sequential
 from cylstm.losses import CrossEntropy
 from cylstm.optim import AdamW, CosineDecay
-from cylstm.rnn import LSTM
-from cylstm.stream import Stream
+from cylstm.recurrent.lstm import LSTM
 from cylstm.training import Checkpoints, History, Trainer
 from cylstm.training.checkpoints import digest_of
 from cylstm.training.history import history_of

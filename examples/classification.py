@@ -12,7 +12,7 @@ import numpy as np
 
 import cylstm
 from cylstm import data, losses, optim
-from cylstm.sequence_files import read_sequences
+from cylstm.data.sequence_files import read_sequences
 
 
 def main() -> None:

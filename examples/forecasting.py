@@ -13,7 +13,7 @@ import numpy as np
 
 import cylstm
 from cylstm import data, datasets, losses, optim
-from cylstm.series import read_csv
+from cylstm.data.series import read_csv
 
 LEVELS = (0.1, 0.5, 0.9)
 

@@ -7,8 +7,8 @@ python examples/language.py --data input.txt --characters 20000 --epochs 2 --hid
 import argparse
 import math
 
+from cylstm.data.text_files import read_text
 from cylstm.text import CharacterModel
-from cylstm.text_files import read_text
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from readers import all_readers, input_of, put
 
-from cylstm import versions
+from cylstm._system import versions
 
 COUNTS = {  # of inputs; fewer where reading one takes long
     "JSON bodies": 500_000, "raw bodies": 300_000, "read_csv": 200_000, "read_csv, no header, gaps": 200_000,

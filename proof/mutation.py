@@ -54,7 +54,7 @@ def seen_by(prepare: Callable[[], None], tests: list[str], first: str, quick: bo
 
 
 def describe() -> int:
-    from cylstm import versions  # here, for a parent may not have imported what its children replace
+    from cylstm._system import versions  # here, for a parent may not have imported what its children replace
 
     print(json.dumps(versions.describe()), flush=True)
     return 0

@@ -22,9 +22,9 @@ from cylstm import files, losses, optim
 from cylstm.classification import Classifier
 from cylstm.cli import kinds
 from cylstm.convert import ConversionError
+from cylstm.data.sequence_files import read_sequences, read_ts
+from cylstm.data.series import read_csv
 from cylstm.forecasting import Forecaster
-from cylstm.sequence_files import read_sequences, read_ts
-from cylstm.series import read_csv
 from cylstm.serve import bodies
 from cylstm.text import CharacterModel
 from cylstm.training import CheckpointError, checkpoints

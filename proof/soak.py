@@ -37,8 +37,10 @@ from problems import LAYERS, assert_agrees_with_reference, for_caller, make, par
 from training_problems import pooled, series, tagged, tagger
 
 import cylstm
-from cylstm import losses, optim, versions, workspace
+from cylstm import losses, optim
 from cylstm._engine import isa
+from cylstm._system import versions
+from cylstm.recurrent import workspace
 
 WARM_UP, JUDGED = 1 / 6, 10  # of the whole time, before memory counts; minutes of a run from which on it does
 # Memory in the last third: at most this times that of the first after warm-up, and so many bytes.
@@ -228,7 +230,7 @@ TRAINED = {}  # the parameters after each kind's first training
 def training(rng, case):
     """The same training again, sometimes stopped after an epoch and gone on with."""
     kind = str(rng.choice(["regression", "tagging", "segments"]))
-    with tempfile.TemporaryDirectory() as folder, cylstm.threads.of_call(int(rng.integers(1, 5))):
+    with tempfile.TemporaryDirectory() as folder, cylstm._system.threads.of_call(int(rng.integers(1, 5))):
         path = Path(folder, "run.ckpt")
         if rng.random() < 0.3:
             train(kind, epochs=1, checkpoints=path)

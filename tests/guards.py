@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from cylstm import packed_weights, parameters
 from cylstm._engine import planning
+from cylstm.layers import parameters
+from cylstm.recurrent import panels as packed_weights
 
 ALIGNMENT, PATTERN = planning.ALIGNMENT, 0xA5
 GUARD = 64 * ALIGNMENT  # bytes on either side: more than a row of the arrays in tests

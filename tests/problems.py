@@ -7,7 +7,7 @@ import tolerances
 
 import cylstm
 from cylstm import reference
-from cylstm.workspace import PARAMETERS, parameter_name
+from cylstm.recurrent.workspace import PARAMETERS, parameter_name
 
 # How to make a layer of each cell: the class and its options.
 LAYERS = {

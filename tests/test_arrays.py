@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm import Session, Stream, _checks, baselines, losses
+from cylstm import Session, Stream, _checks, losses
 from cylstm.data import Arrays, StandardScaler, TokenStream, Vocabulary, Windows, pack, stratified_split
+from cylstm.forecasting import baselines
 
 HOLE = np.ma.masked_equal(np.array([[1.0], [-999.0], [2.0]]), -999.0)
 INTS = np.ma.masked_equal(np.array([1, -999, 2]), -999)

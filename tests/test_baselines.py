@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cylstm import baselines, datasets
+from cylstm import datasets
+from cylstm.forecasting import baselines
 
 VALUES = datasets.elnino()
 N_TRAIN = 585

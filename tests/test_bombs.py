@@ -13,7 +13,7 @@ from pathlib import Path
 import bombs_models
 import pytest
 
-from cylstm._budget import LIMITS, Budget
+from cylstm._formats.budget import LIMITS, Budget
 
 MEMORY = 3 * 2**29  # bytes of address space beyond what the imports take
 SECONDS = 60  # of processor time; on a busy machine this takes longer

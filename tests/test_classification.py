@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm import files, sequence_network
-from cylstm.classification import Classifier
+from cylstm import files
+from cylstm.classification import Classifier, network
 from cylstm.data import stratified_split
-from cylstm.sequence_files import read_ts
+from cylstm.data.sequence_files import read_ts
 from cylstm.training import CheckpointError, Checkpoints
 
 
@@ -58,7 +58,7 @@ def test_it_ends_early_with_the_best_weights():
     assert len(history.epochs) == history.best_epoch + 3
     p = classifier.probabilities(held_out[0])
     right = [p[i, classifier.classes.index(label)] for i, label in enumerate(held_out[1])]
-    smoothing = sequence_network.SMOOTHING
+    smoothing = network.SMOOTHING
     assert -((1 - smoothing) * np.log(right) + smoothing * np.log(p).mean(axis=1)).mean() == pytest.approx(
         history.epochs[history.best_epoch - 1]["validation"], rel=1e-5
     )

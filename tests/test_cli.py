@@ -14,8 +14,8 @@ from cli_runs import command, heedful, press_ctrl_c, train
 
 import cylstm
 from cylstm import cli, datasets
+from cylstm.data.series import read_csv
 from cylstm.forecasting import Forecaster
-from cylstm.series import read_csv
 
 
 def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
@@ -41,7 +41,7 @@ def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
 
 def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
-    monkeypatch.setattr("cylstm.forecast_training.PENALTIES", (5e-2,))
+    monkeypatch.setattr("cylstm.forecasting.training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for word in (
@@ -60,7 +60,7 @@ def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
 
 def test_without_matplotlib_demo_says_what_to_install_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr("cylstm.forecast_training.PENALTIES", (5e-2,))
+    monkeypatch.setattr("cylstm.forecasting.training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
     assert "pip install matplotlib" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["elnino.safetensors"]

@@ -9,7 +9,7 @@ from cli_runs import press_ctrl_c, train
 
 from cylstm import cli
 from cylstm.classification import Classifier
-from cylstm.sequence_files import read_ts
+from cylstm.data.sequence_files import read_ts
 
 
 def ts(path, n, seed=0):

@@ -103,13 +103,13 @@ def test_copies_pickles_and_files_do_not_warn(tmp_path):
 
 
 def test_defaults_of_tasks_do_not_warn():
-    from cylstm import sequence_network
+    from cylstm.classification import network
     from cylstm.text import CharacterModel
 
     seeds = iter(range(9))
-    network, caught = warnings_of(lambda: sequence_network.build(2, 3, seeds.__next__))
+    model, caught = warnings_of(lambda: network.build(2, 3, seeds.__next__))
     assert not caught
-    assert network.layers[1].dropout == 0.3
+    assert model.layers[1].dropout == 0.3
     model = CharacterModel(hidden_size=4, num_layers=1, dropout=0.5)
     _, caught = warnings_of(lambda: model.fit("ab" * 200, epochs=1, batch_size=2, length=4, progress=False))
     assert not caught

@@ -13,7 +13,7 @@ from differences import gradient
 
 import cylstm
 from cylstm import files
-from cylstm.layer import LAYER_TYPES
+from cylstm.layers.base import LAYER_TYPES
 
 
 class Mix(cylstm.CustomLayer):

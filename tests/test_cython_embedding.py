@@ -85,7 +85,7 @@ def forward(PackedPass planned):
 """
 BORROW = """
 import numpy as np, cylstm, borrower
-from cylstm.packing import Packing
+from cylstm.sequences.packing import Packing
 
 layer = cylstm.GRU(3, 5, seed=0)
 x = np.random.default_rng(0).standard_normal((7, 2, 3)).astype("float32")

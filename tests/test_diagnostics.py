@@ -6,9 +6,9 @@ from problems import DIRECTIONS, make, problem
 from test_memory import peak_of
 
 import cylstm
-from cylstm.cells import CELLS
 from cylstm.diagnostics import gradient_flow
 from cylstm.plotting import plot_gradient_flow
+from cylstm.recurrent.cells import CELLS
 
 
 @pytest.mark.parametrize("cell", CELLS)

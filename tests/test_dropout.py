@@ -6,7 +6,7 @@ import tolerances
 from problems import DIRECTIONS, LAYERS, for_caller, make, parts_of, problem
 
 import cylstm
-from cylstm.cells import CELLS
+from cylstm.recurrent.cells import CELLS
 
 
 def halves(stack):

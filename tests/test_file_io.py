@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm import _file_io, files
+from cylstm import files
+from cylstm._system import atomic_files
 from cylstm.training import checkpoints
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
@@ -22,7 +23,7 @@ def way(request, monkeypatch):
     if request.param == "unnamed" and not hasattr(os, "O_TMPFILE"):
         pytest.skip("needs O_TMPFILE")
     if request.param == "named":
-        monkeypatch.setattr(_file_io, "_write_unnamed", lambda *_: False)
+        monkeypatch.setattr(atomic_files, "_write_unnamed", lambda *_: False)
     return request.param
 
 
@@ -66,13 +67,13 @@ def test_path_that_becomes_a_pipe_is_refused_when_it_is_opened(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "open", exchanged)
     with pytest.raises(OSError, match="not a regular file"):
-        _file_io.open_regular(path)
+        atomic_files.open_regular(path)
 
 
 def test_content_in_parts_is_written_whole(tmp_path, way):
     parts = [b"ab", memoryview(b"cd"), np.frombuffer(b"efgh", "u1").data, b""]
     for _ in range(2):  # a new file, and one that is replaced
-        _file_io.write_atomically(tmp_path / "t", parts)
+        atomic_files.write_atomically(tmp_path / "t", parts)
         assert (tmp_path / "t").read_bytes() == b"abcdefgh"
     assert os.listdir(tmp_path) == ["t"]
 
@@ -88,16 +89,16 @@ def test_file_and_its_folder_are_flushed(tmp_path, way, monkeypatch):
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    _file_io.write_atomically(tmp_path / "t", b"abc")
+    atomic_files.write_atomically(tmp_path / "t", b"abc")
     assert flushed == [3, "folder"]
 
 
 def lines_of(function):
-    """Places of all lines that a call of functions in _file_io.py runs."""
+    """Places of all lines that a call of functions in atomic_files.py runs."""
     found = []
 
     def trace(frame, event, _):
-        if frame.f_code.co_filename != _file_io.__file__:
+        if frame.f_code.co_filename != atomic_files.__file__:
             return None
         if event == "line":
             found.append((frame.f_code.co_name, frame.f_lineno))
@@ -112,12 +113,12 @@ def lines_of(function):
 
 
 def interrupted_at(function, count):
-    """Call a function, with a KeyboardInterrupt at the line of _file_io.py that runs as the count-th."""
+    """Call a function, with a KeyboardInterrupt at the line of atomic_files.py that runs as the count-th."""
     run = 0
 
     def trace(frame, event, _):
         nonlocal run
-        if frame.f_code.co_filename != _file_io.__file__:
+        if frame.f_code.co_filename != atomic_files.__file__:
             return None
         if event == "line":
             run += 1
@@ -137,7 +138,7 @@ def interrupted_at(function, count):
 @pytest.mark.parametrize("earlier", [b"earlier", None])
 def test_interrupt_at_any_line_leaves_no_other_file(tmp_path, way, earlier):
     def write():
-        _file_io.write_atomically(tmp_path / "t", b"new")
+        atomic_files.write_atomically(tmp_path / "t", b"new")
 
     def begin():
         (tmp_path / "t").unlink(missing_ok=True)
@@ -165,12 +166,12 @@ def test_interrupt_at_any_line_leaves_no_other_file(tmp_path, way, earlier):
 def test_killed_writer_leaves_nothing(tmp_path):
     script = f"""
 import os, signal
-from cylstm import _file_io
+from cylstm._system import atomic_files
 class Killing(list):
     def __iter__(self):
         yield b"x" * 1_000_000
         os.kill(os.getpid(), signal.SIGKILL)
-_file_io.write_atomically({str(tmp_path / "t")!r}, Killing())
+atomic_files.write_atomically({str(tmp_path / "t")!r}, Killing())
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     assert os.listdir(tmp_path) == []
@@ -181,7 +182,7 @@ def test_many_writers_of_one_path_leave_one_whole_file(tmp_path, way):
 
     def write(content):
         for _ in range(10):
-            _file_io.write_atomically(tmp_path / "t", content)
+            atomic_files.write_atomically(tmp_path / "t", content)
 
     threads = [threading.Thread(target=write, args=(content,)) for content in contents]
     for thread in threads:
@@ -205,7 +206,7 @@ WRITERS = {
     "to_safetensors": "cylstm.convert.to_safetensors(model, path)",
     "checkpoint": 'checkpoints.write(path, {"a": np.zeros(100_000)}, {})',
     "to_onnx": "cylstm.convert.to_onnx(model, path)",
-    "write_atomically": "_file_io.write_atomically(path, bytes(100_000))",
+    "write_atomically": "atomic_files.write_atomically(path, bytes(100_000))",
 }
 
 
@@ -222,7 +223,8 @@ def test_full_disk_error_names_the_file(writer, earlier, tmp_path):
 import resource, signal
 import numpy as np
 import cylstm
-from cylstm import _file_io, convert
+from cylstm import convert
+from cylstm._system import atomic_files
 from cylstm.training import checkpoints
 path, model = {str(path)!r}, cylstm.LSTM(2, 100, seed=0)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm.file_kinds import file_kind
+from cylstm._formats.file_kinds import file_kind
 
 
 def write(tmp_path, content):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import cylstm
-from cylstm import baselines, datasets, files, forecast_training
-from cylstm.departures import Scaling
-from cylstm.forecasting import Forecaster
+from cylstm import datasets, files
+from cylstm.forecasting import Forecaster, baselines
+from cylstm.forecasting import training as forecast_training
+from cylstm.forecasting.scaling import Scaling
 from cylstm.training import CheckpointError, Checkpoints, checkpoints
 
 

@@ -9,8 +9,8 @@ from guards import Guards
 from problems import DIRECTIONS, GRID, assert_agrees_with_reference, for_caller, make, options_of, problem
 
 import cylstm
-from cylstm import states
 from cylstm._engine import isa
+from cylstm.layers import states
 
 PROBLEMS = [
     ("float32", "both", (4, 3, 5, 17)),

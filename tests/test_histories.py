@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cylstm
-from cylstm import workspace
 from cylstm._engine import isa
+from cylstm.recurrent import workspace
 
 SAME = {"dtype": "float64", "seed": 1}
 I, H, V = 3, 16, 4  # whole vectors of units, so that y of an LSTM can be its hidden states

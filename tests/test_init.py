@@ -3,8 +3,8 @@ import pytest
 from problems import make
 
 import cylstm
-from cylstm.cells import CELLS
 from cylstm.init import initialize
+from cylstm.recurrent.cells import CELLS
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -140,7 +140,7 @@ def test_a_layer_with_unknown_parameters_is_named_and_nothing_is_changed():
         def __init__(self):
             super().__init__()
             self.input_size = self.output_size = 4
-            self._store = cylstm.parameters.ParameterStore({"gain": (4,)}, np.dtype("float32"))
+            self._store = cylstm.layers.parameters.ParameterStore({"gain": (4,)}, np.dtype("float32"))
 
     model = cylstm.Sequential(cylstm.Linear(3, 4, seed=0), Mystery())
     before = model.state_dict()

@@ -9,8 +9,8 @@ import tolerances
 from differences import gradient
 
 import cylstm
-from cylstm.layer import LAYER_TYPES
-from cylstm.recurrent import RecurrentLayer
+from cylstm.layers.base import LAYER_TYPES
+from cylstm.recurrent.base import RecurrentLayer
 from cylstm.reference import layers as reference
 
 F, V, LENGTHS, T = 6, 5, np.array([4, 0, 7, 1, 3]), 8  # no sequence is as long as the padding

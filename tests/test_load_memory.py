@@ -10,7 +10,7 @@ import pytest
 from test_memory import peak_of
 
 import cylstm
-from cylstm.layer import LAYER_TYPES
+from cylstm.layers.base import LAYER_TYPES
 
 MOST = 2.2  # times the bytes of the parameters
 DRAWN = {
@@ -79,7 +79,7 @@ def test_loading_draws_no_random_numbers(tmp_path, monkeypatch):
     def drawn(*_):
         raise AssertionError("initial parameters were drawn")
 
-    monkeypatch.setattr("cylstm.parameters.fill_drawn", drawn)
+    monkeypatch.setattr("cylstm.layers.parameters.fill_drawn", drawn)
     for module in ("recurrent", "layers.linear", "layers.embedding"):
         monkeypatch.setattr(f"cylstm.{module}.fill_drawn", drawn)
     copy.deepcopy(cylstm.load(path))
@@ -90,7 +90,7 @@ def test_loading_draws_no_random_numbers(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["Embedding", "LSTM", "Linear", "AdditiveAttention"])
 def test_initial_parameters_do_not_depend_on_how_many_are_drawn_at_once(kind, monkeypatch):
     expected = DRAWN[kind](seed=3).state_dict()
-    monkeypatch.setattr("cylstm.parameters.DRAWN_AT_ONCE", 999)
+    monkeypatch.setattr("cylstm.layers.parameters.DRAWN_AT_ONCE", 999)
     for name, value in DRAWN[kind](seed=3).parameters.items():
         np.testing.assert_array_equal(value, expected[name])
 

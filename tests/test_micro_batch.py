@@ -11,9 +11,10 @@ import pytest
 from test_session import MODELS, run_in_threads, same, sequences
 
 import cylstm
-from cylstm import micro_batch, states
 from cylstm._engine import isa
-from cylstm.sequence_layer import PackedSequences
+from cylstm.inference import micro_batch
+from cylstm.layers import states
+from cylstm.sequences.packed import PackedSequences
 
 packed_only = pytest.mark.skipif(isa.path() == "blas", reason="only the packed path promises bits")
 

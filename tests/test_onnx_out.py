@@ -8,7 +8,7 @@ from problems import DIRECTIONS, GRID, make, options_of
 import cylstm
 from cylstm import convert
 from cylstm.data import StandardScaler
-from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
+from cylstm.recurrent.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; it is the oracle here")

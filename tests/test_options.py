@@ -23,7 +23,7 @@ from problems import (
 )
 
 import cylstm
-from cylstm.cells import CELLS
+from cylstm.recurrent.cells import CELLS
 
 LENGTHS = [None, [3, 4, 0]]  # of 5 steps, which no sequence has
 

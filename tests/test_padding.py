@@ -7,9 +7,9 @@ from problems import DIRECTIONS, GRID, LAYERS, make, options_of
 
 import cylstm
 from cylstm._engine import isa
-from cylstm.layer import LAYER_TYPES
-from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
-from cylstm.sequence_layer import SequenceLayer
+from cylstm.layers.base import LAYER_TYPES
+from cylstm.layers.sequence_layer import SequenceLayer
+from cylstm.recurrent.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
 
 LENGTHS = np.array([3, 0, 4, 2, 1])
 SHORT, T, F, V = 4, 9, 6, 5  # the longest sequence, the padded steps, features, ids

@@ -9,8 +9,9 @@ import pytest
 from training_problems import pooled, series
 
 import cylstm
-from cylstm import losses, progress
-from cylstm.progress import Progress
+from cylstm import losses
+from cylstm._system import progress
+from cylstm._system.progress import Progress
 
 
 class Stream(io.StringIO):

@@ -13,7 +13,7 @@ from problems import DIRECTIONS, GRID, LAYERS, for_caller, make, options_of, par
 
 import cylstm
 from cylstm import data
-from cylstm.packing import Packing
+from cylstm.sequences.packing import Packing
 
 LENGTHS = [None, [3, 7, 1, 7, 0], [3, 6, 1, 5, 0]]
 

@@ -10,7 +10,7 @@ from problems import LAYERS, make
 import cylstm
 from cylstm import reference
 from cylstm._engine import _layer_pass
-from cylstm.cells import CELLS
+from cylstm.recurrent.cells import CELLS
 
 ROOT = Path(__file__).parent.parent
 HEADERS = ROOT / "include" / "cylstm"

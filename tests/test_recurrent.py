@@ -18,7 +18,7 @@ from problems import (
 
 import cylstm
 from cylstm._engine import isa
-from cylstm.cells import CELLS
+from cylstm.recurrent.cells import CELLS
 
 # T, B, I, H all different, and sizes around the widths of vectors.
 SIZES = [(7, 3, 5, 4), (1, 2, 3, 4), (5, 1, 2, 3), (4, 3, 1, 2), (3, 4, 2, 1), (1, 1, 1, 1)]

@@ -12,7 +12,7 @@ from cylstm import data, losses, optim
 from cylstm.classification import Classifier
 from cylstm.forecasting import Forecaster
 from cylstm.layers.custom import Context
-from cylstm.packing import Packing
+from cylstm.sequences.packing import Packing
 from cylstm.text import CharacterModel
 from cylstm.training import metrics
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cylstm.sequence_files import read_sequences, read_ts
-from cylstm.tables import written
+from cylstm.data.sequence_files import read_sequences, read_ts
+from cylstm.data.tables import written
 
 HEADER = "@problemName X\n@classLabel true up down\n@data\n"
 

@@ -5,7 +5,7 @@ from differences import gradient
 
 import cylstm
 from cylstm import reference
-from cylstm.layers.activated import ActivatedLSTM
+from cylstm.recurrent.activated import ActivatedLSTM
 
 
 def test_gradients_agree_with_finite_differences(rng):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cylstm.series import interpolated, known_rows, read_csv
-from cylstm.tables import written
+from cylstm.data.series import interpolated, known_rows, read_csv
+from cylstm.data.tables import written
 
 
 def write(tmp_path, text, encoding="utf-8"):
@@ -164,7 +164,7 @@ def test_memory_that_does_not_suffice_names_the_file(tmp_path, monkeypatch):
     def exhausted(*_):
         raise MemoryError
 
-    monkeypatch.setattr("cylstm.series.np.frombuffer", exhausted)
+    monkeypatch.setattr("cylstm.data.series.np.frombuffer", exhausted)
     with pytest.raises(MemoryError, match=r"data\.csv: does not fit into memory"):
         read_csv(path)
 

@@ -27,7 +27,7 @@ pytest.importorskip("httpx", reason="httpx is not installed; the server or its t
 
 import httpx
 
-from cylstm import micro_batch
+from cylstm.inference import micro_batch
 from cylstm.serve import Limits, app, application, logs, service, shares
 from cylstm.serve.service import Service
 

@@ -14,9 +14,9 @@ from problems import LAYERS, for_caller, make, problem
 from test_memory import peak_of
 
 import cylstm
-from cylstm import states
 from cylstm._engine import isa
-from cylstm.cpus import Cpus
+from cylstm._system.cpus import Cpus
+from cylstm.layers import states
 
 MODELS = {
     "stack": lambda: cylstm.LSTM(5, 17, 2, proj_size=6, learn_state=True, seed=0),
@@ -391,7 +391,7 @@ def test_calls_that_wait_share_what_becomes_free():
 @packed_only
 @pytest.mark.parametrize("turn, expected", [(0, "abab"), (60, "aabb")])
 def test_a_turn_is_as_many_calls_as_follow_at_once(monkeypatch, turn, expected):
-    monkeypatch.setattr("cylstm.cpus.TURN", turn)
+    monkeypatch.setattr("cylstm._system.cpus.TURN", turn)
     if turn:  # nobody is woken, but looks again after a second
         monkeypatch.setattr(Cpus, "_open_next", lambda self: None)
     shared, order = Cpus(1), []

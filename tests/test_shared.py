@@ -8,7 +8,7 @@ from test_padding import MODELS, F, V
 
 import cylstm
 from cylstm import data
-from cylstm.sequence_layer import SequenceLayer
+from cylstm.layers.sequence_layer import SequenceLayer
 
 SHAPES = [(40, 3), (25, 7), (60, 2), (33, 5)]  # a thread for each
 

@@ -10,8 +10,8 @@ from guards import Guards
 from problems import DIRECTIONS, for_caller, make, parts_of, problem
 
 import cylstm
-from cylstm import workspace
 from cylstm._engine import _packed, isa
+from cylstm.recurrent import workspace
 
 pytestmark = pytest.mark.skipif(isa.path() != "packed", reason="only the packed path computes states again")
 

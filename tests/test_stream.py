@@ -9,7 +9,7 @@ from test_memory import peak_of
 
 import cylstm
 from cylstm._engine import isa
-from cylstm.cells import CELLS
+from cylstm.recurrent.cells import CELLS
 
 
 @pytest.mark.parametrize("cell", CELLS)

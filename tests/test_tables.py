@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from cylstm.tables import cell_read, cell_written, open_table, read_table, written
-from cylstm.text_files import DataFileError
+from cylstm.data.tables import cell_read, cell_written, open_table, read_table, written
+from cylstm.data.text_files import DataFileError
 
 
 def write(tmp_path, text, encoding="utf-8"):

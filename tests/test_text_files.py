@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from cylstm import text_files
-from cylstm.text_files import DataFileError, listed, read_text, text_lines
+from cylstm.data import text_files
+from cylstm.data.text_files import DataFileError, listed, read_text, text_lines
 
 TEXT = "Zug nach Köln\nund zurück\n"
 
@@ -77,7 +77,7 @@ def test_a_pipe_that_the_shell_passes_is_read(tmp_path):
     finally:
         late.join()
         os.close(reader)
-    script = "from cylstm.text_files import read_text; print(read_text('/dev/stdin'), end='')"
+    script = "from cylstm.data.text_files import read_text; print(read_text('/dev/stdin'), end='')"
     run = subprocess.run([sys.executable, "-c", script], input="passed", capture_output=True, text=True)
     assert run.stdout == "passed"
 

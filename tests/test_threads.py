@@ -9,7 +9,7 @@ import pytest
 import threadpoolctl
 
 import cylstm
-from cylstm import cgroups, threads
+from cylstm._system import cgroups, threads
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ found = importlib.util.find_spec("threadpoolctl").name
 print(found, "threadpoolctl" in sys.modules, importlib.util.find_spec("no_such_module"))
 import threadpoolctl
 print(sum(library["user_api"] == "cylstm" for library in threadpoolctl.threadpool_info()))
-print(any(type(finder).__module__ == "cylstm.threads" for finder in sys.meta_path))
+print(any(type(finder).__module__ == "cylstm._system.threads" for finder in sys.meta_path))
 """
     assert run(code) == ("threadpoolctl False None\n1\nFalse", "")
 

@@ -7,9 +7,10 @@ import numpy as np
 from recipe import Figure, Outputs, Recipe, Task, mean_loss
 
 import cylstm
-from cylstm import losses, sequence_network
+from cylstm import losses
+from cylstm.classification import network
 from cylstm.data import Arrays, StandardScaler
-from cylstm.sequence_files import read_sequences
+from cylstm.data.sequence_files import read_sequences
 
 KEYS = 88
 
@@ -24,14 +25,14 @@ def classified(folder: Path, name: str, seed: int) -> Recipe:
     x, x_test = ([part.astype(np.float32) for part in scaler.transform(data)] for data in (train, test))
     y, y_test = (np.array([classes.index(label) for label in data]) for data in (labels, truth))
     seeds = itertools.count(10 * seed)
-    model = sequence_network.build(x[0].shape[1], len(classes), lambda: next(seeds))
+    model = network.build(x[0].shape[1], len(classes), lambda: next(seeds))
     test_source = Arrays(x_test, y_test, 128)
 
     def score(outputs: Outputs) -> dict[str, float]:
         said = [outputs(batch, None)[0].argmax(axis=1) for batch in test_source.epoch()]
         return {"accuracy": float((np.concatenate(said) == y_test).mean())}
 
-    loss = losses.CrossEntropy(label_smoothing=sequence_network.SMOOTHING)
+    loss = losses.CrossEntropy(label_smoothing=network.SMOOTHING)
     return Recipe(model, loss, Arrays(x, y, 16), score, 60, weight_decay=0.01)
 
 

@@ -8,10 +8,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from recipe import Figure, Outputs, Recipe, Task
 
 import cylstm
-from cylstm import baselines, datasets, losses
+from cylstm import datasets, losses
 from cylstm.data import Arrays, Minibatch, StandardScaler
-from cylstm.departures import Scaling
-from cylstm.series import read_csv
+from cylstm.data.series import read_csv
+from cylstm.forecasting import baselines
+from cylstm.forecasting.scaling import Scaling
 
 SHARE = 0.8  # of the rows, to learn from
 HORIZON = 12
@@ -47,7 +48,7 @@ def monthly(values: np.ndarray, period: int | None, weight_decay: float, epochs:
     )  # fmt: skip
 
 
-def with_silent_end(*layers: cylstm.layer.Layer) -> cylstm.Sequential:
+def with_silent_end(*layers: cylstm.layers.base.Layer) -> cylstm.Sequential:
     """A model whose outputs are 0 until it has learnt."""
     last = layers[-1]
     last.load_state_dict({name: np.zeros_like(value) for name, value in last.state_dict().items()})

@@ -2,7 +2,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cylstm.layer import Layer
+from cylstm.layers.base import Layer
 
 class Steps:
     def __init__(

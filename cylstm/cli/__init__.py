@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cylstm import threads, versions
+from cylstm._system import threads, versions
 from cylstm._version import __version__
 from cylstm.cli import convert, forecast, models, serve, text
 from cylstm.cli._common import as_option, in_options, print_json
 from cylstm.cli._parsers import Command, Parser
 from cylstm.cli._screen import STANDARD_OUTPUT, discard_output, fail, flush, show, warnings_as_lines
-from cylstm.text_files import DataFileError
+from cylstm.data.text_files import DataFileError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from cylstm import files, tables
+from cylstm import files
 from cylstm.cli._screen import flush, show, show_data, warn
-from cylstm.text_files import DataFileError
+from cylstm.data import tables
+from cylstm.data.text_files import DataFileError
 from cylstm.training import History
 from cylstm.training.history import history_of
 

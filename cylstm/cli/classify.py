@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.classification import Classifier
+from cylstm.classification.classifier import Classifier
 from cylstm.cli._common import (
     best_epoch_of,
     check_outputs,
@@ -23,7 +23,7 @@ from cylstm.cli._common import (
 )
 from cylstm.cli._screen import printable, show
 from cylstm.data import stratified_split
-from cylstm.sequence_files import SequenceSet, is_ts, read_sequences
+from cylstm.data.sequence_files import SequenceSet, is_ts, read_sequences
 
 WIDEST = 12  # letters of a class in a table
 

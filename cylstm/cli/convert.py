@@ -6,14 +6,16 @@ from typing import Any
 
 import cylstm
 from cylstm import convert, files
+from cylstm._formats.file_kinds import HDF5, KERAS, ONNX, SAFETENSORS, TEXT, UNKNOWN, file_kind
 from cylstm.cli._common import check_outputs, print_json
 from cylstm.cli._screen import show
 from cylstm.cli.kinds import LEFT_OUT
-from cylstm.convert import keras, onnx_reader, onnx_writer, torch
+from cylstm.convert import keras, torch
 from cylstm.convert._common import Conversion
+from cylstm.convert.onnx import reader as onnx_reader
+from cylstm.convert.onnx import writer as onnx_writer
 from cylstm.data.scalers import ScalersWarning
-from cylstm.file_kinds import HDF5, KERAS, ONNX, SAFETENSORS, TEXT, UNKNOWN, file_kind
-from cylstm.text_files import read_text
+from cylstm.data.text_files import read_text
 
 KINDS = ("cylstm", "onnx", "torch")
 

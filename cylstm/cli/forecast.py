@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, baselines, datasets
+from cylstm import _checks, datasets
+from cylstm._system.progress import Progress
 from cylstm.cli._common import (
     NO_MATPLOTLIB,
     check_outputs,
@@ -19,9 +20,9 @@ from cylstm.cli._common import (
     saved_on_failure,
 )
 from cylstm.cli._screen import show, warn
-from cylstm.forecasting import Forecaster
-from cylstm.progress import Progress
-from cylstm.series import interpolated, known_rows, read_csv
+from cylstm.data.series import interpolated, known_rows, read_csv
+from cylstm.forecasting import baselines
+from cylstm.forecasting.forecaster import Forecaster
 
 Array = NDArray[np.float64]
 Errors = dict[str, dict[str, Array]]  # by series and method, (horizon,)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from cylstm import files
-from cylstm.classification import Classifier
-from cylstm.file_kinds import SAFETENSORS, UNKNOWN, file_kind
-from cylstm.forecasting import Forecaster
+from cylstm._formats.file_kinds import SAFETENSORS, UNKNOWN, file_kind
+from cylstm.classification.classifier import Classifier
+from cylstm.forecasting.forecaster import Forecaster
 from cylstm.text import CharacterModel
 
 FORECAST, CLASSIFY, TEXT = "forecast", "classify", "text"

@@ -16,8 +16,8 @@ from cylstm.cli._common import (
 )
 from cylstm.cli._screen import flush, show, show_data, warn
 from cylstm.cli.kinds import OF, TEXT, kind_of
+from cylstm.data.text_files import read_text
 from cylstm.text import CharacterModel
-from cylstm.text_files import read_text
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.file_kinds import TEXT, UNKNOWN, FileKind, file_kind
+from cylstm._formats.file_kinds import TEXT, UNKNOWN, FileKind, file_kind
 from cylstm.files import ModelFileError, check_readable
-from cylstm.layer import Layer
-from cylstm.layers.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
+from cylstm.layers.base import Layer
 from cylstm.layers.sequential import Sequential
-from cylstm.rnn import GRU, LSTM, RNN
+from cylstm.recurrent.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
+from cylstm.recurrent.gru import GRU
+from cylstm.recurrent.lstm import LSTM
+from cylstm.recurrent.rnn import RNN
 
 Array = NDArray[Any]
 RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm._budget import Budget
+from cylstm._formats.budget import Budget
 from cylstm.files import ModelFileError
 
 Array = NDArray[Any]

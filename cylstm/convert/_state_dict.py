@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _safetensors
+from cylstm._formats import safetensors
+from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile
 from cylstm._options import warn_caller
-from cylstm._safetensors import SafetensorsError, SafetensorsFile
 from cylstm.convert._common import (
     BY_GATES,
     RECURRENT,
@@ -24,14 +24,14 @@ from cylstm.convert._common import (
 )
 from cylstm.data.scalers import warn_not_applied
 from cylstm.files import ModelFileError
-from cylstm.layer import Layer
+from cylstm.layers.base import Layer
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
+from cylstm.layers.parameters import without_initial_values
 from cylstm.layers.sequential import Sequential
-from cylstm.parameters import without_initial_values
-from cylstm.recurrent import CELL_OPTIONS, COMMON_OPTIONS
+from cylstm.recurrent.base import CELL_OPTIONS, COMMON_OPTIONS
 
 Array = NDArray[Any]
 Values = dict[str, Array]
@@ -305,7 +305,7 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
             raise ValueError(f"names: expected another one for each layer with weights, got {list(names)}")
         values = renamed
     warn_not_applied("to_safetensors", model.scalers)
-    _safetensors.write(path, values, {"format": "pt"})
+    safetensors.write(path, values, {"format": "pt"})
 
 
 def _check_for_torch(name: str, layer: Any) -> None:

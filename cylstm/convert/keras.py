@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm._budget import Budget
+from cylstm._formats.budget import Budget
+from cylstm._formats.file_kinds import HDF5, KERAS
 from cylstm._options import warn_caller
 from cylstm.convert._common import (
     ACTIVATED,
@@ -32,17 +33,16 @@ from cylstm.convert._common import (
 )
 from cylstm.convert._keras_file import child, names_of_groups, parts_of_archive, variables
 from cylstm.convert._keras_mask import Mask
-from cylstm.file_kinds import HDF5, KERAS
 from cylstm.files import ModelFileError
-from cylstm.layers.activated import parsed
 from cylstm.layers.activation import Activation
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
+from cylstm.layers.parameters import without_initial_values
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.sequential import Sequential
-from cylstm.parameters import without_initial_values
+from cylstm.recurrent.activated import parsed
 
 Array = NDArray[Any]
 Config = dict[str, Any]

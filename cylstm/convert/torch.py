@@ -20,14 +20,14 @@ from cylstm.convert._common import (
     real_dtype,
     refusing,
 )
-from cylstm.layer import Layer
 from cylstm.layers.activation import Activation
+from cylstm.layers.base import Layer
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm
 from cylstm.layers.linear import Linear
+from cylstm.layers.parameters import without_initial_values
 from cylstm.layers.sequential import Sequential
-from cylstm.parameters import without_initial_values
 
 Array = NDArray[Any]
 QUANTISED = "is quantised; convert the module as it was before quantisation"

@@ -1,7 +1,6 @@
 """Data on their way to a model: sources of minibatches, scalers, vocabularies, packed sequences."""
 
 from cylstm.data.arrays import Arrays, source_of
-from cylstm.data.packed import pack, unpack
 from cylstm.data.prefetching import prefetch
 from cylstm.data.scalers import MinMaxScaler, Scaler, ScalersWarning, StandardScaler
 from cylstm.data.source import Minibatch, Source
@@ -9,7 +8,7 @@ from cylstm.data.splits import split, stratified_split
 from cylstm.data.tokens import TokenStream
 from cylstm.data.vocabulary import Vocabulary
 from cylstm.data.windows import Windows
-from cylstm.sequence_layer import PackedSequences
+from cylstm.sequences.packed import PackedSequences, pack, unpack
 
 __all__ = [
     "Arrays",

@@ -9,9 +9,9 @@ from numpy.typing import DTypeLike, NDArray
 from cylstm import _checks, _options
 from cylstm._checks import shown
 from cylstm._engine.planning import Arena, Shape
+from cylstm.layers.parameters import ParameterStore
 from cylstm.layers.stateless import StatelessLayer
-from cylstm.packing import Batch, Packing
-from cylstm.parameters import ParameterStore
+from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
 Query = Literal["steps", "last"]

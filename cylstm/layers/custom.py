@@ -9,11 +9,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
 from cylstm._checks import shown
-from cylstm.layer import Layer
+from cylstm.layers.base import Layer
+from cylstm.layers.parameters import ParameterStore
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.layers.stateless import StatelessLayer
-from cylstm.packing import Batch, Packing
-from cylstm.parameters import ParameterStore
+from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
 

@@ -9,8 +9,8 @@ from cylstm import _checks
 from cylstm._engine.planning import Shape
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.layers.stateless import Sizeless
-from cylstm.masks import Masks
-from cylstm.packing import Packing
+from cylstm.recurrent.masks import Masks
+from cylstm.sequences.packing import Packing
 
 Array = NDArray[Any]
 

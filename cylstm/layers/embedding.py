@@ -8,9 +8,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
 from cylstm._engine.planning import Shape
+from cylstm.layers.parameters import ParameterStore, fill_drawn
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
-from cylstm.packing import Batch
-from cylstm.parameters import ParameterStore, fill_drawn
+from cylstm.sequences.packing import Batch
 
 Array = NDArray[Any]
 STD = 0.1

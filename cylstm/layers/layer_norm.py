@@ -8,8 +8,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks, _options
 from cylstm._engine.planning import Shape
+from cylstm.layers.parameters import ParameterStore
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
-from cylstm.parameters import ParameterStore
 
 Array = NDArray[Any]
 

@@ -9,10 +9,10 @@ from numpy.typing import DTypeLike, NDArray
 from cylstm import _checks
 from cylstm._engine import _packed, _packed_dense, isa
 from cylstm._engine.planning import Shape
+from cylstm._system.threads import blas_libraries, get_num_threads
+from cylstm.layers.parameters import ParameterStore, fill_drawn
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
-from cylstm.packing import Packing
-from cylstm.parameters import ParameterStore, fill_drawn
-from cylstm.threads import blas_libraries, get_num_threads
+from cylstm.sequences.packing import Packing
 
 Array = NDArray[Any]
 

@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from cylstm import _checks
 from cylstm._checks import shown
-from cylstm.layer import Layer
+from cylstm.layers.base import Layer
 from cylstm.layers.pooling import Pooling
+from cylstm.layers.sequence_layer import Call, SequenceLayer
 from cylstm.layers.sequential import Sequential
-from cylstm.packing import Batch, MaskedPacking, Packing
-from cylstm.recurrent import RecurrentLayer
-from cylstm.sequence_layer import Call, PackedSequences, SequenceLayer
+from cylstm.recurrent.base import RecurrentLayer
+from cylstm.sequences.packed import PackedSequences
+from cylstm.sequences.packing import Batch, MaskedPacking, Packing
 
 Array = NDArray[Any]
 

@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 from cylstm._checks import shown
 from cylstm._engine.planning import Arena
 from cylstm.layers.stateless import Sizeless, StatelessLayer
-from cylstm.packing import Batch, Packing
+from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
 How = Literal["last", "mean", "max", "ends"]

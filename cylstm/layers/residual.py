@@ -5,9 +5,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cylstm._engine.planning import Arena
-from cylstm.layer import Layer
+from cylstm.layers.base import Layer
 from cylstm.layers.sequential import Parts, Sequential
-from cylstm.packing import Batch, Packing
+from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
 

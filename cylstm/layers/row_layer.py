@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from cylstm import _checks
 from cylstm._engine.planning import Arena, Shape
-from cylstm.layer import Layer
-from cylstm.packing import Batch, Packing
-from cylstm.threads import of_call
+from cylstm._system.threads import of_call
+from cylstm.layers.base import Layer
+from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
 

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from cylstm._checks import shown
 from cylstm._engine.planning import Shape
-from cylstm.layer import Layer, described, from_config, shapes_of
-from cylstm.packing import Batch, Packing
-from cylstm.parameters import ParameterStore
-from cylstm.sequence_layer import SequenceLayer
+from cylstm.layers.base import Layer, described, from_config, shapes_of
+from cylstm.layers.parameters import ParameterStore
+from cylstm.layers.sequence_layer import SequenceLayer
+from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
 

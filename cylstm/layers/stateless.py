@@ -7,10 +7,10 @@ import numpy as np
 
 from cylstm import _checks
 from cylstm._engine.planning import Shape
-from cylstm.layer import Layer
-from cylstm.packing import Packing
-from cylstm.parameters import ParameterStore
-from cylstm.sequence_layer import SequenceLayer
+from cylstm.layers.base import Layer
+from cylstm.layers.parameters import ParameterStore
+from cylstm.layers.sequence_layer import SequenceLayer
+from cylstm.sequences.packing import Packing
 
 
 class Sizeless(Layer, abstract=True):

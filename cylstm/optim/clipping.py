@@ -4,8 +4,8 @@ import numpy as np
 
 from cylstm import _checks
 from cylstm._engine import _optim
-from cylstm.layer import Layer
-from cylstm.parameters import ParameterStore
+from cylstm.layers.base import Layer
+from cylstm.layers.parameters import ParameterStore
 
 
 def clip_grad_norm(model: Layer, max_norm: float) -> float:

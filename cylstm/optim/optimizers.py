@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm._engine import _optim, isa
 from cylstm._reprs import as_constructed
-from cylstm.layer import Layer
+from cylstm.layers.base import Layer
+from cylstm.layers.parameters import ParameterStore
 from cylstm.optim.clipping import store_of
-from cylstm.parameters import ParameterStore
 
 Array = NDArray[Any]
 Groups = Mapping[str, Mapping[str, float]]

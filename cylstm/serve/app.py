@@ -18,15 +18,15 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from cylstm.inference.session import Session
 from cylstm.layers.activation import softmax
-from cylstm.sequence_layer import SequenceLayer
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.serve.bodies import JSON, RAW, Refusal, json_of
 from cylstm.serve.closing import Closing
 from cylstm.serve.limits import Limits
 from cylstm.serve.service import Service
 from cylstm.serve.shares import Holding, client_of, evictable
 from cylstm.serve.streams import stream
-from cylstm.session import Session
 
 PART = 2**16  # bytes of an answer that are written at a time
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
-from cylstm.sequence_layer import SequenceLayer
+from cylstm.layers.sequence_layer import SequenceLayer
 
 Array = NDArray[Any]
 JSON, RAW = "application/json", "application/octet-stream"

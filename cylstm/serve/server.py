@@ -15,13 +15,13 @@ from typing import Any
 import uvicorn
 
 from cylstm import _checks
+from cylstm._system.threads import usable_cpus
 from cylstm.serve.app import application
 from cylstm.serve.connections import HEAD, KEEP_ALIVE, Connections, Http, Stream
 from cylstm.serve.limits import Limits
 from cylstm.serve.logs import tidy
 from cylstm.serve.metrics import share
 from cylstm.serve.supervisor import Supervisor
-from cylstm.threads import usable_cpus
 
 BACKLOG = 2048  # connections that the kernel accepts before the server does
 AT_ONCE = 100  # that the server accepts before it looks at others

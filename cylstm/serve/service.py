@@ -10,19 +10,19 @@ from typing import Any
 import anyio
 from numpy.typing import NDArray
 
-from cylstm import sequence_network
 from cylstm._options import not_chosen
-from cylstm.classification import Classifier
+from cylstm.classification import network
+from cylstm.classification.classifier import Classifier
 from cylstm.data.scalers import warn_not_applied
 from cylstm.files import ModelFileError, load_with_extra
+from cylstm.inference.micro_batch import QueueFull
+from cylstm.inference.session import Session
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.layers.sequential import Sequential
-from cylstm.micro_batch import QueueFull
-from cylstm.sequence_layer import SequenceLayer
 from cylstm.serve.bodies import Codec, Refusal, json_of
 from cylstm.serve.limits import Limits
 from cylstm.serve.metrics import Metrics
 from cylstm.serve.shares import Shares
-from cylstm.session import Session
 
 Array = NDArray[Any]
 MAX_BATCH = 32  # beyond it batches gain little, and requests wait for each other
@@ -142,7 +142,7 @@ class Service:
     def scaled_of_json(self, text: str | bytes) -> Array:
         """The sequence in a body for a classifier, by its own scaler."""
         x = self.codec.of_json(text, stateful=False)["x"]
-        return sequence_network.scaled(self.session._model, [x])[0]
+        return network.scaled(self.session._model, [x])[0]
 
     async def converted(self, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
         """function(*arguments), which reads or writes a body of that size; elsewhere if it takes long.

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from cylstm import _checks, sequence_network
+from cylstm import _checks
+from cylstm._system.threads import get_num_threads, of_call, of_environment, usable_cpus
+from cylstm.classification import network
+from cylstm.classification.network import Cell, Sequences
 from cylstm.data import Arrays, StandardScaler
 from cylstm.layers.pooling import How
 from cylstm.losses import Loss
 from cylstm.optim import AdamW, CosineDecay, Schedule
-from cylstm.sequence_network import Cell, Sequences
-from cylstm.threads import get_num_threads, of_call, of_environment, usable_cpus
 from cylstm.training import Trainer
 from cylstm.training.history import attach
 
@@ -72,7 +73,7 @@ class NetworkEstimator(BaseEstimator):
         input_dropout: float | None = None,
     ) -> None:
         """A new network, with its optimiser."""
-        self.model_ = sequence_network.build(
+        self.model_ = network.build(
             len(scalers["x"].config["offset"]),
             outputs,
             self._seed,
@@ -137,10 +138,10 @@ class NetworkEstimator(BaseEstimator):
     def _outputs(self, x: Sequences) -> Array:
         """The network's outputs (n, V) in float64, for scaled sequences."""
         with of_call(self._threads()):
-            return sequence_network.outputs(self.model_, x)
+            return network.outputs(self.model_, x)
 
     def _scaled(self, x: Sequences) -> Sequences:
-        return sequence_network.scaled(self.model_, x)
+        return network.scaled(self.model_, x)
 
     def _threads(self) -> int:
         """As `n_jobs` says: below 0 counted from all CPUs, -1; None: those of a worker of joblib."""

@@ -8,8 +8,8 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from cylstm import _arrays, _checks
+from cylstm.classification.network import Sequences
 from cylstm.data import _inputs
-from cylstm.sequence_network import Sequences
 
 Array = NDArray[Any]
 

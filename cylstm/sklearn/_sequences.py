@@ -9,10 +9,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from cylstm.classification.network import Cell, Sequences
 from cylstm.data import StandardScaler
 from cylstm.data import _inputs as arrays
 from cylstm.layers.pooling import How
-from cylstm.sequence_network import Cell, Sequences
 from cylstm.sklearn import _inputs
 from cylstm.sklearn._base import NetworkEstimator, Samples
 

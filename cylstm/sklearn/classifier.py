@@ -10,8 +10,8 @@ from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
 
 from cylstm import _arrays
+from cylstm.classification.network import SMOOTHING
 from cylstm.losses import CrossEntropy, Loss
-from cylstm.sequence_network import SMOOTHING
 from cylstm.sklearn._sequences import SequenceEstimator
 
 Array = NDArray[Any]

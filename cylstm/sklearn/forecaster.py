@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from cylstm.classification.network import Cell
 from cylstm.data import StandardScaler
 from cylstm.losses import MSE, Loss, Quantile
-from cylstm.sequence_network import Cell
 from cylstm.sklearn import _windows
 from cylstm.sklearn._base import NetworkEstimator, Samples
 from cylstm.sklearn._series import Series, Shape, covariates_of, series_of

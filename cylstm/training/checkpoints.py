@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, _safetensors
-from cylstm._safetensors import SafetensorsFile, bytes_of
+from cylstm import _checks
+from cylstm._formats import safetensors
+from cylstm._formats.safetensors import SafetensorsFile, bytes_of
 
 Array = NDArray[Any]
 KEY, FORMAT = "cylstm-training", 1
@@ -176,7 +177,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], values: Ma
     description = {"format": FORMAT, **values}
     text = json.dumps(description)
     metadata = {KEY: text, "sha256": _digest(text, tensors)}
-    _safetensors.write(path, tensors, metadata)
+    safetensors.write(path, tensors, metadata)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from cylstm.data.arrays import Arrays
 from cylstm.data.source import Minibatch, Source
 from cylstm.data.tokens import TokenStream
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.losses import Loss
-from cylstm.sequence_layer import SequenceLayer
 from cylstm.training import gradients, shapes
 from cylstm.training.metrics import METRICS, Measurement, Metric
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.data.source import Minibatch
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.layers.sequential import layers_of
 from cylstm.losses import Loss
 from cylstm.optim.clipping import grad_norm, scale_grad
-from cylstm.recurrent import RecurrentLayer
-from cylstm.sequence_layer import SequenceLayer
+from cylstm.recurrent.base import RecurrentLayer
 
 if TYPE_CHECKING:
     from cylstm.training.history import History

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cylstm._system.progress import Progress
 from cylstm.data import Minibatch, Source
 from cylstm.data.prefetching import prefetch_slow
 from cylstm.optim import clip_grad_norm, clip_grad_value
-from cylstm.progress import Progress
 from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints
 from cylstm.training.history import attach

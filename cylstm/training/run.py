@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.optim import Optimizer, Schedule
-from cylstm.sequence_layer import SequenceLayer
 from cylstm.training import checkpoints
 from cylstm.training.gradients import Mean
 from cylstm.training.history import STOPPED, History

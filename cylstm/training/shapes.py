@@ -1,8 +1,8 @@
 """Whether the shapes of samples fit a model and a loss; errors have the shapes that were passed."""
 
 from cylstm.data.arrays import Arrays
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.losses import Loss
-from cylstm.sequence_layer import SequenceLayer
 from cylstm.training.gradients import per_step
 
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from cylstm import _checks
+from cylstm._system.threads import of_call
 from cylstm.data import Source, source_of
 from cylstm.files import check_writable
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.losses import Loss
 from cylstm.optim import Adam, Optimizer, Schedule
-from cylstm.sequence_layer import SequenceLayer
-from cylstm.threads import of_call
 from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints, digest_of
 from cylstm.training.history import History

@@ -6,7 +6,7 @@ import tolerances
 from differences import gradient
 
 from cylstm import reference
-from cylstm.cells import CELLS
+from cylstm.recurrent.cells import CELLS
 
 WEIGHTS = {"w_ih": "weight_ih_l0", "w_hh": "weight_hh_l0", "b_ih": "bias_ih_l0", "b_hh": "bias_hh_l0"}
 

@@ -1,0 +1,231 @@
+"""Safetensors files (https://github.com/huggingface/safetensors), by plain reads and writes.
+
+A file is the length of its header in 8 bytes, the header, a JSON object, and the tensors' bytes. Nothing is
+mapped: a file that another program cuts short while it is read raises an error, where a mapped one would
+kill the process. Tensors go straight from the file into their arrays, and from the arrays into the file.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm._formats.file_kinds import SAFETENSORS, UNKNOWN, file_kind
+from cylstm._system.atomic_files import Path, open_regular, write_atomically
+
+Array = NDArray[Any]
+LARGEST_HEADER = 100_000_000  # bytes, as the format has it
+DTYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2",
+    "U32": "<u4", "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",
+}  # fmt: skip
+_NAMES = {np.dtype(code): name for name, code in DTYPES.items() if name != "BF16"}
+
+
+class SafetensorsError(ValueError):
+    """A file that is no safetensors file, or a damaged one; the message says what is wrong with it."""
+
+
+class Tensor(NamedTuple):
+    """What a header has of a tensor: type, shape, and where its bytes begin and end."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class SafetensorsFile:
+    """An open file: its header, checked, and its tensors as they are asked for.
+
+    Used in a `with` block.
+
+    Parameters
+    ----------
+    path : path
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the whole file.
+    metadata : dict of str to str
+    tensors : dict of str to Tensor
+
+    Raises
+    ------
+    SafetensorsError
+        If it is no safetensors file.
+    OSError
+        If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_regular(path)
+        try:
+            self.size = self._file.seek(0, 2)
+            self._file.seek(0)
+            try:
+                header, self._begin = _header(self._file, self.size)
+            except SafetensorsError as error:
+                kind = file_kind(path)
+                if kind in (UNKNOWN, SAFETENSORS):
+                    raise
+                raise SafetensorsError(f"it is {kind.words}{kind.advice}") from error
+            self.metadata = _metadata(header.pop("__metadata__", None))
+            self.tensors = {name: _tensor(name, entry) for name, entry in header.items()}
+            _check_places(self.tensors, self.size - self._begin)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "SafetensorsFile":
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, name: str) -> Array:
+        """A tensor, as a new array; BF16, which NumPy does not have, as float32."""
+        tensor = self.tensors[name]
+        if tensor.dtype not in DTYPES:
+            raise SafetensorsError(f"tensor {name}: expected one of {', '.join(DTYPES)}, got {tensor.dtype}")
+        raw = np.empty(tensor.shape, DTYPES[tensor.dtype])
+        self._read_into(tensor, raw)
+        if tensor.dtype == "BF16":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw if raw.dtype.isnative else raw.astype(raw.dtype.newbyteorder("="))
+
+    def read_into(self, name: str, out: Array) -> None:
+        """A tensor, into a contiguous array of its shape and type."""
+        if sys.byteorder == "little":
+            self._read_into(self.tensors[name], out)
+        else:
+            out[...] = self.read(name)
+
+    def _read_into(self, tensor: Tensor, out: Array) -> None:
+        place = out.reshape(-1).view(np.uint8).data if out.size else memoryview(b"")
+        self._file.seek(self._begin + tensor.begin)
+        done = 0
+        while done < len(place):
+            count = self._file.readinto(place[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise SafetensorsError("it became shorter while it was read")
+            done += count
+
+
+def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write a file, whole or not at all, without a copy of its content in memory.
+
+    Raises
+    ------
+    TypeError
+        If a tensor is not of a type that the format has.
+    OSError
+        As `write_atomically` does.
+    """
+    write_atomically(path, _parts(tensors, metadata))
+
+
+def _parts(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """The header, then the tensors: the widest first, so that each is aligned."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    ordered, begin = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])), 0
+    for name, array in ordered:
+        if (dtype := _NAMES.get(array.dtype.newbyteorder("<"))) is None:
+            raise TypeError(f"tensor {name}: expected one of {', '.join(DTYPES)}, got {array.dtype}")
+        end = begin + array.nbytes
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(
+            f"expected at most {LARGEST_HEADER} bytes of architecture and metadata, got {len(text)}"
+        )
+    return [len(text).to_bytes(8, "little") + text, *(bytes_of(array) for _, array in ordered)]
+
+
+def bytes_of(array: Array) -> memoryview:
+    """The bytes of an array as a file has them: in C order, the lowest byte of a number first."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+
+
+def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    """The header's object, and where the tensors' bytes begin."""
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, LARGEST_HEADER):
+        raise SafetensorsError("it has no safetensors header, or was cut short")
+    text = file.read(length)
+    if len(text) < length:
+        raise SafetensorsError("it became shorter while it was read")
+    if not text.startswith(b"{"):
+        raise SafetensorsError("it has no safetensors header")
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SafetensorsError(f"its safetensors header is no JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise SafetensorsError("its safetensors header is no JSON object")
+    return header, 8 + length
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise SafetensorsError("its metadata is damaged: expected text by name")
+    return value
+
+
+def _tensor(name: str, entry: Any) -> Tensor:
+    values = entry if isinstance(entry, dict) else {}
+    dtype, shape = values.get("dtype"), _sizes(values.get("shape"))
+    places = _sizes(values.get("data_offsets"))
+    if not isinstance(dtype, str) or shape is None or places is None or len(places) != 2:
+        raise SafetensorsError(
+            f"tensor {name}: expected a dtype, a shape and two offsets, got {repr(entry)[:200]}"
+        )
+    return Tensor(dtype, shape, *places)
+
+
+def _sizes(values: Any) -> tuple[int, ...] | None:
+    """A list of ints, 0 or more; None for anything else."""
+    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
+        return None
+    return tuple(values)
+
+
+def _check_places(tensors: Mapping[str, Tensor], size: int) -> None:
+    """Refuse tensors that overlap, leave bytes out, or have another number of bytes than their shape says."""
+    position = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != position or not tensor.begin <= tensor.end <= size:
+            raise SafetensorsError(f"tensor {name}: its offsets are not those of a whole file")
+        position = tensor.end
+        if tensor.dtype in DTYPES:
+            expected = np.dtype(DTYPES[tensor.dtype]).itemsize * _count(tensor.shape, size)
+            if expected != tensor.end - tensor.begin:
+                raise SafetensorsError(
+                    f"tensor {name}: expected {tensor.dtype} {str(tensor.shape)[:200]}, "
+                    f"got {tensor.end - tensor.begin} bytes"
+                )
+    if position != size:
+        raise SafetensorsError(f"expected {position} bytes of tensors, got {size}")
+
+
+def _count(shape: tuple[int, ...], size: int) -> int:
+    """Numbers in an array of this shape; any number above `size` stands for all of them."""
+    if 0 in shape:
+        return 0
+    count = 1
+    for length in shape:
+        count *= length
+        if count > size:
+            break
+    return count

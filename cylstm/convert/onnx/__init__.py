@@ -1,0 +1,1 @@
+"""ONNX files: read as chains of layers, and written."""

@@ -1,0 +1,377 @@
+"""Sequences for classification: `.ts` files, or one CSV file for each sequence and a table of labels."""
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm.data.series import interpolated, known_rows, read_csv, usable
+from cylstm.data.tables import read_table
+from cylstm.data.text_files import DataFileError, listed, text_lines
+
+Array = NDArray[np.float64]
+Missing = Literal["error", "interpolate"]
+FLAGS = ("timestamps", "missing", "univariate", "equallength", "classlabel", "targetlabel")
+HEADERS = (*FLAGS, "problemname", "dimension", "dimensions", "serieslength", "data")
+
+
+class SequenceSet(NamedTuple):
+    """Sequences with their names and labels.
+
+    Parameters
+    ----------
+    values : list of ndarray
+        (T_i, channels) each.
+    labels : list of str or None
+        None if the files tell none.
+    names : list of str
+        Of the CSV files; of the sequences of a `.ts` file their number, from 1 on.
+    columns : list of str
+        Names of the channels in CSV files; none of `.ts` files.
+    """
+
+    values: list[Array]
+    labels: list[str] | None
+    names: list[str]
+    columns: list[str]
+
+
+def read_sequences(
+    paths: Sequence[str | os.PathLike[str]],
+    labels: str | os.PathLike[str] | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    header: bool = True,
+    delimiter: str = ",",
+    missing: Missing = "error",
+) -> SequenceSet:
+    """All sequences of some files.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        One `.ts` file or several; or folders of CSV files and such files themselves. A row of a CSV file is a
+        step, a column a channel.
+    labels : path, optional
+        A CSV file with the columns `file` and `label`, for CSV files, with the same delimiter. Of a folder
+        only the files that it names are read; names and links that lead out of the folder are refused.
+    columns : sequence of str, optional
+        Of the CSV files. By default all columns of numbers that the first file has and that have a name.
+    header, delimiter, missing
+        As for `read_csv`; `missing` for `.ts` files too.
+
+    Raises
+    ------
+    ValueError
+        If a file is not as described, or they do not have the same channels; the message names the place.
+    OSError
+        If one cannot be read.
+    """
+    kinds = set(map(is_ts, paths))
+    if len(kinds) != 1:
+        raise ValueError(f"expected .ts files, or CSV files and folders of them, got {listed(paths)}")
+    if kinds == {True}:
+        if labels is not None:
+            raise ValueError(f"{labels}: expected no file of labels for .ts files, which hold their own")
+        return _joined([read_ts(path, missing=missing) for path in paths], paths)
+    known = None if labels is None else _labels(labels, delimiter)
+    files = [(name, file) for path in paths for name, file in _csv_files(Path(path), known, labels)]
+    found, by_default = [], not columns
+    for name, file in files:
+        if known is not None and name not in known:
+            raise ValueError(f"{labels}: expected a label for each file, got none for {name}")
+        values, columns = read_csv(
+            file, columns or "numbers", header=header, delimiter=delimiter, missing=missing
+        )
+        found.append(values)
+    names = [name for name, _ in files]
+    if by_default:
+        _warn_of_row_numbers(found, columns or [])
+    found = _filled(found, [str(file) for _, file in files])
+    return SequenceSet(
+        found, None if known is None else [known[name] for name in names], names, list(columns or [])
+    )
+
+
+def _filled(sequences: list[Array], places: Sequence[str]) -> list[Array]:
+    """Interpolated between known values; a warning says where steps before and after them are left out."""
+    filled, shortened = [], []
+    for values, place in zip(sequences, places, strict=True):
+        rows = known_rows(values)
+        if rows.stop - rows.start < len(values):
+            shortened.append(place)
+        filled.append(interpolated(values[rows]))
+    if shortened:
+        more = f" and {len(shortened) - 1} more" if len(shortened) > 1 else ""
+        warnings.warn(
+            f"{shortened[0]}{more}: steps without values at the beginning or the end are left out",
+            stacklevel=3,
+        )
+    return filled
+
+
+def _warn_of_row_numbers(sequences: list[Array], columns: Sequence[str]) -> None:
+    """A column that counts rows, 0, 1, 2, … or from 1 on, tells a network the time and little else."""
+    for j, name in enumerate(columns):
+        if all(
+            len(values) > 1 and values[0, j] in (0, 1) and (np.diff(values[:, j]) == 1).all()
+            for values in sequences
+        ):
+            warnings.warn(
+                f"column {name} counts the rows of every file and is read as a channel; to leave it out, "
+                "choose the columns",
+                stacklevel=3,
+            )
+
+
+def is_ts(path: str | os.PathLike[str]) -> bool:
+    """By the end of its name."""
+    return Path(path).suffix.lower() == ".ts"
+
+
+def _csv_files(
+    path: Path, known: dict[str, str] | None, labels: str | os.PathLike[str] | None
+) -> list[tuple[str, Path]]:
+    """The file itself, or those of a folder that have a label, or all of them; with their names."""
+    if not path.is_dir():
+        return [(path.name, path)]
+    if known is not None:
+        return [(name, _inside(path, name, f"{labels}: ")) for name in known]
+    with os.scandir(path) as entries:
+        names = sorted(
+            entry.name for entry in entries
+            if entry.name.lower().endswith(".csv") and not entry.name.startswith(".")
+        )  # fmt: skip
+    if not names:
+        raise ValueError(f"{path}: expected a folder of .csv files, got none in it")
+    return [(name, _inside(path, name, "")) for name in names]
+
+
+def _inside(folder: Path, name: str, place: str) -> Path:
+    """A file of a folder; one that lies elsewhere, by its name or a link, is refused."""
+    file = folder / name
+    if file.parent == folder and name != ".." and not file.is_symlink():
+        return file
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(f"{place}expected a file inside of {folder}, got {name}, which lies outside")
+    return file
+
+
+def _labels(path: str | os.PathLike[str], delimiter: str) -> dict[str, str]:
+    """The label of each file, from a table."""
+    rows, names, lines = read_table(path, delimiter=delimiter)
+    for name in ("file", "label"):
+        if names.count(name) != 1:
+            raise DataFileError(
+                f"{path}, line 1: expected columns file and label, got {listed(names)}",
+                "delimiter", purpose="if the cells were cut in the wrong places",
+            )  # fmt: skip
+    labels: dict[str, str] = {}
+    seen = set()
+    for line, row in zip(lines, rows, strict=True):
+        file, label = row[names.index("file")], row[names.index("label")]
+        if not file or not label:
+            raise DataFileError(f"{path}, line {line}: expected a file and a label, got an empty cell")
+        if os.path.normpath(file) in seen:
+            raise DataFileError(f"{path}, line {line}: expected each file once, got {file} again")
+        seen.add(os.path.normpath(file))
+        labels[file] = label
+    return labels
+
+
+def _joined(
+    parts: list[tuple[list[Array], list[str] | None]], paths: Sequence[str | os.PathLike[str]]
+) -> SequenceSet:
+    values = [sequence for sequences, _ in parts for sequence in sequences]
+    for path, (sequences, labels) in zip(paths, parts, strict=True):
+        if sequences[0].shape[1] != values[0].shape[1]:
+            raise ValueError(
+                f"{path}: expected {values[0].shape[1]} dimensions, as {paths[0]} has, "
+                f"got {sequences[0].shape[1]}"
+            )
+        if (labels is None) != (parts[0][1] is None):
+            raise ValueError(f"{path}: expected labels in all files or in none, as {paths[0]}")
+    labels = None if parts[0][1] is None else [label for _, some in parts for label in some or ()]
+    return SequenceSet(values, labels, [str(i) for i in range(1, len(values) + 1)], [])
+
+
+def read_ts(
+    path: str | os.PathLike[str], *, missing: Missing = "error"
+) -> tuple[list[Array], list[str] | None]:
+    """Sequences and labels of a file of the UEA and UCR archives (http://timeseriesclassification.com).
+
+    Lines of `@name value`, then `@data` and a line for each sequence: the dimensions and, last, the label
+    with `:` between them, numbers with commas. Lines that begin with `#` are comments.
+
+    Parameters
+    ----------
+    path : path
+    missing : {"error", "interpolate"}
+        Refuse missing values (`?`, NaN), or interpolate between neighbours. Steps at the beginning and the
+        end at which all dimensions are missing, as in files that pad their sequences, are left out with a
+        warning; other missing values there are refused.
+
+    Returns
+    -------
+    sequences : list of ndarray
+        (T_i, dimensions) each.
+    labels : list of str, or None
+        None if the header says that there are none.
+
+    Raises
+    ------
+    DataFileError
+        If it is no such file; the message names the line. A ValueError.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "two.ts")
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("@classLabel true up down\\n@data\\n1,2,3:5,5,6:up\\n9,8:4,4:down\\n")
+    >>> sequences, labels = read_ts(path)
+    >>> [sequence.shape for sequence in sequences], labels
+    ([(3, 2), (2, 2)], ['up', 'down'])
+    """
+    header = _Header()
+    sequences, labels, places = [], [], []
+    for number, line in enumerate(text_lines(path, comment="#"), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            if not header.complete:
+                header.read(line)
+                continue
+            values, label = header.sequence(line, missing)
+        except DataFileError as error:
+            raise error.at(f"{path}, line {number}") from None
+        except ValueError as error:
+            raise DataFileError(f"{path}, line {number}: {error}") from None
+        sequences.append(values)
+        labels.append(label)
+        places.append(f"{path}, line {number}")
+    if not header.complete:
+        raise DataFileError(f"{path}: not a .ts file: expected a line @data, got none")
+    if not sequences:
+        raise DataFileError(f"{path}: expected sequences after @data, got none")
+    return _filled(sequences, places), labels if header.classes is not None else None
+
+
+class _Header:
+    """What the lines before `@data` say, and the sequences that have to be so."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.classes: list[str] | None = None
+        self.dimensions: int | None = None  # as said, or as the first sequence has
+        self.length: int | None = None  # of all sequences, if they have the same
+        self._said: dict[str, str] = {}
+
+    def read(self, line: str) -> None:
+        """One line."""
+        if not line.startswith("@"):
+            raise ValueError(f"expected a line of the header, @..., before @data, got {line[:40]!r}")
+        name, value = (*line[1:].split(None, 1), "", "")[:2]
+        name = name.lower()
+        if name not in HEADERS:
+            raise ValueError(f"expected one of @{', @'.join(HEADERS)}, got @{name}")
+        if name in self._said:
+            raise ValueError(f"expected @{name} once, got it again")
+        self._said[name] = value
+        if name in FLAGS and (value.split() or [""])[0].lower() not in ("true", "false"):
+            raise ValueError(f"expected @{name} true or false, got {value!r}")
+        if name in ("dimension", "dimensions", "serieslength") and not (value.isdecimal() and int(value)):
+            raise ValueError(f"expected a positive int after @{name}, got {value!r}")
+        if name == "classlabel" and self._is("classlabel"):
+            self.classes = value.split()[1:]
+            if not self.classes or len(set(self.classes)) != len(self.classes):
+                raise ValueError(f"expected the names of the classes after @classLabel true, got {value!r}")
+        if name == "data":
+            self._finish()
+
+    def _is(self, name: str) -> bool:
+        return self._said.get(name, "false").split()[0].lower() == "true"
+
+    def _finish(self) -> None:
+        if self._is("timestamps"):
+            raise ValueError("expected @timeStamps false, got true; series with times are not read")
+        if self._is("targetlabel"):
+            raise ValueError("expected classes, got @targetLabel true, numbers to predict")
+        if "classlabel" not in self._said:
+            raise ValueError("expected @classLabel before @data, got none")
+        said = self._said.get("dimensions") or self._said.get("dimension")
+        self.dimensions = int(said) if said else 1 if self._is("univariate") else None
+        if self._is("equallength") and "serieslength" in self._said:
+            self.length = int(self._said["serieslength"])
+        self.complete = True
+
+    def sequence(self, line: str, missing: Missing) -> tuple[Array, str]:
+        """Values (T, dimensions) and label of one line."""
+        if line.startswith("@"):
+            raise ValueError(f"expected a sequence after @data, got {line[:40]!r}")
+        parts, label = line.split(":"), ""
+        if self.classes is not None:
+            label = parts.pop().strip()
+            if label not in self.classes:
+                raise ValueError(
+                    f"expected a class, one of {listed(self.classes)}, at the end, got {label[:40]!r}"
+                )
+        if not parts:
+            raise ValueError("expected 1 or more dimensions, got 0")
+        self.dimensions = self.dimensions or len(parts)
+        if len(parts) != self.dimensions:
+            raise ValueError(f"expected {self.dimensions} dimensions, got {len(parts)}")
+        columns = [_numbers(part, f"dimension {d}", missing) for d, part in enumerate(parts, 1)]
+        lengths = sorted({len(column) for column in columns})
+        if len(lengths) > 1:
+            raise ValueError(f"expected dimensions of one length, got {lengths[0]} to {lengths[-1]} values")
+        if self._is("equallength"):
+            self.length = self.length or lengths[0]
+            if lengths[0] != self.length:
+                raise ValueError(
+                    f"expected {self.length} values, as @equalLength true says, got {lengths[0]}"
+                )
+        return _checked_ends(np.array(columns).T), label
+
+
+def _checked_ends(values: Array) -> Array:
+    """Values (T, dimensions), where all dimensions begin and end at the same steps."""
+    known = ~np.isnan(values)
+    rows = known_rows(values)
+    uneven = ~(known[rows.start] & known[rows.stop - 1])
+    if uneven.any():
+        raise ValueError(
+            f"dimension {int(uneven.argmax()) + 1}: missing values at the beginning or the end, where other "
+            "dimensions have some, cannot be interpolated"
+        )
+    return values
+
+
+def _numbers(text: str, place: str, missing: Missing) -> list[float]:
+    """The values of one dimension."""
+    numbers = []
+    for i, cell in enumerate(text.split(","), 1):
+        cell = cell.strip()
+        try:
+            if not cell:
+                raise ValueError("expected a finite number, got ''")
+            number = usable(cell)
+        except ValueError as error:
+            raise ValueError(f"{place}, value {i}: {error}") from None
+        if math.isnan(number) and missing == "error":
+            raise DataFileError(
+                f"{place}, value {i}: missing, {cell!r}",
+                "missing", "interpolate", "to fill those between others",
+            )  # fmt: skip
+        numbers.append(number)
+    if all(map(math.isnan, numbers)):
+        raise ValueError(f"{place}: no values at all")
+    return numbers

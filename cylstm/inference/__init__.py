@@ -1,0 +1,1 @@
+"""Running trained models: sessions, micro-batches, streams."""

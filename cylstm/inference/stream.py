@@ -1,0 +1,358 @@
+"""Sequences that arrive one step, or a few, at a time."""
+
+import heapq
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks
+from cylstm._engine import _steps, isa
+from cylstm._system.cpus import Cpus
+from cylstm._system.threads import get_num_threads, of_call
+from cylstm.inference.session import Session
+from cylstm.layers import states
+from cylstm.layers.base import Layer
+from cylstm.layers.sequence_layer import SequenceLayer
+from cylstm.layers.sequential import layers_of
+from cylstm.recurrent.base import RecurrentLayer
+from cylstm.sequences.packing import Batch, Packing
+
+Array = NDArray[Any]
+
+
+class Stream:
+    """Runs a model step by step, keeping the state in between: as if the whole sequence had been there.
+
+    One thread at a time may use it; any number of streams may share a session. A copy, and what is unpickled,
+    has a state of its own.
+
+    Parameters
+    ----------
+    model : Layer or Session
+        Of layers that read forward only. It is run as in the mode of `eval()`, whichever it is in,
+        and may be trained on meanwhile. A session's weights stay those of its snapshot, and steps are among
+        the calls that share its CPUs.
+    batch_size : int
+        Streams run side by side, B. They may join and leave at any time: see `join`, and `rows` of `step`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cylstm
+    >>> model = cylstm.Sequential(cylstm.LSTM(3, 8, seed=0), cylstm.Linear(8, 2, seed=1))
+    >>> x = np.random.default_rng(0).standard_normal((5, 3))
+    >>> stream = cylstm.Stream(model)
+    >>> y = np.array([stream.step(x_t) for x_t in x])
+    >>> bool(np.allclose(y, model(x)[0], atol=1e-6))
+    True
+
+    Streams of a server, each with a row of its own while it is there:
+
+    >>> stream = cylstm.Stream(cylstm.Session(model), batch_size=1000)
+    >>> anna, ben = stream.join(), stream.join()
+    >>> stream.step(x[:2], rows=[anna, ben]).shape  # both have sent a step
+    (2, 2)
+    >>> y_ben = stream.step(x[2], rows=ben)
+    >>> stream.leave(anna)
+    """
+
+    def __init__(self, model: "Layer | Session", batch_size: int = 1) -> None:
+        if isinstance(model, Layer) and model.scalers:
+            from cylstm.data.scalers import warn_not_applied  # loaded with the first scaler
+
+            warn_not_applied("Stream", model.scalers)
+        self._set_up(model, batch_size)
+
+    def _set_up(self, model: "Layer | Session", batch_size: int) -> None:
+        self.model = model
+        self._cpus: Cpus | None = None
+        if isinstance(model, Session):
+            self._cpus, model = model._cpus, model._model
+        if not isinstance(model, Layer):
+            raise TypeError(
+                f"model: expected a cylstm layer, Sequential or Session, got {type(model).__name__}"
+            )
+        if not model.causal:
+            raise ValueError(
+                "model: expected layers that read forward only and keep what they need in their state, "
+                "got one with bidirectional=True, reverse=True, pooling, attention or masked steps"
+            )
+        self._model = model
+        self.batch_size = _checks.positive("batch_size", batch_size)
+        self._workspace = model._new_workspace(training=False, in_place=True)
+        self._state = model._initial_state(self.batch_size)
+        self._packing = Packing(1, self.batch_size)
+        self._steps: _steps.Steps | None = None  # the short way for one step, on the packed path
+        self._steps_workspace = model._new_workspace(training=False, in_place=True)
+        self._all = np.arange(self.batch_size)
+        self._marked = np.zeros(self.batch_size, bool)
+        self._joined = np.zeros(self.batch_size, bool)
+        self._free: list[int] = self._all.tolist()  # the others, a heap
+        self._chunks: dict[int, Stream] = {}  # by their size, for steps of some rows
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        return f"Stream({self.model!r}, batch_size={self.batch_size})"
+
+    def step(
+        self, x: Any, *, rows: Any = None, out: Array | None = None, threads: int | None = None
+    ) -> Array:
+        """One step of every stream, or of some.
+
+        Parameters
+        ----------
+        x : array of real numbers
+            (B, I), or (I,) for a single stream; for a model that begins with an `Embedding` ints, (B,)
+            or one of them. With rows, one x for each of them, in their order.
+        rows : optional
+            An index, a list of them, a slice or a mask: which streams; the others stay as they are.
+        out : ndarray, optional
+            Written with y and returned instead of a new array.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`. Not on a session, which has its own number.
+
+        Returns
+        -------
+        ndarray
+            (B, O), or (O,).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        ValueError, TypeError
+            If a shape or dtype is not as above, or a row is named twice.
+        """
+        if threads is None and self._cpus is None:
+            return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
+        with self._computing(threads):
+            return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
+
+    def _computing(self, threads: int | None) -> AbstractContextManager[Any]:
+        """In which a call computes, with as many threads as it may."""
+        if self._cpus is None:
+            return nullcontext() if threads is None else of_call(threads)
+        if threads is not None:
+            raise ValueError(f"threads: expected None on a session, which has its own, got {threads}")
+        return self._cpus.share()
+
+    def _step(self, x: Any, out: Array | None) -> Array:
+        if self._steps is not None:
+            y = self._steps.step(x, out, get_num_threads())
+            if y is not None:
+                return y
+        return self._planned_step(x, out)
+
+    def _planned_step(self, x: Any, out: Array | None) -> Array:
+        """The long way, with every check; the next step may take the short one."""
+        if isa.path() == "packed" and (self._steps is None or not self._steps.current()):
+            self._steps = self._plan_steps()
+        array = self._checked(x)
+        if array.ndim == 1 and self.batch_size == 1:
+            return self._run(array[None, None], array, 1, (self._model.output_size,), out)
+        return self._run(array[None], array, 2, (self.batch_size, self._model.output_size), out)
+
+    def _checked(self, x: Any) -> Array:
+        """An array with a last axis of features, which single indices come without."""
+        if self._model.reads_indices:
+            array = _checks.index_array("x", x)
+            return array if self._model.input_size > 1 else array[..., None]
+        return _checks.real_array("x", x)
+
+    def _plan_steps(self) -> _steps.Steps | None:
+        """None if the model has a layer that cannot be stepped without Python."""
+        stages = self._model._step_stages(self._steps_workspace, self._state, self._packing_of(1))
+        if stages is None:
+            return None
+        layers = [layer for layer in layers_of(self._model) if isinstance(layer, RecurrentLayer)]
+        watched = [(layer, layer.clip, layer.zoneout, layer.zoneout_cell) for layer in layers]
+        return _steps.Steps(stages, 1, self.batch_size, self._model, watched)
+
+    def _packing_of(self, T: int) -> Packing:
+        if T != self._packing.T:
+            self._packing = Packing(T, self.batch_size)
+        return self._packing
+
+    def run(self, x: Any, *, out: Array | None = None, threads: int | None = None) -> Array:
+        """Several steps of every stream.
+
+        Parameters
+        ----------
+        x : array of real numbers
+            (T, B, I), time first whatever the model's `batch_first`; ints (T, B) where they are indices.
+        out : ndarray, optional
+            Written with y and returned instead of a new array.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`. Not on a session, which has its own number.
+
+        Returns
+        -------
+        ndarray
+            (T, B, O).
+        """
+        array = self._checked(x)
+        shape = (array.shape[0] if array.ndim else 0, self.batch_size, self._model.output_size)
+        with self._computing(threads):
+            return self._run(array, array, 3, shape, out)
+
+    def _step_rows(self, x: Any, rows: Any, out: Array | None) -> Array:
+        """One step of some streams, in chunks of 512, 256, … and so on: sizes that are planned once."""
+        chosen, model = self._all[_index(rows)], self._model
+        self._check_once(chosen)
+        steps, n = self._checked(x), chosen.size
+        expected, shape = (*chosen.shape, model.input_size), (*chosen.shape, model.output_size)
+        if steps.shape != expected:
+            came = np.shape(x)
+            raise ValueError(
+                f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {came}"
+            )
+        y = np.empty(shape, model.dtype) if out is None else _checks.output("out", out, shape, model.dtype)
+        model._check_indices(steps)  # before any stream has moved
+        # Contiguous, and x in the model's dtype, as the short way of a step asks for.
+        straight = y if y.flags.c_contiguous else np.empty_like(y, order="C")
+        dtype = steps.dtype if model.reads_indices else model.dtype
+        each = np.ascontiguousarray(steps, dtype).reshape(n, model.input_size)
+        each = each[:, 0] if model.reads_single_indices else each
+        if np.may_share_memory(each, straight):  # of which the first chunk may write what the next one reads
+            each = each.copy()
+        places, results, begin = chosen.reshape(n), straight.reshape(n, model.output_size), 0
+        while begin < n:
+            end = begin + (1 << ((n - begin).bit_length() - 1))
+            self._step_chunk(each[begin:end], places[begin:end], results[begin:end])
+            begin = end
+        if straight is not y:
+            y[...] = straight
+        return y
+
+    def _check_once(self, rows: Array) -> None:
+        self._marked[rows] = True
+        once = np.count_nonzero(self._marked) == rows.size
+        self._marked[rows] = False
+        if not once:
+            raise ValueError(f"rows: expected each row once, got {rows.tolist()}")
+
+    def _step_chunk(self, x: Array, rows: Array, y: Array) -> None:
+        """A step of as many streams as a chunk has, in its own state."""
+        chunk = self._chunks.get(len(rows))
+        if chunk is None:
+            chunk = self._chunks[len(rows)] = Stream.__new__(Stream)
+            chunk._set_up(self._model, len(rows))
+        own, all_streams = states.arrays(chunk._state), states.arrays(self._state)
+        for state, whole in zip(own, all_streams, strict=True):
+            np.take(whole, rows, axis=1, out=state, mode="clip")
+        chunk._step(x, y)
+        for state, whole in zip(own, all_streams, strict=True):
+            whole[:, rows] = state
+
+    def join(self, state: Any = None) -> int:
+        """A row that no other stream has, for one that begins.
+
+        Parameters
+        ----------
+        state : optional
+            That of a sequence without a batch, as `session.run` returned it. By default the initial one.
+
+        Raises
+        ------
+        RuntimeError
+            If all rows are taken.
+        ValueError, TypeError
+            If the state has not the form of one of the model's.
+        """
+        if not self._free:
+            raise RuntimeError(
+                f"all {self.batch_size} rows are taken: let one leave, or use a larger batch_size"
+            )
+        row = self._free[0]
+        checked = self._checked_state(state, None)
+        self.reset(row)
+        states.assign(states.row(self._state, row), checked)
+        self._joined[heapq.heappop(self._free)] = True
+        return row
+
+    def leave(self, row: int) -> None:
+        """The stream in this row has ended: the next that joins may have it.
+
+        Raises
+        ------
+        ValueError
+            If nobody has it.
+        """
+        row = _checks.natural("row", row)
+        if row >= self.batch_size or not self._joined[row]:
+            raise ValueError(f"row: expected one that join gave, got {row}")
+        self._joined[row] = False
+        heapq.heappush(self._free, row)
+
+    def _run(self, steps: Array, x: Array, ndim: int, shape: tuple[int, ...], out: Array | None) -> Array:
+        B, I = self.batch_size, self._model.input_size
+        if x.ndim != ndim or steps.shape[1:] != (B, I):
+            expected = {1: f"({I},)", 2: f"({B}, {I})", 3: f"(T, {B}, {I})"}[max(ndim, 2)]
+            raise ValueError(f"x: expected {expected}, got {x.shape}")
+        y = (
+            np.empty(shape, self._model.dtype)
+            if out is None
+            else _checks.output("out", out, shape, self._model.dtype)
+        )
+        batch = Batch(steps, self._packing_of(len(steps)))
+        rows, self._state = self._model._forward(self._workspace, batch, self._state)
+        y[...] = rows.reshape(shape)
+        return y
+
+    def reset(self, rows: Any = None) -> None:
+        """Begin anew: all streams, or those of an index, a list of them, a slice or a mask.
+
+        Raises
+        ------
+        IndexError
+            If there is no such stream.
+        """
+        chosen = slice(None) if rows is None else np.atleast_1d(self._all[_index(rows)])
+        initial = self._model._initial_state(1)
+        for array, first in zip(states.arrays(self._state), states.arrays(initial), strict=True):
+            array[:, chosen] = first
+
+    @property
+    def state(self) -> Any:
+        """A copy of the state, in the form in which the model takes and gives it; may be set."""
+        if not isinstance(self._model, SequenceLayer):
+            return None
+        return states.copied(self._model._state_for_caller(self._state, unbatched=False))
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        checked = self._checked_state(state, self.batch_size)
+        new = self._model._initial_state(self.batch_size)
+        states.assign(new, checked)
+        states.assign(self._state, new)
+
+    def __getstate__(self) -> Any:
+        """Copy and pickle as a stream with a state of its own."""
+        rows = self._joined.copy(), list(self._free)
+        return self.model, self.batch_size, states.copied(self._state), rows
+
+    def __setstate__(self, state: Any) -> None:
+        """A new stream with this state."""
+        model, batch_size, carried, (joined, free) = state
+        self._set_up(model, batch_size)
+        states.assign(self._state, carried)
+        self._joined[:], self._free = joined, free
+
+    def _checked_state(self, state: Any, B: int | None) -> Any:
+        if isinstance(self._model, SequenceLayer):
+            return self._model._checked_state("state", state, B)
+        if state is not None:
+            raise ValueError(f"state: expected None for a layer without one, got {type(state).__name__}")
+        return None
+
+
+def _index(rows: Any) -> Any:
+    """What rows an array of them is indexed with."""
+    if isinstance(rows, (bool, np.bool_)):
+        raise TypeError(f"rows: expected an index, a list of them, a slice or a mask, got {rows}")
+    if isinstance(rows, (int, np.integer, slice)):
+        return rows
+    array = _checks.real_array("rows", rows)
+    return array if array.size else array.astype(np.intp)

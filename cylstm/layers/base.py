@@ -1,0 +1,331 @@
+"""What every layer is: named parameters, a mode, a configuration; and how sequences go through it."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _options
+from cylstm._engine.planning import Shape
+from cylstm.layers.parameters import ParameterStore, without_initial_values
+from cylstm.sequences.packing import Batch, Packing
+
+if TYPE_CHECKING:
+    from cylstm.data.scalers import Scaler  # which is built on layers
+
+Array = NDArray[Any]
+Self = TypeVar("Self", bound="Layer")
+LAYER_TYPES: dict[str, type["Layer"]] = {}  # by name, for files: cylstm.load builds from it
+NOT_CALLED = [  # by a model around a layer, so that a user's subclass cannot change them
+    "__call__", "backward", "train", "eval", "zero_grad", "parameters", "gradients", "state_dict",
+    "load_state_dict",
+]  # fmt: skip
+
+
+class Layer:
+    """Base of all layers: parameters, gradients, mode.
+
+    A subclass gives `config` (its constructor's arguments, JSON values), the shapes
+    of its parameters from such a configuration, and the two passes:
+
+    `_new_workspace(training, in_place)`
+        Buffers for one pass at a time; a training one lives from forward to backward. In place: the
+        last state is written over the first one, whose arrays are then returned.
+    `_forward(workspace, batch, state)` -> (y, state)
+        The rows of y, (N, output_size), in packed order (packing.py); they may be a view of the workspace.
+    `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
+        From a batch dy to the rows of dx, (N, input_size), likewise. Adds to the gradients.
+    `_frees(workspace)`
+        Whether that way back reads nothing of y, so that a layer above may write over its rows; False, unless
+        a subclass says otherwise.
+
+    Attributes
+    ----------
+    scalers : dict of str to Scaler
+        How inputs and targets were scaled, by names of the caller's choice, such as "x" and "target". Files,
+        copies and pickles of the model keep them; the model itself does not use them
+        (`docs/reference/file-format.md` says what does). Those of a model of layers belong to the model, not
+        to a layer in it.
+    """
+
+    input_size: int
+    output_size: int
+    batch_first: bool | None = None  # None: the layer does not care
+    reads_indices = False  # whether x holds ints, each standing for a vector
+    pools = False  # whether y is one row for each sequence, whatever its length
+    nests = True  # whether it can be a layer of another one
+    pads = False  # whether it computes on padded batches, so that bits depend on the longest sequence
+    _store: ParameterStore
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        """Register a class that can be built, under its name; the name of a layer of cylstm stays its own."""
+        super().__init_subclass__(**kwargs)
+        if not _is_ours(cls):
+            _check_overrides(cls)
+        named = LAYER_TYPES.get(cls.__name__)
+        if not abstract and (named is None or not _is_ours(named)):
+            LAYER_TYPES[cls.__name__] = cls
+
+    def __init__(self) -> None:
+        self.training = False
+        self.scalers: dict[str, Scaler] = {}
+        self._spare: list[Any] = []  # inference workspaces not in use; list operations are atomic
+        self._kept: Any = None  # the training workspace, unless a forward pass has it
+        self._kept_for: Any = None  # the parameters and their version when a training forward filled it
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> "Layer":
+        with _options.not_chosen():
+            return cls(**config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        raise NotImplementedError
+
+    @classmethod
+    def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+        """Names and shapes of the parameters of a layer with this configuration."""
+        raise NotImplementedError
+
+    def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
+        raise NotImplementedError
+
+    def _forward(self, workspace: Any, batch: Batch, state: Any) -> tuple[Array, Any]:
+        raise NotImplementedError
+
+    def _frees(self, workspace: Any) -> bool:
+        """Whether the way back of the last pass reads nothing of the rows of y that it returned."""
+        return False
+
+    def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+        raise NotImplementedError
+
+    def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
+        """Take the size and dtype of the layer before, where they were left open."""
+
+    def _check_indices(self, x: Array) -> None:
+        """Refuse indices that stand for no vector, where x holds any."""
+
+    def _packing_after(self, packing: Packing) -> Packing:
+        """That of the rows of y."""
+        return packing
+
+    def _step_stages(self, workspace: Any, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
+        """The stages of `_engine._steps.Steps`, over a state; None: it has to go through `_forward`."""
+        return None
+
+    def _initial_state(self, B: int) -> Any:
+        """The internal form of the state to start from; None for a layer without one."""
+        return None
+
+    def _random_state(self) -> Any:
+        """What decides on the masks to come, as JSON values; None for a layer without masks."""
+        return None
+
+    def _set_random_state(self, state: Any) -> None:
+        """Go on from a state of `_random_state`."""
+
+    @property
+    def reads_single_indices(self) -> bool:
+        """Whether x holds ints, one a step, and so has no last axis."""
+        return self.reads_indices and self.input_size == 1
+
+    @property
+    def causal(self) -> bool:
+        """Whether the output at a step depends on the steps up to it only."""
+        return True
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64, of parameters and results."""
+        return self._store.dtype
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Read-only views by name; write with `load_state_dict` or an optimiser."""
+        return self._store.parameters()
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """Gradients by name; every backward pass adds to them."""
+        return self._store.gradients()
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        self._store.zero_grad()
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by name."""
+        return {name: view.copy() for name, view in self.parameters.items()}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Set all parameters, by name.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a name is missing or unknown, a shape differs, or a value is no real number; nothing is
+            changed then.
+        """
+        self._store.load(values)
+
+    def train(self: Self) -> Self:
+        """Keep what the backward pass needs from now on."""
+        self.training = True
+        return self
+
+    def eval(self: Self) -> Self:
+        """Only compute results from now on: the mode a new layer starts in."""
+        self.training = False
+        self._kept_for = None
+        return self
+
+    def _run(self, batch: Batch, state: Any, result: Any) -> Any:
+        """result(workspace, y, state) of a forward pass, taken while the workspace is this caller's own.
+
+        An exception on the way, Ctrl-C for one, may leave it half planned: it does not come back then.
+        """
+        if self.training:
+            kept, self._kept, self._kept_for = self._kept, None, None
+            workspace = self._new_workspace(True) if kept is None else kept
+            value = result(workspace, *self._forward(workspace, batch, state))
+            self._kept, self._kept_for = workspace, (self._store.place, self._store.version)
+            return value
+        try:
+            workspace = self._spare.pop()
+        except IndexError:
+            workspace = self._new_workspace(False)
+        value = result(workspace, *self._forward(workspace, batch, state))
+        self._spare.append(workspace)
+        return value
+
+    def _workspace_to_go_back(self) -> Any:
+        """The workspace that a training forward filled."""
+        if self._kept_for is None:
+            raise RuntimeError(
+                "backward: no training forward pass left: its gradients can be taken once; call train(), "
+                "then the layer again, before each backward"
+            )
+        if self._kept_for != (self._store.place, self._store.version):
+            raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")
+        return self._kept
+
+    def _go_back(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+        """The backward pass, after every check of its arguments; uses the workspace up."""
+        self._kept_for = None
+        return self._backward(workspace, dy, dstate, need_dx)
+
+    def __reduce__(self) -> Any:
+        """Copy and pickle as configuration, parameters, mode, random numbers to come and scalers."""
+        described(self)  # which checks that a copy can be built
+        scalers = {name: copy.copy(scaler) for name, scaler in self._checked_scalers().items()}
+        state = self.parameters, self.training, self._random_state(), scalers
+        return _rebuild, (type(self), self.config, *state)
+
+    def _checked_scalers(self) -> dict[str, "Scaler"]:
+        """The scalers to keep."""
+        return self.scalers
+
+    def __repr__(self) -> str:
+        """As it was constructed."""
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.config.items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __str__(self) -> str:
+        """A table of the layers, the shapes of their outputs and their parameters."""
+        from cylstm._reprs import table
+
+        return table(self)
+
+
+def _rebuild(
+    cls: type[Layer],
+    config: dict[str, Any],
+    values: dict[str, Array],
+    training: bool,
+    random_state: Any,
+    scalers: dict[str, "Scaler"],
+) -> Layer:
+    with without_initial_values():
+        layer = cls._from_config(config)
+    layer.load_state_dict(values)
+    layer._set_random_state(random_state)
+    layer.training, layer.scalers = training, scalers
+    return layer
+
+
+def from_config(config: Mapping[str, Any]) -> Layer:
+    """A new layer from what `described` gave."""
+    arguments = dict(config)
+    arguments.pop("module", None)
+    return LAYER_TYPES[arguments.pop("type")]._from_config(arguments)
+
+
+def described(layer: Layer) -> dict[str, Any]:
+    """Type and configuration of a layer, and the module of a user's: `from_config` builds a layer of them.
+
+    Raises
+    ------
+    TypeError
+        If a user's class cannot be built from them.
+    """
+    kind = type(layer)
+    if _is_ours(kind):
+        return {"type": kind.__name__, **layer.config}
+    registered = LAYER_TYPES.get(kind.__name__)
+    same = (getattr(registered, "__module__", None), getattr(registered, "__qualname__", None))
+    if same != (kind.__module__, kind.__qualname__):
+        other = "an abstract class" if registered is None else f"the class of {registered.__module__}"
+        raise TypeError(f"{kind.__name__}: this name is that of {other} in files; rename the class")
+    config = layer.config
+    if {"type", "module"} & set(config):
+        raise TypeError(f"{kind.__name__}: config: expected no argument named type or module")
+    try:
+        with without_initial_values():
+            built = kind._from_config(dict(config))
+        if built.config != config or built._store.shapes != layer._store.shapes or built.dtype != layer.dtype:
+            raise ValueError("that is another layer")
+    except Exception as error:  # of a user's code
+        raise TypeError(
+            f"{kind.__name__}: cannot be built from its config, {kind.__name__}(**{repr(config)[:300]}): "
+            f"{error}; override the property config, so that it gives the arguments of the constructor"
+        ) from error
+    return {"type": kind.__name__, "module": kind.__module__, **config}
+
+
+def shapes_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
+    """Names and shapes of the parameters of what is described; a user's layer is built for them."""
+    if not is_of_user(config):
+        return LAYER_TYPES[config["type"]].parameter_shapes(config)
+    with without_initial_values():
+        return iter(from_config(config)._store.shapes.items())
+
+
+def is_of_user(config: Mapping[str, Any]) -> bool:
+    """Whether a description is of a layer that a user has defined."""
+    return config.get("type") in LAYER_TYPES and not _is_ours(LAYER_TYPES[config["type"]])
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "cylstm"
+
+
+def _check_overrides(cls: type[Layer]) -> None:
+    """Refuse a class with methods that models, trainers, sessions and streams would not call."""
+    base = next(parent for parent in cls.__mro__ if issubclass(parent, Layer) and _is_ours(parent))
+    inner = [name for name in dir(base) if name.startswith("_") and not name.startswith("__")]
+    names = NOT_CALLED + (inner if base in LAYER_TYPES.values() else [])
+    for name in names:
+        if _found(cls, name) is not _found(base, name):
+            raise TypeError(
+                f"{cls.__name__}: expected no {name} of its own: Sequential, Session, Stream and Trainer do "
+                "not call it; write the layer as a subclass of cylstm.CustomLayer or CustomSequenceLayer"
+            )
+
+
+def _found(cls: type, name: str) -> Any:
+    """What a class has under a name, as it stands in the class or one of its bases."""
+    return next((vars(parent)[name] for parent in cls.__mro__ if name in vars(parent)), None)

@@ -1,0 +1,281 @@
+"""Layers that are called with sequences and a state: callers' layouts, and checks of arguments."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm import _checks
+from cylstm._system.threads import of_call
+from cylstm.layers.base import Layer
+from cylstm.sequences.packed import PackedSequences
+from cylstm.sequences.packing import Batch, Packing
+
+Array = NDArray[Any]
+
+
+class Call(NamedTuple):
+    """A checked call: the sequences, the state in its internal form, and the form in which they came."""
+
+    batch: Batch
+    state: Any
+    unbatched: bool
+    packed: bool
+
+
+class SequenceLayer(Layer, abstract=True):
+    """A layer called as `y, state = layer(x, state)`; see `RecurrentLayer` and `Sequential`.
+
+    A subclass gives, besides what `Layer` asks for, `_checked_state(name, state, B)`, None or a state in the
+    caller's form to internal batched arrays, and `_state_for_caller(state, unbatched)` back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._packing = Packing(0, 0)  # the last one, for calls that are like the one before
+
+    def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
+        raise NotImplementedError
+
+    def _state_for_caller(self, state: Any, unbatched: bool) -> Any:
+        raise NotImplementedError
+
+    def _time_major(self, name: str, value: Any, features: int) -> tuple[Array, bool]:
+        """(T,B,features) from any layout, a view; and whether it came without a batch."""
+        array = _checks.real_array(name, value)
+        if array.ndim not in (2, 3) or array.shape[-1] != features:
+            batched = "(B, T, {})" if self.batch_first else "(T, B, {})"
+            raise ValueError(
+                f"{name}: expected {batched.format(features)} or (T, {features}), got {array.shape}"
+            )
+        if array.ndim == 2:
+            return array[:, None, :], True
+        return array.swapaxes(0, 1) if self.batch_first else array, False
+
+    def _steps_of(self, x: Any) -> tuple[Array, bool]:
+        """x as `_time_major` gives it; of indices, too, which come without a last axis."""
+        if not self.reads_indices:
+            return self._time_major("x", x, self.input_size)
+        array = _checks.index_array("x", x)
+        if self.input_size > 1:
+            return self._time_major("x", array, self.input_size)
+        if array.ndim not in (1, 2):
+            batched = "(B, T)" if self.batch_first else "(T, B)"
+            raise ValueError(f"x: expected indices, {batched} or (T,), got {array.shape}")
+        return self._time_major("x", array[..., None], 1)
+
+    def _as_caller(self, array: Array, unbatched: bool) -> Array:
+        """A time-major array in the caller's layout; a view."""
+        if unbatched:
+            return array[:, 0]
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
+        if not self.input_size:  # its size was left open
+            if not isinstance(x, PackedSequences):
+                x = _checks.real_array("x", x)
+            shape = np.shape(x.rows if isinstance(x, PackedSequences) else x)
+            self._fit(shape[-1] if shape else 0, self.dtype)
+        if isinstance(x, PackedSequences):
+            if lengths is not None:
+                raise ValueError("lengths: expected None with packed sequences, which have their own")
+            _check_packing("x", x)
+            rows = _checks.shaped("x: packed rows", x.rows, (x.packing.N, self.input_size))
+            batch, unbatched = Batch(rows, x.packing), False
+        else:
+            steps, unbatched = self._steps_of(x)
+            T, B = steps.shape[:2]
+            if lengths is not None:
+                if unbatched:
+                    raise ValueError(
+                        "lengths: expected a batch of sequences, got one without a batch; cut it instead"
+                    )
+                lengths = _checks.sequence_lengths(lengths, T, B)
+            batch = Batch(steps, self._packing_of(T, B, lengths))
+        checked = self._checked_state("state", state, None if unbatched else batch.packing.B)
+        return Call(batch, checked, unbatched, isinstance(x, PackedSequences))
+
+    def _packing_of(self, T: int, B: int, lengths: Array | None) -> Packing:
+        packing = self._packing
+        if not packing.is_of(T, B, lengths):
+            packing = self._packing = Packing(T, B, lengths)
+        return packing
+
+    def _shape_for_caller(
+        self, packing: Packing, unbatched: bool, features: int, pooled: bool
+    ) -> tuple[int, ...]:
+        if pooled:
+            return (features,) if unbatched else (packing.B, features)
+        if unbatched:
+            return packing.T, features
+        return (packing.B, packing.T, features) if self.batch_first else (packing.T, packing.B, features)
+
+    def _rows_for_caller(self, rows: Array, call: Call, pooled: bool, out: Array | None = None) -> Any:
+        """Packed rows in the form of the call, or one for each sequence: a new array, or out."""
+        packing = call.batch.packing
+        if call.packed and not pooled:
+            return PackedSequences(rows.copy(), packing)
+        if out is None:
+            out = np.empty(self._shape_for_caller(packing, call.unbatched, rows.shape[1], pooled), self.dtype)
+        if pooled:
+            out[...] = rows.reshape(out.shape)
+            return out
+        steps = out[:, None] if call.unbatched else out.swapaxes(0, 1) if self.batch_first else out
+        packing.scatter(rows, steps)
+        return out
+
+    def _y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
+        """The rows of y in the form of the call."""
+        return self._rows_for_caller(rows, call, self.pools, out)
+
+    def _given(self, workspace: Any, rows: Array, call: Call) -> Any:
+        """The rows of y themselves in the form of the call, where the layer needs them no more; else None."""
+        packing = call.batch.packing
+        in_order = packing.index(reverse=False) is None and (call.unbatched or not self.batch_first)
+        if not (call.packed or in_order) or not self._let_go(workspace):
+            return None
+        if call.packed:
+            return PackedSequences(rows, packing)
+        return rows.reshape(self._shape_for_caller(packing, call.unbatched, rows.shape[1], False))
+
+    def _let_go(self, workspace: Any) -> bool:
+        """Whether the rows of y of the pass that this workspace was for are the caller's from now on."""
+        return False
+
+    def _check_out(self, out: Any, call: Call) -> None:
+        """Refuse an array that y cannot be written to."""
+        if out is None:
+            return
+        if call.packed and not self.pools:
+            raise ValueError("out: expected None with packed sequences, got an array")
+        shape = self._shape_for_caller(call.batch.packing, call.unbatched, self.output_size, self.pools)
+        _checks.output("out", out, shape, self.dtype)
+
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        out: Array | None = None,
+        threads: int | None = None,
+    ) -> tuple[Any, Any]:
+        """Run over whole sequences.
+
+        Parameters
+        ----------
+        x : array of real numbers, or PackedSequences
+            Of NumPy, or of another library (see "What data can be" in the documentation).
+            (T, B, I), or (B, T, I) if `batch_first`, or one sequence (T, I). Converted to
+            the layer's dtype. T or B may be 0. Or what `cylstm.data.pack` makes of sequences of different
+            length. Where an `Embedding` comes first, ints (T, B), (B, T) or (T,), or with fields (T, B, K).
+        state : optional
+            The state before the first step, as an earlier call returned it. Zeros by default, or what
+            the layer has learned.
+        lengths : array of int, optional
+            (B,), the real steps of each sequence, in any order; what follows them in x is not read, and
+            y is 0 there. Final states are those after each sequence's own last step.
+        out : ndarray, optional
+            Written with y and returned instead of a new array: y's shape, the layer's dtype.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`.
+
+        Returns
+        -------
+        y : ndarray or PackedSequences
+            Outputs of every step, in the form of x; where a layer pools over time, (B, O).
+        state
+            The state after the last step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a shape, a dtype or the form of the state is not as above.
+        """
+        if threads is not None:
+            with of_call(threads):
+                return self(x, state, lengths=lengths, out=out)
+        call = self._checked_call(x, state, lengths)
+        self._check_out(out, call)
+        if self.training:
+            self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
+
+        def result(workspace: Any, rows: Array, final: Any) -> tuple[Any, Any]:
+            y = self._given(workspace, rows, call) if out is None else None
+            if y is None:
+                y = self._y_for_caller(rows, call, out)
+            return y, self._state_for_caller(final, call.unbatched)
+
+        value: tuple[Any, Any] = self._run(call.batch, call.state, result)
+        return value
+
+    def backward(
+        self, dy: Any, ds_n: Any = None, *, need_dx: bool = True, threads: int | None = None
+    ) -> tuple[Any, Any]:
+        """Go back through the last training forward pass, adding to `gradients`.
+
+        A layer keeps one pass: a second forward takes the place of the first; a second backward is refused.
+
+        Parameters
+        ----------
+        dy : array of real numbers, or PackedSequences
+            dL/dy, in the form of y.
+        ds_n : optional
+            dL/d(final state), in the form of the state. Zeros by default.
+        need_dx : bool
+            Whether to compute dL/dx.
+        threads : int, optional
+            For this call, instead of `cylstm.get_num_threads()`.
+
+        Returns
+        -------
+        dx : ndarray, PackedSequences or None
+            dL/dx, in the form of x; None if x are indices.
+        ds_0
+            dL/d(initial state).
+
+        Raises
+        ------
+        RuntimeError
+            Without a training forward pass before it, after a second call, or after the
+            parameters were changed in between.
+        ValueError, TypeError
+            If a shape or dtype is not as above.
+        """
+        if threads is not None:
+            with of_call(threads):
+                return self.backward(dy, ds_n, need_dx=need_dx)
+        workspace = self._workspace_to_go_back()
+        call = self._call
+        gradient = self._checked_gradient(dy, call)
+        final = self._checked_state("ds_n", ds_n, None if call.unbatched else call.batch.packing.B)
+        dx, initial = self._go_back(workspace, gradient, final, need_dx)
+        dx = None if dx is None else self._rows_for_caller(dx, call, False)
+        return dx, self._state_for_caller(initial, call.unbatched)
+
+    def _checked_gradient(self, dy: Any, call: Call) -> Batch:
+        """dL/dy, which has to have the form in which y went out."""
+        packing = call.batch.packing
+        if self.pools:
+            shape = self._shape_for_caller(packing, call.unbatched, self.output_size, True)
+            rows = _checks.shaped("dy", dy, shape).reshape(packing.B, self.output_size)
+            return Batch(rows, self._packing_after(packing))
+        if call.packed:
+            if not isinstance(dy, PackedSequences):
+                raise TypeError(f"dy: expected packed sequences, as y is, got {type(dy).__name__}")
+            _check_packing("dy", dy)
+            if not np.array_equal(dy.lengths, packing.lengths):
+                raise ValueError(f"dy: expected the lengths of y, {packing.lengths}, got {dy.lengths}")
+            return Batch(_checks.shaped("dy", dy.rows, (packing.N, self.output_size)), packing)
+        if isinstance(dy, PackedSequences):
+            raise TypeError("dy: expected an array, as y is, got PackedSequences")
+        shape = self._shape_for_caller(packing, call.unbatched, self.output_size, False)
+        steps, _ = self._time_major("dy", _checks.shaped("dy", dy, shape), self.output_size)
+        return Batch(steps, packing)
+
+
+def _check_packing(name: str, packed: PackedSequences) -> None:
+    if not isinstance(packed.packing, Packing):
+        raise TypeError(
+            f"{name}: expected what cylstm.data.pack makes, got {type(packed.packing).__name__} in it"
+        )

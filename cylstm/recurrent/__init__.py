@@ -1,0 +1,1 @@
+"""Recurrent layers: cells, options, weights, buffers, the pass through a stack."""

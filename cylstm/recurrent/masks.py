@@ -1,0 +1,47 @@
+"""The random numbers of a layer's masks."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cylstm._system import forks
+
+Array = NDArray[Any]
+
+
+class Masks:
+    """Draws masks in place; its state, JSON values, decides on those to come."""
+
+    def __init__(self, generator: "np.random.Generator") -> None:
+        self._generator = generator
+        forks.renew_in_child(self)
+
+    def begin(self) -> None:
+        """In a forked child: free NumPy's lock, which another thread, gone here, may have held to draw."""
+        lock: Any = self._generator.bit_generator.lock
+        lock._at_fork_reinit()  # as the standard library does with its own
+
+    @property
+    def state(self) -> Any:
+        """What decides on the masks to come."""
+        return self._generator.bit_generator.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._generator.bit_generator.state = state
+
+    def below(self, mask: Array, p: float) -> None:
+        """1 with probability p, else 0."""
+        self._draw(mask)
+        np.less(mask, p, out=mask)
+
+    def keep(self, mask: Array, p: float) -> None:
+        """0 with probability p, else 1 over that of keeping, so that the mean stays."""
+        self._draw(mask)
+        np.greater_equal(mask, p, out=mask)
+        mask /= 1 - p
+
+    def _draw(self, mask: Array) -> None:
+        """Numbers from 0 to below 1."""
+        self._generator.random(out=mask, dtype=mask.dtype.type)

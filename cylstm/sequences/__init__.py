@@ -1,0 +1,1 @@
+"""Sequences of different length: packed for the engine, and packed by callers."""
