@@ -317,7 +317,9 @@ def test_names_of_layers_of_the_package_stay_its_own(tmp_path):
         pass
 
     assert LAYER_TYPES["LSTM"] is cylstm.LSTM
-    with pytest.raises(TypeError, match=r"LSTM: this name is that of the class of cylstm\.rnn in files"):
+    with pytest.raises(
+        TypeError, match=r"LSTM: this name is that of the class of cylstm\.recurrent\.lstm in files"
+    ):
         cylstm.save(LSTM(2, 3), tmp_path / "m")
 
 

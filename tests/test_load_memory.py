@@ -80,7 +80,7 @@ def test_loading_draws_no_random_numbers(tmp_path, monkeypatch):
         raise AssertionError("initial parameters were drawn")
 
     monkeypatch.setattr("cylstm.layers.parameters.fill_drawn", drawn)
-    for module in ("recurrent", "layers.linear", "layers.embedding"):
+    for module in ("recurrent.base", "layers.linear", "layers.embedding"):
         monkeypatch.setattr(f"cylstm.{module}.fill_drawn", drawn)
     copy.deepcopy(cylstm.load(path))
     with pytest.raises(AssertionError, match="initial parameters were drawn"):

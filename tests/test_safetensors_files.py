@@ -11,8 +11,7 @@ import safetensors.numpy
 from test_memory import peak_of
 
 import cylstm
-from cylstm._formats import safetensors
-from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile
+from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile, write
 
 TYPES = ["?", "u1", "i1", "u2", "i2", "f2", "u4", "i4", "f4", "u8", "i8", "f8"]
 
@@ -37,7 +36,7 @@ def assert_same(got, expected):
 
 def test_writer_agrees_with_the_formats_library(tmp_path, rng):
     tensors = tensors_of_every_type(rng)
-    safetensors.write(tmp_path / "t", tensors, {"a": "ü"})
+    write(tmp_path / "t", tensors, {"a": "ü"})
     assert_same(safetensors.numpy.load_file(tmp_path / "t"), tensors)
     with safetensors.safe_open(tmp_path / "t", framework="numpy") as file:
         assert file.metadata() == {"a": "ü"}
@@ -58,11 +57,11 @@ def test_writer_takes_foreign_arrays(tmp_path, rng):
         "columns": np.asfortranarray(value),
         "strided": value[::2, ::3],
     }
-    safetensors.write(tmp_path / "t", tensors, {})
+    write(tmp_path / "t", tensors, {})
     for name, array in safetensors.numpy.load_file(tmp_path / "t").items():
         np.testing.assert_array_equal(array, tensors[name])
     with pytest.raises(TypeError, match=r"tensor c: expected one of BOOL, .*, got complex128"):
-        safetensors.write(tmp_path / "t", {"c": np.zeros(2, complex)}, {})
+        write(tmp_path / "t", {"c": np.zeros(2, complex)}, {})
 
 
 def test_bfloat16_is_read_as_float32(tmp_path):
@@ -146,7 +145,7 @@ def test_model_cut_short_while_it_is_loaded_is_a_model_file_error(tmp_path, monk
 def test_reading_and_writing_take_no_second_copy(tmp_path):
     tensors = {"a": np.ones((500, 1000)), "b": np.ones((1000, 500), "f4")}
     size = sum(tensor.nbytes for tensor in tensors.values())
-    assert peak_of(lambda: safetensors.write(tmp_path / "t", tensors, {})) < 0.1 * size
+    assert peak_of(lambda: write(tmp_path / "t", tensors, {})) < 0.1 * size
     with SafetensorsFile(tmp_path / "t") as file:
         out = np.empty((500, 1000))
         assert peak_of(lambda: file.read_into("a", out)) < 0.1 * size
