@@ -94,9 +94,9 @@ def public_classes():
 
 # Internal: of a call, or of a part of the package that users do not get.
 INTERNAL = {
-    "Cpus", "Share", "RandomWindows", "ForecastTraining", "Renewed", "RowWorkspace", "Parts", "Kept", "Layout", "Masks",
-    "Reader", "Graph", "Chain", "PackedWeights", "ParameterStore", "Place", "Progress", "Mean", "Loop",
-    "Measurement", "Run", "Workspace",
+    "Chain", "Cpus", "ForecastTraining", "Graph", "Kept", "Layout", "Loop", "Masks", "Mean",
+    "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
+    "Reader", "Renewed", "RowWorkspace", "Run", "Share", "Workspace",
 }  # fmt: skip
 
 
