@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from cylstm import forecasting as forecasting
     from cylstm import plotting as plotting
     from cylstm import reference as reference
+    from cylstm import sequence_files as sequence_files
+    from cylstm import series as series
     from cylstm import serve as serve
     from cylstm import sklearn as sklearn
     from cylstm import text as text
@@ -110,6 +112,8 @@ _MODULES_LATER = (
     "optim",
     "plotting",
     "reference",
+    "sequence_files",
+    "series",
     "serve",
     "sklearn",
     "text",

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, _options
+from cylstm import _checks
 from cylstm._checks import shown
+from cylstm._checks.options import warn_without_effect
 from cylstm.layers import embedding
 from cylstm.layers.attention import Attention
 from cylstm.layers.base import Layer
@@ -80,7 +81,7 @@ def initialize(
     layers = list(_each(layer))
     specs = [part.spec for part in layers if isinstance(part, RecurrentLayer)]
     if forget_bias != 1 and not any("f" in spec.gates for spec in specs):
-        _options.warn_without_effect("forget_bias", forget_bias, "there is no LSTM with a forget gate")
+        warn_without_effect("forget_bias", forget_bias, "there is no LSTM with a forget gate")
     draw, draw_recurrent = partial(_matrix, rng, weights), partial(_matrix, rng, recurrent)
     for part in layers:
         state = part.state_dict()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _arrays, _checks, files
-from cylstm._checks import shown
+from cylstm import _checks, files
+from cylstm._checks import array_like, shown
 from cylstm.classification import network
 from cylstm.classification.network import Sequences
 from cylstm.data import Arrays, StandardScaler, _inputs
@@ -116,7 +116,7 @@ class Classifier:
             If sequences are no arrays of finite numbers, of the same channels; if there is only one class, or
             another one in the validation data.
         """
-        x, labels = _checked(train[0]), [str(label) for label in _arrays.labels("labels", train[1])]
+        x, labels = _checked(train[0]), [str(label) for label in array_like.labels("labels", train[1])]
         _inputs.warn_of_ids("sequences", x)
         classes = sorted(set(labels))
         if len(classes) < 2:
@@ -262,7 +262,7 @@ def _for(model: Sequential, sequences: Any) -> Sequences:
 
 
 def _targets(classes: list[str], sequences: Any, labels: Sequence[str]) -> Array:
-    labels = _arrays.labels("labels", labels)
+    labels = array_like.labels("labels", labels)
     if len(labels) != len(sequences):
         raise ValueError(f"labels: expected {len(sequences)}, one a sequence, got {len(labels)}")
     unknown = sorted({str(label) for label in labels} - set(classes))

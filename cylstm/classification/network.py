@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _options
 from cylstm._checks import shown
+from cylstm._checks.options import not_chosen
 from cylstm.data import Arrays
 from cylstm.init import initialize
 from cylstm.layers.dropout import Dropout
@@ -58,7 +58,7 @@ def build(
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {shown(cell)}")
     if pooling not in get_args(How):
         raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {shown(pooling)}")
-    with _options.not_chosen():  # dropout is for the last layer, too
+    with not_chosen():  # dropout is for the last layer, too
         recurrent = CELLS[cell](
             features,
             hidden_size,

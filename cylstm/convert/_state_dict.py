@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._checks.options import warn_caller
 from cylstm._formats import safetensors
 from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile
-from cylstm._options import warn_caller
 from cylstm.convert._common import (
     BY_GATES,
     RECURRENT,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._checks.options import warn_caller
 from cylstm._formats.budget import Budget
 from cylstm._formats.file_kinds import HDF5, KERAS
-from cylstm._options import warn_caller
 from cylstm.convert._common import (
     ACTIVATED,
     GATES,

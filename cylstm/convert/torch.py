@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, _options
-from cylstm._options import warn_caller
+from cylstm import _checks
+from cylstm._checks.options import not_chosen, warn_caller
 from cylstm.convert import _state_dict
 from cylstm.convert._common import (
     RECURRENT,
@@ -235,7 +235,7 @@ def _recurrent(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
     names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
     kind = type(module).__name__
     names += {"LSTM": ["proj_size"], "RNN": ["nonlinearity"], "GRU": []}[kind]
-    with _options.not_chosen():  # PyTorch has warned
+    with not_chosen():  # PyTorch has warned
         return RECURRENT[kind](**{name: getattr(module, name) for name in names}, dtype=dtype)
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _arrays, _checks, _options
+from cylstm import _checks
+from cylstm._checks import array_like
+from cylstm._checks.options import warn_caller
 
 Array = NDArray[Any]
 MIN_PAIRS = 50  # neighbours in time, from which a correlation tells something
@@ -18,7 +20,7 @@ def is_list(value: Any) -> bool:
     listed = isinstance(value, (list, tuple)) or (
         isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
     )
-    return bool(listed and len(value) and _arrays.is_sequence(value[0]))
+    return bool(listed and len(value) and array_like.is_sequence(value[0]))
 
 
 def arrays_of(name: str, value: Sequence[Any], gaps: bool = False) -> list[Array]:
@@ -91,7 +93,7 @@ def warn_of_ids(name: str, sequences: Array | list[Array]) -> None:
         return
     if abs(np.corrcoef(before, after)[0, 1]) > CORRELATED:
         return
-    _options.warn_caller(
+    warn_caller(
         f"{name}: ints that look like ids of symbols are read as measurements; for ids train a model that "
         f"begins with cylstm.Embedding, for measurements pass {name}.astype(float), which says so"
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
-from cylstm._options import is_chosen, warn_caller
+from cylstm._checks.options import is_chosen, warn_caller
 from cylstm.data import _inputs
 
 Array = NDArray[Any]

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cylstm import _arrays, _checks
+from cylstm import _checks
+from cylstm._checks import array_like
 from cylstm.data.source import Index
 
 
@@ -90,7 +91,7 @@ def stratified_split(
     (9, ['a', 'a', 'b'])
     """
     share, rng = _checks.number("validation", validation, 0, 1), _checks.generator(seed)
-    _, of_class = np.unique(np.asarray(_arrays.labels("labels", labels)), return_inverse=True)
+    _, of_class = np.unique(np.asarray(array_like.labels("labels", labels)), return_inverse=True)
     chosen = []
     for k in range(of_class.max(initial=-1) + 1):
         (members,) = np.nonzero(of_class == k)

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks, _options
+from cylstm import _checks
 from cylstm._checks import shown
+from cylstm._checks.options import warn_without_effect
 from cylstm._engine.planning import Arena, Shape
 from cylstm.layers.parameters import ParameterStore
 from cylstm.layers.stateless import StatelessLayer
@@ -37,9 +38,7 @@ class Attention(StatelessLayer, abstract=True):
         self.query, self.attends_before = query, _checks.flag("causal", causal)
         self.pools = query == "last"
         if self.pools and self.attends_before:
-            _options.warn_without_effect(
-                "causal", causal, "with query='last' the last step sees all before it"
-            )
+            warn_without_effect("causal", causal, "with query='last' the last step sees all before it")
         self._sizes = {"features": self.input_size, **sizes}
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes)), _checks.real_dtype(dtype))
         rng = _checks.generator(seed)

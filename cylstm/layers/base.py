@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _options
+from cylstm._checks.options import not_chosen
 from cylstm._engine.planning import Shape
 from cylstm.layers.parameters import ParameterStore, without_initial_values
 from cylstm.sequences.packing import Batch, Packing
@@ -77,7 +77,7 @@ class Layer:
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Layer":
-        with _options.not_chosen():
+        with not_chosen():
             return cls(**config)
 
     @property

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cylstm import _checks, _options
+from cylstm import _checks
 from cylstm._checks import shown
+from cylstm._checks.options import refuse_unknown, warn_without_effect
 from cylstm._engine.planning import Shape
 from cylstm.layers.parameters import ParameterStore, fill_drawn
 from cylstm.layers.sequence_layer import SequenceLayer
@@ -62,7 +63,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         @functools.wraps(shared)
         def constructor(self: RecurrentLayer, *args: Any, **options: Any) -> None:
             if unknown := [name for name in options if name not in shared.__annotations__]:
-                _options.refuse_unknown(type(self).__name__, unknown, self._option_names())
+                refuse_unknown(type(self).__name__, unknown, self._option_names())
             called(self, *args, **options)
 
         cls.__init__ = constructor  # type: ignore[method-assign]
@@ -153,7 +154,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
                 "bias: expected True with layer_norm, whose norms have a bias of their own; got False"
             )
         if self.dropout and self.num_layers == 1:
-            _options.warn_without_effect(
+            warn_without_effect(
                 "dropout",
                 self.dropout,
                 "it acts between layers, and num_layers is 1; put a cylstm.Dropout after the layer, or see "

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from numpy.typing import NDArray
 
-from cylstm._options import not_chosen
+from cylstm._checks.options import not_chosen
 from cylstm.classification import network
 from cylstm.classification.classifier import Classifier
 from cylstm.data.scalers import warn_not_applied

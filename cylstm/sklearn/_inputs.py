@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from cylstm import _arrays, _checks
+from cylstm import _checks
+from cylstm._checks import array_like
 from cylstm.classification.network import Sequences
 from cylstm.data import _inputs
 
@@ -17,12 +18,12 @@ Array = NDArray[Any]
 def is_list(X: Any) -> bool:
     """Whether it is a list of arrays, or of lists of different length."""
     if isinstance(X, np.ndarray):
-        return X.dtype == object and X.ndim == 1 and X.size > 0 and _arrays.is_sequence(X[0])
+        return X.dtype == object and X.ndim == 1 and X.size > 0 and array_like.is_sequence(X[0])
     if not isinstance(X, (list, tuple)) or not X:
         return False
     if all(isinstance(part, (list, tuple)) for part in X):
         return len(set(map(len, X))) > 1
-    return _arrays.is_sequence(X[0])
+    return array_like.is_sequence(X[0])
 
 
 def listed(name: str, X: Any) -> list[Array]:
@@ -44,7 +45,7 @@ def numbers(estimator: Any, name: str, X: Any) -> Array:
     try:
         return _checks.real_array(name, X)
     except TypeError:
-        if not _arrays.is_frame(X):
+        if not array_like.is_frame(X):
             check_array(X, allow_nd=True, ensure_2d=False, estimator=estimator, input_name=name)
         raise
 
@@ -60,7 +61,7 @@ def solid(estimator: Any, X: Array) -> Array:
 
 def table(estimator: Any, X: Any, array: Array, reset: bool) -> Array:
     """A finite array (n, columns), the numbers of X, whose columns may have names."""
-    if _arrays.is_frame(X):
+    if array_like.is_frame(X):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return alone(estimator, array)
     checked: Array = validate_data(estimator, array, reset=reset, ensure_all_finite=False)

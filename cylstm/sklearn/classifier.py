@@ -9,7 +9,7 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
 
-from cylstm import _arrays
+from cylstm._checks import array_like
 from cylstm.classification.network import SMOOTHING
 from cylstm.losses import CrossEntropy, Loss
 from cylstm.sklearn._sequences import SequenceEstimator
@@ -83,7 +83,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         return CrossEntropy(label_smoothing=SMOOTHING)
 
     def _checked_y(self, y: Any) -> Array:
-        labels: Array = column_or_1d(_arrays.labels("y", y), warn=True)
+        labels: Array = column_or_1d(array_like.labels("y", y), warn=True)
         assert_all_finite(labels, input_name="y")
         try:
             np.unique(labels)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm._options import warn_caller
+from cylstm._checks.options import warn_caller
 from cylstm.convert._common import (
     ACTIVATIONS,
     GATES,

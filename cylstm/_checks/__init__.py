@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _arrays
+from cylstm._checks import array_like
 
 Array = NDArray[Any]
 REALS = ("float32", "float64")
@@ -88,9 +88,9 @@ def real_array(name: str, value: Any, gaps: bool = False) -> Array:
     From arrays and tensors of any library, data frames, columns and lists. What is marked as missing is an
     error that says where; with gaps it is NaN.
     """
-    if type(value) is np.ndarray and _arrays.is_number_dtype(value.dtype):
+    if type(value) is np.ndarray and array_like.is_number_dtype(value.dtype):
         return value
-    return _arrays.numbers(name, value, gaps)
+    return array_like.numbers(name, value, gaps)
 
 
 def index_array(name: str, value: Any, what: str = "ints, the indices of vectors") -> Array:
