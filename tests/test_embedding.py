@@ -206,7 +206,7 @@ def test_a_file_written_otherwise_is_read(fuzz, models, tmp_path):
 
 def test_the_program_in_the_documentation(models, tmp_path):
     """As it stands there, with the model of the documentation."""
-    text = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "c-api.md").read_text(encoding="utf-8")
     (tmp_path / "program.c").write_text(re.search(r"```c\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
     flags = ["-std=c11", "-O1", "-DCYL_BASELINE_ONLY"]
     program = build(tmp_path / "program", "gcc", tmp_path / "program.c", *flags)
