@@ -31,7 +31,7 @@ from cylstm.recurrent.lstm import LSTM
 from cylstm.recurrent.rnn import RNN
 
 if TYPE_CHECKING:
-    # "as" says to type checkers that a name which is not in __all__ is public, too.
+    # "import x as x" tells type checkers that a name outside of __all__ is public.
     from cylstm import classification as classification
     from cylstm import cli as cli
     from cylstm import convert, data, datasets, diagnostics, losses, optim
@@ -97,9 +97,9 @@ __all__ = [
 ]
 
 
-# Imported when they are first used: without them, `import cylstm` takes half the time. Those that need an
-# extra are not in __all__, so that `from cylstm import *` works without it.
-_MODULES_LATER = (
+# Imported lazily, which halves the time of `import cylstm`. Modules that need an optional dependency are not
+# in __all__, so that `from cylstm import *` works without it.
+_LAZY_MODULES = (
     "classification",
     "cli",
     "convert",
@@ -119,8 +119,8 @@ _MODULES_LATER = (
     "text",
     "training",
 )
-_NEEDED = {"serve": ("prometheus_client", "starlette"), "sklearn": ("sklearn",)}
-_LATER = {
+_DEPENDENCIES = {"serve": ("prometheus_client", "starlette"), "sklearn": ("sklearn",)}
+_LAZY_NAMES = {
     "Checkpoints": "cylstm.training",
     "CustomLayer": "cylstm.layers.custom",
     "CustomSequenceLayer": "cylstm.layers.custom",
@@ -137,8 +137,8 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    if name in _LAZY_NAMES:
+        value = globals()[name] = getattr(importlib.import_module(_LAZY_NAMES[name]), name)
         return value
     if not name.startswith("_"):
         try:
@@ -152,6 +152,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from importlib.util import find_spec
 
-    # Tools read every name that is listed, and expect to find it.
-    missing = {name for name, needed in _NEEDED.items() if not all(map(find_spec, needed))}
-    return sorted({*globals(), *__all__, *_MODULES_LATER} - missing)
+    # Tools access every listed name, so modules without their dependencies are left out.
+    missing = {name for name, needed in _DEPENDENCIES.items() if not all(map(find_spec, needed))}
+    return sorted({*globals(), *__all__, *_LAZY_MODULES} - missing)

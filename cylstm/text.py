@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks, files
-from cylstm._checks.options import not_chosen
+from cylstm._checks.options import without_option_warnings
 from cylstm.data import TokenStream, Vocabulary
 from cylstm.inference.stream import Stream
 from cylstm.layers.activation import softmax
@@ -149,7 +149,7 @@ class CharacterModel:
 
     def _built(self, V: int) -> Sequential:
         H, seed = self.hidden_size, self.seed
-        with not_chosen():  # dropout is for the last layer, too
+        with without_option_warnings():  # dropout is for the last layer, too
             lstm = LSTM(self.embedding_size, H, self.num_layers, dropout=self.dropout, seed=seed + 1)
         return Sequential(
             Embedding(V, self.embedding_size, std=1.0, seed=seed),  # few symbols

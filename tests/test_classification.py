@@ -184,7 +184,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
             None,
             r"sequences\[1\]\[0, 0\] \(step, channel\): expected a finite",
         ),
-        (([np.ones((4, 2))] * 3, ["a", "b"]), None, "labels: expected 3, one a sequence, got 2"),
+        (([np.ones((4, 2))] * 3, ["a", "b"]), None, "labels: expected 3, one per sequence, got 2"),
         (([np.ones((4, 2))] * 2, ["a", "b"]), ([np.ones((4, 2))], ["c"]), "among .*'a', 'b'.*, got 'c'"),
         (([np.ones((4, 2))] * 2, ["a", "b"]), ([np.ones((4, 1))], ["a"]), "expected 2 channels, got 1"),
     ],
@@ -252,7 +252,7 @@ def test_missing_labels_are_no_class_and_ids_no_measurements(rng):
         np.ma.array(["a", "b", "a", "b"], mask=[0, 0, 1, 0]),
         ["a", "b", np.nan, "b"],
     ):
-        with pytest.raises(ValueError, match=r"labels\[2\]: expected a value, got none"):
+        with pytest.raises(ValueError, match=r"labels\[2\]: expected a value, got a missing one"):
             classifier.fit((x, labels), epochs=1, progress=False)
-    with pytest.warns(UserWarning, match="sequences: ints that look like ids of symbols"):
+    with pytest.warns(UserWarning, match="sequences: integers that look like symbol ids"):
         classifier.fit((rng.integers(0, 9, (4, 30, 1)), list("abab")), epochs=1, progress=False)

@@ -227,7 +227,7 @@ def test_info_says_what_runs(capsys):
     [
         (
             ["train", "{csv}", "--output", "{dir}/m"],
-            "expected one column of numbers, got a, b; pass --columns to choose",
+            "expected one column of numbers, got a, b; pass --columns to select",
         ),
         (["train", "{csv}", "--columns", "c", "--output", "{dir}/m"], "no column c; it has day, a, b"),
         (["train", "{dir}/none.csv", "--output", "{dir}/m"], "none.csv: No such file or directory"),

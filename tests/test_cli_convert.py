@@ -202,7 +202,8 @@ def test_a_file_of_another_kind_is_named(tmp_path, capsys):
         status, printed = run(capsys, tmp_path / name, tmp_path / "m.safetensors")
         assert status == 1
         assert (
-            "a pickle of NumPy arrays, which could run any code; save weights, under PyTorch's" in printed.err
+            "a pickle of NumPy arrays, which could run arbitrary code; save weights, under PyTorch's"
+            in printed.err
         )
 
 

@@ -232,9 +232,9 @@ def write_model_files(folder):
         ("data.csv", "it is a text file\n"),
         (
             "w.pkl",
-            "it is a pickle of NumPy arrays, which could run any code; save weights, under PyTorch's names",
+            "it is a pickle of NumPy arrays, which could run arbitrary code; save weights, under",
         ),
-        ("w.npy", "it is a NumPy array file (.npy), which holds one array and no model\n"),
+        ("w.npy", "it is a NumPy array file (.npy), not a model\n"),
         (
             "w.npz",
             "with safetensors.numpy.save_file(weights, path), and `cylstm convert` makes a model of them",

@@ -25,7 +25,7 @@ def test_an_unknown_option_names_the_class_and_the_nearest_option(layer):
         ):
             layer(3, 4, **{wrong: 5})
     with pytest.raises(
-        TypeError, match=f"^{layer.__name__}: no option stateful; there are batch_first, bias,"
+        TypeError, match=f"^{layer.__name__}: no option stateful; options are batch_first, bias,"
     ):
         layer(3, 4, stateful=True)
 
@@ -33,7 +33,7 @@ def test_an_unknown_option_names_the_class_and_the_nearest_option(layer):
 def test_another_activation_is_an_option_of_rnn_only():
     with pytest.raises(TypeError, match=r"^RNN: no option activation; did you mean nonlinearity\?$"):
         cylstm.RNN(3, 4, activation="relu")
-    with pytest.raises(TypeError, match=r"^LSTM: no option activation; there are ") as error:
+    with pytest.raises(TypeError, match=r"^LSTM: no option activation; options are ") as error:
         cylstm.LSTM(3, 4, activation="relu")
     assert "peephole" in str(error.value)
     assert "nonlinearity" not in str(error.value)

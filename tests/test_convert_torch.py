@@ -227,7 +227,10 @@ def test_files_that_are_refused(tmp_path, torch):
     (tmp_path / "m.txt").write_bytes(b"nonsense, but enough of it")
     (tmp_path / "m.bin").write_bytes(bytes(range(256)))
     for name, message in [
-        ("m.pt", "it is a PyTorch file, whose pickle could run any code; save its weights with safetensors"),
+        (
+            "m.pt",
+            "it is a PyTorch file, whose pickle could run arbitrary code; save its weights with safetensors",
+        ),
         ("m.npz", "it is a NumPy archive"),
         ("m.pkl", "it is a pickle of NumPy arrays"),
         ("m.txt", "it is a text file"),

@@ -25,7 +25,7 @@ def test_windows_over_a_frame_know_its_columns():
     assert Windows(frame(), 3, targets=["cold", "load"]).columns == [2, 0]
     twice = frame().set_axis(["load", "load", "cold"], axis=1)
     with pytest.raises(
-        ValueError, match="targets: expected a name of one column, got 'load', that of several"
+        ValueError, match="targets: expected a unique column name, got 'load', which several columns have"
     ):
         Windows(twice, 3, targets="load")
     with pytest.raises(ValueError, match=r"expected columns among \['load', 'day', 'cold'\], got 'dya'"):
@@ -58,7 +58,7 @@ def test_columns_that_are_no_numbers_are_named_and_gaps_found():
     with pytest.raises(TypeError, match=r"series\[0\]: expected real numbers, got 'a'"):
         Windows(pandas.Series(["a", "b"], name="s"), 1)
     gaps = frame().assign(load=pandas.array([1.0] * 8 + [None], dtype="Float64"))
-    with pytest.raises(ValueError, match=r"series\['load'\]\[8\]: expected a value, got none"):
+    with pytest.raises(ValueError, match=r"series\['load'\]\[8\]: expected a value, got a missing one"):
         Windows(gaps, 3)
 
 
@@ -82,13 +82,13 @@ def test_columns_of_pandas_that_mark_their_gaps_elsewhere():
         whole = pandas.Series([1, 0], dtype=dtype)
         assert read(whole).dtype == np.dtype(plain)
         gap = pandas.Series([1, None], dtype=dtype)
-        with pytest.raises(ValueError, match=r"x\[1\]: expected a value, got none"):
+        with pytest.raises(ValueError, match=r"x\[1\]: expected a value, got a missing one"):
             read(gap)
         np.testing.assert_array_equal(read(gap, gaps=True), [1, np.nan])
     both = pandas.DataFrame({"a": pandas.array([1, 2], dtype="Int64"), "b": [True, False]})
     np.testing.assert_array_equal(read(both), [[1, 1], [2, 0]])
     objects = pandas.DataFrame({"a": [1, None]}, dtype=object)
-    with pytest.raises(ValueError, match=r"x\['a'\]\[1\]: expected a value, got none"):
+    with pytest.raises(ValueError, match=r"x\['a'\]\[1\]: expected a value, got a missing one"):
         read(objects)
     np.testing.assert_array_equal(read(pandas.Series([0.0, 2.0], dtype=pandas.SparseDtype(float))), [0, 2])
     np.testing.assert_array_equal(read(pandas.Index([3, 4])), [3, 4])
@@ -131,9 +131,9 @@ def test_polars_frames_and_columns_are_read():
 def test_gaps_of_polars_are_missing_values():
     polars = pytest.importorskip("polars", reason="polars is not installed")
     gap = polars.DataFrame({"load": [1.0, 2.0, 3.0], "cold": [True, None, False]})
-    with pytest.raises(ValueError, match=r"series\['cold'\]\[1\]: expected a value, got none"):
+    with pytest.raises(ValueError, match=r"series\['cold'\]\[1\]: expected a value, got a missing one"):
         Windows(gap, 1)
-    with pytest.raises(ValueError, match=r"x\[0\]: expected a value, got none"):
+    with pytest.raises(ValueError, match=r"x\[0\]: expected a value, got a missing one"):
         read(polars.Series([None, 2]))
     np.testing.assert_array_equal(StandardScaler().fit(gap).offset, [2, 0.5])
     assert np.isnan(StandardScaler().fit(gap).transform(gap)[1, 1])
@@ -158,7 +158,7 @@ def test_tables_of_pyarrow_are_read():
     arrow = pytest.importorskip("pyarrow", reason="PyArrow is not installed")
     np.testing.assert_array_equal(read(arrow.table({"a": [1, 2], "b": [0.5, 1]})), [[1, 0.5], [2, 1]])
     gap = arrow.table({"a": [1, None]})
-    with pytest.raises(ValueError, match=r"x\['a'\]\[1\]: expected a value, got none"):
+    with pytest.raises(ValueError, match=r"x\['a'\]\[1\]: expected a value, got a missing one"):
         read(gap)
     np.testing.assert_array_equal(read(gap, gaps=True), [[1], [np.nan]])
     with pytest.raises(TypeError, match=r"got others: \['s'\] \(string\)"):
@@ -172,5 +172,5 @@ def test_arrays_of_xarray_and_dask_are_read():
         read(xarray.Dataset({"a": ("t", [1.0])}))
     dask = pytest.importorskip("dask.array", reason="dask is not installed")
     masked = dask.ma.masked_equal(dask.from_array(np.array([1.0, -9.0])), -9.0)
-    with pytest.raises(ValueError, match=r"x\[1\]: expected a value, got none"):
+    with pytest.raises(ValueError, match=r"x\[1\]: expected a value, got a missing one"):
         read(masked)

@@ -266,7 +266,7 @@ def test_files_of_other_kinds_are_named(tmp_path):
 
     path = tmp_path / "m.safetensors"
     for content, message in (
-        (pickle.dumps({"w": np.zeros(3)}), "it is a pickle of NumPy arrays, which could run any code"),
+        (pickle.dumps({"w": np.zeros(3)}), "it is a pickle of NumPy arrays, which could run arbitrary code"),
         (b"", "it is an empty file"),
         (b"date,sales\n2008-01-01,3\n", "it is a text file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "fetch the file with git lfs pull"),

@@ -264,7 +264,7 @@ def test_usable_targets_pass_the_check(rng, case):
 
 @EVERY
 def test_an_empty_set_is_refused(case):
-    with pytest.raises(ValueError, match="labels: expected something that counts, got nothing"):
+    with pytest.raises(ValueError, match="labels: expected at least one value that counts, got none"):
         case.make().check([], case.outputs, "labels")
     with pytest.raises(ValueError, match="outputs: expected a positive int, got 0"):
         case.make().check([], 0)
@@ -305,11 +305,11 @@ MSE, MAE, Huber, Quantile, BinaryCrossEntropy, CrossEntropy, CTC = (
             3,
             "target: expected labels from 0 to 2, got -100",
         ),
-        (CrossEntropy(), np.array([-100, -100]), 3, "target: expected something that counts"),
-        (CrossEntropy([1, 0]), np.array([1, 1]), 2, "target: expected something that counts"),
+        (CrossEntropy(), np.array([-100, -100]), 3, "target: expected at least one value that counts"),
+        (CrossEntropy([1, 0]), np.array([1, 1]), 2, "target: expected at least one value that counts"),
         (CrossEntropy(), np.array([0.0, 1.0]), 3, "target: expected integer labels, got dtype float64"),
-        (CrossEntropy([1, 2]), np.array([0]), 3, "weight: expected 3 numbers, one a class, got 2"),
-        (CTC(), [np.array([1, 0])], 3, r"target\[0\]: expected labels, which are not blank = 0"),
+        (CrossEntropy([1, 2]), np.array([0]), 3, "weight: expected 3 numbers, one per class, got 2"),
+        (CTC(), [np.array([1, 0])], 3, r"target\[0\]: expected labels other than blank = 0"),
         (CTC(), [np.array([1]), [3]], 3, r"target\[1\]: expected labels from 0 to 2, got 3"),
         (CTC(), [np.array([1.0])], 3, r"target\[0\]: expected integer labels, got dtype float64"),
         (CTC(), [1, 2], 3, r"target\[0\]: expected the labels of one sequence, \(L,\), got \(\)"),
@@ -356,7 +356,7 @@ Y = np.zeros((5, 2, 3))
         (lambda: CTC(-1), "blank: expected an int, 0 or more, got -1"),
         (lambda: CTC()(Y, [[1]]), "target: expected labels of 2 sequences, got those of 1"),
         (lambda: CTC()(Y, [[1], [3]]), r"target\[1\]: expected labels from 0 to 2, got 3"),
-        (lambda: CTC()(Y, [[1], [0]]), r"target\[1\]: expected labels, which are not blank = 0"),
+        (lambda: CTC()(Y, [[1], [0]]), r"target\[1\]: expected labels other than blank = 0"),
         (lambda: CTC()(Y, 1), "target: expected a sequence of arrays of labels, got 1"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cylstm.data import Arrays, prefetch, prefetching
-from cylstm.data.prefetching import HAND_OVER, prefetch_slow
+from cylstm.data.prefetching import HANDOVER_SECONDS, prefetch_slow
 
 
 def threads():
@@ -159,7 +159,7 @@ def clock(monkeypatch):
 def test_only_slow_values_are_made_in_another_thread(clock):
     def made(slow):
         for n in range(8):
-            clock[0] += 2 * HAND_OVER if n in slow else HAND_OVER / 2
+            clock[0] += 2 * HANDOVER_SECONDS if n in slow else HANDOVER_SECONDS / 2
             yield n, threading.get_ident()
 
     here = threading.get_ident()
@@ -170,7 +170,7 @@ def test_only_slow_values_are_made_in_another_thread(clock):
     assert len(set(threads[5:])) == 1
 
 
-@pytest.mark.parametrize("seconds", [0, 3 * HAND_OVER])
+@pytest.mark.parametrize("seconds", [0, 3 * HANDOVER_SECONDS])
 def test_slow_or_not_leaving_early_closes_the_iterator_and_errors_come(clock, seconds):
     closed, values = [], []
 

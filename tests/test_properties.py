@@ -197,7 +197,7 @@ def test_packings_made_by_hand_are_checked():
     with pytest.raises(ValueError, match=r"x: packed rows: expected \(6, 3\), got \(5, 3\)"):
         layer(data.PackedSequences(np.zeros((5, 3)), Packing(3, 2)))
     for other in (cylstm.Linear(3, 2), cylstm.Stream(layer, 2).run):
-        with pytest.raises(TypeError, match="x: expected an array, got PackedSequences; its rows are one"):
+        with pytest.raises(TypeError, match="x: expected an array, got PackedSequences; pass its rows"):
             other(data.pack([np.zeros((2, 3))] * 2))
 
 

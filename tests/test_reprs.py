@@ -94,9 +94,9 @@ def public_classes():
 
 # Internal: of a call, or of a part of the package that users do not get.
 INTERNAL = {
-    "Chain", "Cpus", "ForecastTraining", "Graph", "Kept", "Layout", "Loop", "Masks", "Mean",
+    "Chain", "Cpus", "ForecastTraining", "Graph", "Layout", "Loop", "Masks", "Mean",
     "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
-    "Reader", "Renewed", "RowWorkspace", "Run", "Share", "Workspace",
+    "Reader", "Renewed", "RowWorkspace", "Run", "ScratchArray", "Share", "Workspace",
 }  # fmt: skip
 
 

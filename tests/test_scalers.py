@@ -111,7 +111,11 @@ def test_transform_leaves_x_alone_and_keeps_nan():
         (np.zeros((3, 0)), ValueError, "x: expected at least one value, got none"),
         (np.zeros((0, 3)), ValueError, "x: expected at least one value, got none"),
         ([], ValueError, "x: expected at least one value, got none"),
-        ([[1e308], [-1e308]], ValueError, r"x: expected numbers of usual size, got up to 1e\+308"),
+        (
+            [[1e308], [-1e308]],
+            ValueError,
+            r"x: expected values whose squares do not overflow, got up to 1e\+308",
+        ),
         ([["a"]], TypeError, r"x\[0\]\[0\]: expected real numbers, got 'a'"),
         ([[1.0], [1.0, 2.0]], ValueError, "x: expected a rectangular array"),
     ],
@@ -314,7 +318,7 @@ def scaled_model():
     return ours
 
 
-NOT_APPLIED = "the model's scalers, x, y, are not applied: x is read and y is given in the units"
+NOT_APPLIED = "the model's scalers, x, y, are not applied: x and y are in scaled units"
 
 
 @pytest.mark.parametrize("exit_", ["Session", "Stream", "serve", "to_safetensors"])

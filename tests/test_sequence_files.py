@@ -75,12 +75,12 @@ def test_missing_values_are_interpolated_on_request_only(tmp_path):
         (HEADER + "1,x:up\n", "line 4: dimension 1, value 2: expected a finite number, got 'x'"),
         (HEADER + "1,2:1,:up\n", "line 4: dimension 2, value 2: expected a finite number, got ''"),
         (HEADER + ":up\n", "line 4: dimension 1, value 1: expected a finite number, got ''"),
-        (HEADER + "1,-1e100:up\n", "line 4: dimension 1, value 2: expected a number below 1e\\+100 in size"),
+        (HEADER + "1,-1e100:up\n", "line 4: dimension 1, value 2: expected an absolute value below 1e\\+100"),
         (HEADER + "1,inf:up\n", "line 4: dimension 1, value 2: expected a finite number, got 'inf'"),
         (HEADER + "(0,1),(1,2):up\n", r"line 4: dimension 1, value 1: expected a finite number, got '\(0'"),
         (
             "@equalLength true\n" + HEADER + "1,2:up\n1:up\n",
-            "line 6: expected 2 values, as @equalLength true",
+            "line 6: expected 2 values because of @equalLength true",
         ),
         ("@equalLength true\n@seriesLength 3\n" + HEADER + "1,2:up\n", "line 6: expected 3 values"),
     ],
@@ -199,9 +199,7 @@ def test_steps_without_values_at_the_ends_are_left_out_with_a_warning(tmp_path):
     np.testing.assert_array_equal(sequences[0], [[1, 5], [2, 6], [3, 7]])
     np.testing.assert_array_equal(sequences[1], [[1, 3], [2, 4]])
     for line, dimension in [("1,2,?:1,2,3:up", 1), ("1,2,3:?,2,3:up", 2)]:
-        with pytest.raises(
-            ValueError, match=f"line 4: dimension {dimension}: missing values at the beginning"
-        ):
+        with pytest.raises(ValueError, match=f"line 4: dimension {dimension}: missing values at the start"):
             read_ts(write(tmp_path, HEADER + line + "\n"), missing="interpolate")
 
 
@@ -256,12 +254,10 @@ def test_files_outside_of_the_folder_are_refused(folder, name):
         pytest.skip("no links can be made here")
     (folder / "labels.csv").write_text(f"file,label\n{name.format(folder=folder)},up\n")
     with pytest.raises(
-        ValueError, match=r"labels\.csv: expected a file inside of .*set, got .*, which lies out"
+        ValueError, match=r"labels\.csv: expected a file inside of .*set, got .*, which is out"
     ):
         read_sequences([folder / "set"], folder / "labels.csv")
-    with pytest.raises(
-        ValueError, match=r"expected a file inside of .*set, got link\.csv, which lies outside"
-    ):
+    with pytest.raises(ValueError, match=r"expected a file inside of .*set, got link\.csv, which is outside"):
         read_sequences([folder / "set"])
     (folder / "set" / "link.csv").unlink()
     (folder / "set" / "sub" / "in.csv").write_text("x,y\n1,2\n")
@@ -284,6 +280,6 @@ def test_pipes_in_a_folder_are_refused_and_hidden_files_are_left_out(folder, pip
 def test_a_column_that_counts_the_rows_is_read_with_a_warning(folder):
     (folder / "set" / "a.csv").write_text("t,x\n0,5\n1,7\n2,6\n")
     (folder / "set" / "b.csv").write_text("t,x\n0,5\n1,6\n")
-    with pytest.warns(UserWarning, match="column t counts the rows of every file and is read as a channel"):
+    with pytest.warns(UserWarning, match="column t counts the rows of every file and is used as a channel"):
         read = read_sequences([folder / "set"], folder / "labels.csv")
     assert read.columns == ["t", "x"]

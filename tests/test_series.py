@@ -53,7 +53,7 @@ def test_missing_values_are_interpolated_on_request_only(tmp_path):
             {"columns": ["a"]},
             "line 3: expected 2 cells as in line 1, got 1; pass delimiter= if the cells were cut",
         ),
-        ("a,b\n1,2\n", {}, "expected one column of numbers, got a, b; pass columns= to choose"),
+        ("a,b\n1,2\n", {}, "expected one column of numbers, got a, b; pass columns= to select"),
         (
             "a,b\nx,y\n",
             {},
@@ -65,11 +65,11 @@ def test_missing_values_are_interpolated_on_request_only(tmp_path):
         (
             "a,b\n1,2\n1e200,2\n",
             {"columns": ["a"]},
-            "line 3, column a: expected a number below 1e.100 in size",
+            "line 3, column a: expected an absolute value below 1e.100",
         ),
         ("1,2\n3,4\n", {}, "line 1: expected names of columns, got numbers; pass header=False if"),
         ("a,a\n1,2\n", {"columns": ["a"]}, "column a: expected once, got it more than once"),
-        ('a,b\n1,"2\n', {}, "line 2: not a row of CSV: a quote that begins in it never ends"),
+        ('a,b\n1,"2\n', {}, "line 2: not a row of CSV: unclosed quote"),
     ],
 )
 def test_faults_are_named_with_their_place(tmp_path, text, options, message):
@@ -121,11 +121,11 @@ def test_values_are_never_invented_at_the_ends(tmp_path):
     [
         (
             "1,5\n2,6\n,7\n",
-            "column a: has values from line 2 to 3, others from line 2 to 4, and values beyond",
+            "column a: has values from line 2 to 3, others from line 2 to 4; missing values at the start",
         ),
         (
             ",5\n1,6\n2,\n",
-            "column a: has values from line 3 to 4, others from line 2 to 4, and values beyond",
+            "column a: has values from line 3 to 4, others from line 2 to 4; missing values at the start",
         ),
     ],
 )

@@ -413,7 +413,7 @@ def test_columns_of_polars_have_names():
         classifier.predict(table.rename({"a": "c"}))
 
 
-MISSING = "expected a value, got none: it is masked, null or NA"
+MISSING = r"expected a value, got a missing one \(masked, null or NA\)"
 
 
 def test_no_estimator_reads_masked_values_dates_or_texts(rng):
@@ -455,9 +455,7 @@ def test_no_estimator_reads_masked_values_dates_or_texts(rng):
 def test_nan_in_a_table_is_refused_where_it_stands(rng, form):
     X, y = rng.standard_normal((20, 5)), np.repeat([0, 1], 10)
     X[7, 2] = np.nan
-    message = (
-        r"X\[7, 2\]: expected a finite number, got nan; fill in missing values \(NaN\) or leave them out"
-    )
+    message = r"X\[7, 2\]: expected a finite number, got nan; impute or drop missing values \(NaN\)"
     for fit in (
         lambda: SequenceClassifier(hidden_size=2, epochs=1).fit(form(X), y),
         lambda: Forecaster(window=3).fit(form(X)),
@@ -492,7 +490,7 @@ def test_ids_of_symbols_are_not_measurements_without_a_word(rng, kind):
     estimator, y = kind(hidden_size=2, epochs=1), np.arange(40) % 2
     for X in (ids(rng), list(ids(rng)), rng.integers(0, 4, (40, 30))):
         with pytest.warns(
-            UserWarning, match=r"X: ints that look like ids.*cylstm.Embedding.*X.astype\(float\)"
+            UserWarning, match=r"X: integers that look like symbol ids.*cylstm.Embedding.*X.astype\(float\)"
         ):
             estimator.fit(X, y)
 

@@ -33,9 +33,9 @@ def test_empty_rows_at_the_end_and_before_the_header_are_no_rows(tmp_path):
     ("text", "message"),
     [
         ("a,b\n1,2\n\n3,4\n", "line 3: expected 2 cells, got an empty line"),
-        ('a,b\n1,2\n3,"4\n5,6\n', "line 3: not a row of CSV: a quote that begins in it never ends"),
+        ('a,b\n1,2\n3,"4\n5,6\n', "line 3: not a row of CSV: unclosed quote"),
         ('a,b\n1,"2"x\n', "line 2: not a row of CSV: ',' expected after '\"'"),
-        ("a,b\n1," + "2" * 200_000 + "\n", "line 2: .* a cell of more than 131072 characters; does a quote"),
+        ("a,b\n1," + "2" * 200_000 + "\n", "line 2: .* a cell of more than 131072 characters; is a quote"),
         ("a,b\n1,2,3\n", "line 2: expected 2 cells as in line 1, got 3; pass delimiter= if the cells were"),
         ("\na,b\n1\n", "line 3: expected 2 cells as in line 2, got 1"),
         ("a,b\n,\n", "expected lines of numbers, got 1 lines"),

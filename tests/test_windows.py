@@ -120,9 +120,9 @@ def test_every_token_is_predicted_once_from_the_one_before(n, batch_size, length
             "ids: expected more than batch_size = 3 of them",
         ),
         (lambda: TokenStream(np.arange(3.0), 1, 2), ValueError, "ids: expected a vector of ints"),
-        (lambda: split(5, 0.6, 0.5), ValueError, "series: expected rows to learn from, got 5 rows"),
+        (lambda: split(5, 0.6, 0.5), ValueError, "series: expected at least one training row, got 5 rows"),
         (lambda: split(5, 1.5), ValueError, r"validation: expected a number in \[0, 1\)"),
-        (lambda: split(1), ValueError, "series: expected rows to learn from"),
+        (lambda: split(1), ValueError, "series: expected at least one training row"),
     ],
 )
 def test_what_is_no_series_is_refused_with_its_name(make, error, message):

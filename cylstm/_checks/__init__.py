@@ -1,4 +1,4 @@
-"""Checks of arguments, so that every error names the argument, what was expected and what was given."""
+"""Argument checks; every error names the argument, the expected and the given value."""
 
 import operator
 import reprlib
@@ -11,11 +11,11 @@ from cylstm._checks import array_like
 
 Array = NDArray[Any]
 REALS = ("float32", "float64")
-SHOWN = 80  # characters of a value in an error message
+SHOWN = 80  # maximum length of a value in an error message
 
 
 def shown(value: Any) -> str:
-    """A value in an error message: its repr if that is short, else what it is and how much of it there is.
+    """Format a value for an error message: its repr if that is short, else its type and size.
 
     Examples
     --------
@@ -24,7 +24,7 @@ def shown(value: Any) -> str:
     """
     if isinstance(value, np.ndarray) and value.ndim:
         return f"array {value.shape} {value.dtype}"
-    containers = (list, tuple, dict, set, frozenset)  # of which reprlib looks at the first elements only
+    containers = (list, tuple, dict, set, frozenset)  # reprlib limits the number of elements
     text = reprlib.repr(value) if isinstance(value, containers) else repr(value)
     if len(text) <= SHOWN and "\n" not in text:
         return text
@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
 
 
 def integer(name: str, value: Any, words: str = "an int") -> int:
-    """An int, and no bool, which Python takes for 0 or 1."""
+    """Check an int; bools are rejected."""
     if not isinstance(value, (bool, np.bool_)):
         try:
             return operator.index(value)
@@ -47,31 +47,31 @@ def integer(name: str, value: Any, words: str = "an int") -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, and nothing that only counts as one of them, such as "no"."""
+    """Check a bool; other truthy or falsy values, such as "no", are rejected."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name}: expected True or False, got {shown(value)}")
 
 
 def positive(name: str, value: Any) -> int:
-    """A positive int."""
+    """Check a positive int."""
     return _int_from(1, "a positive int", name, value)
 
 
 def natural(name: str, value: Any) -> int:
-    """An int, 0 or more."""
+    """Check a non-negative int."""
     return _int_from(0, "an int, 0 or more", name, value)
 
 
-def _int_from(least: int, words: str, name: str, value: Any) -> int:
+def _int_from(minimum: int, words: str, name: str, value: Any) -> int:
     number = integer(name, value, words)
-    if number < least:
+    if number < minimum:
         raise ValueError(f"{name}: expected {words}, got {number}")
     return number
 
 
 def real_dtype(value: Any) -> np.dtype[Any]:
-    """float32 or float64."""
+    """Check a dtype, float32 or float64."""
     try:
         dtype = np.dtype(value)
     except TypeError:
@@ -83,10 +83,10 @@ def real_dtype(value: Any) -> np.dtype[Any]:
 
 
 def real_array(name: str, value: Any, gaps: bool = False) -> Array:
-    """An array of real numbers of any precision, not copied if it is one already; of no subclass.
+    """Convert a value to a base-class array of real numbers of any precision, without a copy if possible.
 
-    From arrays and tensors of any library, data frames, columns and lists. What is marked as missing is an
-    error that says where; with gaps it is NaN.
+    Accepts arrays and tensors of any library, data frames, columns and lists. A missing value raises an error
+    that names its place; with `gaps`, it becomes NaN.
     """
     if type(value) is np.ndarray and array_like.is_number_dtype(value.dtype):
         return value
@@ -94,17 +94,17 @@ def real_array(name: str, value: Any, gaps: bool = False) -> Array:
 
 
 def index_array(name: str, value: Any, what: str = "ints, the indices of vectors") -> Array:
-    """An array of ints that int64 can hold."""
+    """Convert a value to an array of integers in the range of int64."""
     array = real_array(name, value)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected {what}, got dtype {array.dtype}")
     if array.dtype == np.uint64 and array.size and array.max() >= 2**63:
-        raise ValueError(f"{name}: expected {what}, got {array.max()}, which int64 cannot hold")
+        raise ValueError(f"{name}: expected {what}, got {array.max()}, which overflows int64")
     return array
 
 
 def shaped(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """An array of real numbers of just this shape."""
+    """Convert a value to an array of real numbers of exactly this shape."""
     array = real_array(name, value)
     if array.shape != shape:
         raise ValueError(f"{name}: expected {shape}, got {array.shape}")
@@ -112,7 +112,7 @@ def shaped(name: str, value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array that results can be written to."""
+    """Check an `out` array: shape, dtype, writeable."""
     if hasattr(out, "mask"):
         raise ValueError(f"{name}: expected an array without a mask, got a masked one; pass {name}.data")
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
@@ -124,26 +124,26 @@ def output(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 
 
 def sequence_lengths(lengths: Any, T: int, B: int) -> Array:
-    """Real steps of B sequences, each between 0 and T."""
+    """Check the lengths of B sequences, each between 0 and T."""
     array = real_array("lengths", lengths)
     if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
-        raise ValueError(f"lengths: expected {B} ints, one a sequence, got {array.dtype} {array.shape}")
+        raise ValueError(f"lengths: expected {B} ints, one per sequence, got {array.dtype} {array.shape}")
     if not below(array, T + 1):
         raise ValueError(f"lengths: expected 0 to T = {T}, got {array.min()} to {array.max()}")
     return array.astype(np.intp)
 
 
 def below(array: Array, end: int) -> bool:
-    """Whether all ints of an array are from 0 to before the end, which an intp can hold."""
+    """Whether all ints of an array are in [0, end)."""
     if not array.size:
         return True
-    if array.dtype == np.intp:  # one pass instead of two: what is negative is large without its sign
+    if array.dtype == np.intp:  # one pass instead of two: as unsigned, negative numbers are large
         return bool(array.view(np.uintp).max() < end)
     return bool(array.min() >= 0 and array.max() < end)
 
 
-def generator(seed: Any) -> "np.random.Generator":  # numpy.random loads when it is used
-    """Random numbers from a seed, or from the system's entropy for None."""
+def generator(seed: Any) -> "np.random.Generator":  # quoted, because numpy.random is loaded lazily
+    """Create a random generator from a seed, or from system entropy for None."""
     try:
         return np.random.default_rng(None if seed is None else integer("seed", seed))
     except (TypeError, ValueError):
@@ -151,7 +151,7 @@ def generator(seed: Any) -> "np.random.Generator":  # numpy.random loads when it
 
 
 def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
-    """A finite number with low <= value < high; no bool, and no text."""
+    """Check a finite number with low <= value < high; bools and strings are rejected."""
     if isinstance(value, (bool, np.bool_, str, bytes, bytearray)) or getattr(value, "ndim", False):
         raise TypeError(f"{name}: expected a number, got {shown(value)}")
     try:
@@ -166,7 +166,7 @@ def number(name: str, value: Any, low: float, high: float = float("inf")) -> flo
 
 
 def above(name: str, value: Any, low: float) -> float:
-    """A finite number greater than low."""
+    """Check a finite number greater than low."""
     result = number(name, value, low)
     if result == low:
         raise ValueError(f"{name}: expected a number above {low:g}, got {result:g}")

@@ -1,8 +1,8 @@
-"""The one gate for data: numbers from arrays of any library, data frames, columns and lists.
+"""Conversion of input data to NumPy arrays: arrays of any library, data frames, columns and lists.
 
-`_checks.real_array` comes here with everything that is not simply a NumPy array of numbers. No library is
-imported for it: a value shows by its attributes how it is read. What is marked as missing, by a mask, a null,
-NA or None, is never read as a number: it is an error that says where, or NaN for callers that ask for that.
+`_checks.real_array` calls this module for everything other than a plain NumPy array of numbers. No library is
+imported: types are recognised by their attributes. A missing value (masked, null, NA or None) raises an error
+that names its place, or becomes NaN if the caller allows gaps.
 """
 
 from collections.abc import Iterable
@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-PLAIN = {float, int, bool}  # and NumPy's scalars: what NumPy reads from lists as it is
-NUMPY_DTYPES = 24  # those of NumPy's own numbers have smaller numbers than this
+PLAIN = {float, int, bool}  # types that NumPy converts from lists directly, besides its scalars
+NUMPY_DTYPES = 24  # built-in numeric dtypes of NumPy have a smaller `num`
 
 
 def is_number_dtype(dtype: "np.dtype[Any]") -> bool:
-    """Whether it is one of NumPy's own, of real numbers, ints or bools."""
+    """Whether a dtype is built-in and holds real numbers, integers or bools."""
     return dtype.kind in "fiub" and dtype.num < NUMPY_DTYPES
 
 
 def is_sequence(value: Any) -> bool:
-    """Whether it has several values: a list, an array or a column, and not one number or text."""
+    """Whether a value is a list, an array or a column, as opposed to a number or a string."""
     if isinstance(value, (str, bytes, bytearray)):
         return False
     axes = getattr(value, "ndim", None)
@@ -33,18 +33,18 @@ def is_sequence(value: Any) -> bool:
 
 
 def is_frame(value: Any) -> bool:
-    """Whether it is a table with named columns: of pandas, polars, PyArrow and libraries like these."""
-    if hasattr(value, "collect"):  # a query of polars, to be run first; its columns are not to be asked for
+    """Whether a value is a table with named columns, as of pandas, polars or PyArrow."""
+    if hasattr(value, "collect"):  # a LazyFrame of polars, whose columns are expensive to access
         return False
     return hasattr(value, "columns") and (hasattr(value, "to_numpy") or hasattr(value, "column_names"))
 
 
 def numbers(name: str, value: Any, gaps: bool = False) -> Array:
-    """An array of real numbers; gaps: with NaN for what is missing, instead of an error."""
+    """Convert a value to an array of real numbers; with `gaps`, missing values become NaN."""
     if hasattr(value, "__dask_graph__") and value.__dask_graph__() is not None:
         value = value.compute()
     if hasattr(value, "packing"):
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; its rows are one")
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; pass its rows")
     if isinstance(value, (list, tuple)):
         return _of_list(name, value, gaps)
     if isinstance(value, np.ndarray):
@@ -61,7 +61,7 @@ def numbers(name: str, value: Any, gaps: bool = False) -> Array:
 
 
 def labels(name: str, value: Any) -> Any:
-    """Classes of any type, none of them missing; an array, or a list as it is."""
+    """Check class labels of any type for missing values; return an array, or a list unchanged."""
     if is_frame(value):
         return value
     if hasattr(value, "detach"):
@@ -80,30 +80,30 @@ def labels(name: str, value: Any) -> Any:
 
 def _missing(place: str) -> ValueError:
     return ValueError(
-        f"{place}: expected a value, got none: it is masked, null or NA; fill it in or leave it out"
+        f"{place}: expected a value, got a missing one (masked, null or NA); impute it or drop it"
     )
 
 
 def _place(name: str, marked: Array) -> str:
-    """The name of the first place that is marked."""
+    """Format the index of the first marked element."""
     if not marked.ndim:
         return name
     place = np.unravel_index(int(np.argmax(marked)), marked.shape)
     return f"{name}[{', '.join(str(int(i)) for i in place)}]"
 
 
-def _refusal(name: str, got: Any) -> TypeError:
+def _not_real(name: str, got: Any) -> TypeError:
     return TypeError(f"{name}: expected real numbers, got {got}")
 
 
 def _kind(dtype: Any) -> str:
-    """What errors say of a dtype."""
+    """Describe a dtype for an error message."""
     dates = getattr(dtype, "kind", None) in ("M", "m")
     return f"dtype {dtype}" + "; pass a number instead, such as the hours since a date" * dates
 
 
 def _mask(array: Any) -> Array | None:
-    """Where an array of a subclass is masked; None: nowhere."""
+    """Return the mask of an array; None if nothing is masked."""
     mask: Array = np.asarray(getattr(array, "mask", False))
     if mask.dtype != bool or not mask.any():
         return None
@@ -111,7 +111,7 @@ def _mask(array: Any) -> Array | None:
 
 
 def _nulls(column: Any) -> Array | None:
-    """Where a column of pandas, polars or PyArrow marks a gap apart from its numbers; None: nowhere."""
+    """Return the null mask of a pandas, polars or PyArrow column; None if it has no nulls."""
     count = getattr(column, "null_count", None)
     if count is not None:
         found = column.is_null() if (count() if callable(count) else count) else None
@@ -125,9 +125,9 @@ def _nulls(column: Any) -> Array | None:
 
 
 def _of_ndarray(name: str, value: Array, gaps: bool) -> Array:
-    array = np.asarray(value)  # of no subclass
+    array = np.asarray(value)  # drops subclasses
     if array.dtype.names:
-        raise _refusal(name, f"fields {list(array.dtype.names)}; pass one array of numbers")
+        raise _not_real(name, f"fields {list(array.dtype.names)}; pass one array of numbers")
     mask = None if type(value) is np.ndarray else _mask(value)
     if mask is not None:
         if not gaps:
@@ -141,11 +141,11 @@ def _of_ndarray(name: str, value: Array, gaps: bool) -> Array:
         return _of_objects(name, array, gaps)
     if array.dtype.type.__module__.startswith("ml_dtypes") and "complex" not in array.dtype.name:
         return array.astype(np.float32 if "float" in array.dtype.name else np.int8)
-    raise _refusal(name, _kind(array.dtype))
+    raise _not_real(name, _kind(array.dtype))
 
 
 def _of_objects(name: str, array: Array, gaps: bool) -> Array:
-    """Numbers that are objects of Python: ints of any size, Decimal, Fraction, None."""
+    """Convert Python objects: ints of any size, Decimal, Fraction, None."""
     values = []
     for place, value in zip(np.ndindex(array.shape), array.ravel().tolist(), strict=True):
         where = f"{name}[{', '.join(map(str, place))}]" if place else name
@@ -162,43 +162,39 @@ def _of_objects(name: str, array: Array, gaps: bool) -> Array:
     try:
         return np.array(list(map(float, values)), np.float64).reshape(array.shape)
     except OverflowError:
-        raise ValueError(
-            f"{name}: expected numbers that a float can hold, got one that is too large"
-        ) from None
+        raise ValueError(f"{name}: expected numbers in the range of a float, got a larger one") from None
 
 
 def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ == "NAType":  # of pandas
+    if value is None or type(value).__name__ == "NAType":  # pandas.NA
         return True
     return isinstance(value, np.ndarray) and not value.ndim and _mask(value) is not None
 
 
 def _number(place: str, value: Any) -> float:
-    """A real number of Python."""
+    """Convert a value to a Python number."""
     if type(value) in PLAIN:
         return value  # type: ignore[no-any-return]
     if isinstance(value, (str, bytes, complex, np.complexfloating, np.datetime64, np.timedelta64)) or (
         not hasattr(value, "__float__") or is_sequence(value)
     ):
         text = f"{value!r:.40}" if isinstance(value, (str, bytes)) else type(value).__name__
-        raise _refusal(place, text + f"; pass {place}.toarray()" * hasattr(value, "toarray"))
+        raise _not_real(place, text + f"; pass {place}.toarray()" * hasattr(value, "toarray"))
     if isinstance(value, (np.ndarray, np.generic)):
         kind = np.asarray(value).dtype
         if kind.kind not in "fiub":
-            raise _refusal(place, _kind(kind))
+            raise _not_real(place, _kind(kind))
         return value.item()  # type: ignore[no-any-return]
     if hasattr(value, "detach"):
-        value = value.item()  # of a tensor
+        value = value.item()  # a tensor
     if hasattr(value, "__index__"):
         return int(value.__index__())
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(
-            f"{place}: expected a number that a float can hold, got one that is too large"
-        ) from None
+        raise ValueError(f"{place}: expected a number in the range of a float, got a larger one") from None
     except (TypeError, ValueError) as error:
-        raise _refusal(place, f"{type(value).__name__}: {error}") from error
+        raise _not_real(place, f"{type(value).__name__}: {error}") from error
 
 
 def _of_list(name: str, value: Any, gaps: bool) -> Array:
@@ -227,7 +223,7 @@ def _rectangular(name: str, value: Any) -> Array:
 
 
 def _objects(values: Any) -> Array:
-    """A vector of just these."""
+    """Build a vector of objects."""
     array = np.empty(len(values), object)
     for i, value in enumerate(values):
         array[i] = value
@@ -235,9 +231,9 @@ def _objects(values: Any) -> Array:
 
 
 def _of_tensor(name: str, tensor: Any, gaps: bool) -> Array:
-    """The values of a tensor of PyTorch."""
+    """Convert a PyTorch tensor."""
     tensor = tensor.detach()
-    if hasattr(tensor, "get_mask"):  # a MaskedTensor, whose mask is True where there is a value
+    if hasattr(tensor, "get_mask"):  # a MaskedTensor, whose mask is True for valid values
         marked = ~numbers(name, tensor.get_mask())
         masked = np.ma.MaskedArray(numbers(name, tensor.get_data()), marked)
         return _of_ndarray(name, masked, gaps)
@@ -252,14 +248,14 @@ def _of_tensor(name: str, tensor: Any, gaps: bool) -> Array:
     if tensor.is_quantized:
         raise TypeError(f"{name}: expected real numbers, got {tensor.dtype}; pass {name}.dequantize()")
     if tensor.is_complex():
-        raise _refusal(name, f"dtype {tensor.dtype}")
-    if tensor.is_floating_point() and tensor.element_size() < 4:  # of bfloat16 and float8 NumPy knows nothing
+        raise _not_real(name, f"dtype {tensor.dtype}")
+    if tensor.is_floating_point() and tensor.element_size() < 4:  # NumPy lacks bfloat16 and float8
         tensor = tensor.float()
     return _of_ndarray(name, tensor.resolve_neg().numpy(), gaps)
 
 
 def _of_frame(name: str, frame: Any, gaps: bool) -> Array:
-    """The columns of a table side by side, without a copy where the table is one array."""
+    """Convert the columns of a table, without a copy if the table is backed by one array."""
     if hasattr(frame, "iloc") and all(isinstance(dtype, np.dtype) for dtype in frame.dtypes):
         array = frame.to_numpy()
         if is_number_dtype(array.dtype):
@@ -270,10 +266,10 @@ def _of_frame(name: str, frame: Any, gaps: bool) -> Array:
         try:
             array = numbers(f"{name}[{label!r}]", column, gaps)
             if array.ndim != 1:
-                raise _refusal(f"{name}[{label!r}]", "several in each row")
+                raise _not_real(f"{name}[{label!r}]", "several in each row")
             found.append(array)
-        except TypeError as refusal:
-            others[label], error = getattr(column, "dtype", getattr(column, "type", "")), refusal
+        except TypeError as caught:
+            others[label], error = getattr(column, "dtype", getattr(column, "type", "")), caught
     if others:
         kinds = ", ".join(str(dtype) for dtype in others.values())
         raise TypeError(
@@ -283,7 +279,7 @@ def _of_frame(name: str, frame: Any, gaps: bool) -> Array:
 
 
 def _columns(frame: Any) -> Iterable[tuple[Any, Any]]:
-    if hasattr(frame, "iloc"):  # where several columns may have one name
+    if hasattr(frame, "iloc"):  # pandas, where column names may repeat
         return ((label, frame.iloc[:, i]) for i, label in enumerate(frame.columns))
     if hasattr(frame, "column_names"):
         return zip(frame.column_names, frame.columns, strict=True)
@@ -291,14 +287,14 @@ def _columns(frame: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _of_column(name: str, column: Any, gaps: bool) -> Array:
-    """A column of a table, or an array that has names."""
+    """Convert a column of a table, or a labelled array."""
     dtype = getattr(column, "dtype", None)
     if str(dtype) == "category":
-        raise _refusal(name, "categories; pass their codes or numbers")
+        raise _not_real(name, "categories; pass their codes or numbers")
     nulls = _nulls(column)
     if nulls is not None and not gaps:
         raise _missing(_place(name, nulls))
-    plain = getattr(dtype, "numpy_dtype", None)  # of columns of pandas that mark their gaps elsewhere
+    plain = getattr(dtype, "numpy_dtype", None)  # nullable dtypes of pandas
     if not isinstance(plain, np.dtype) or not is_number_dtype(plain):
         return _of_other(name, column, gaps)
     if nulls is None:
@@ -308,14 +304,14 @@ def _of_column(name: str, column: Any, gaps: bool) -> Array:
 
 
 def _of_other(name: str, value: Any, gaps: bool) -> Array:
-    """What NumPy can make an array of."""
+    """Convert anything else that NumPy can convert."""
     if hasattr(value, "collect"):
-        raise _refusal(name, f"a {type(value).__name__}, which is not computed yet; pass {name}.collect()")
+        raise _not_real(name, f"a {type(value).__name__}, which is not computed yet; pass {name}.collect()")
     try:
-        # Not by numpy.asarray, which drops the mask of what a variable of netCDF4 gives.
+        # numpy.asarray would drop the mask that a netCDF4 variable returns.
         array = value.__array__() if hasattr(value, "__array__") else np.asarray(value)
     except MemoryError:
         raise
-    except Exception as error:  # any of that library's own
-        raise _refusal(name, f"a {type(value).__name__}, which NumPy cannot read: {error}") from error
+    except Exception as error:  # any error of that library
+        raise _not_real(name, f"a {type(value).__name__}, which NumPy cannot read: {error}") from error
     return _of_ndarray(name, array, gaps)

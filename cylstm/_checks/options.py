@@ -1,4 +1,4 @@
-"""What constructors say about options that have no effect and about options that do not exist."""
+"""Warnings about options without effect, and errors about unknown options."""
 
 import contextlib
 import sys
@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-# What other libraries call options of recurrent layers.
-_ELSEWHERE = {
+# Names that other libraries use for options of recurrent layers.
+_SYNONYMS = {
     "activation": "nonlinearity",
     "go_backwards": "reverse",
     "hidden_dim": "hidden_size",
@@ -19,46 +19,46 @@ _ELSEWHERE = {
     "units": "hidden_size",
     "use_bias": "bias",
 }
-_thread = threading.local()  # .chosen: False while options of a file, a copy or a task are applied
+_thread = threading.local()  # .enabled: False inside `without_option_warnings`
 
 
 @contextlib.contextmanager
-def not_chosen() -> Iterator[None]:
-    """Without warnings inside: the options are those of a file, a copy, another library's model or a task."""
-    before = getattr(_thread, "chosen", True)
-    _thread.chosen = False
+def without_option_warnings() -> Iterator[None]:
+    """Suppress warnings about options that the user did not choose, such as those of a file or a copy."""
+    before = getattr(_thread, "enabled", True)
+    _thread.enabled = False
     try:
         yield
     finally:
-        _thread.chosen = before
+        _thread.enabled = before
 
 
 def warn_without_effect(name: str, value: Any, reason: str) -> None:
     """Warn, at the line that called the package, that an option has no effect."""
-    if is_chosen():
+    if has_option_warnings():
         warn_caller(f"{name}: {value!r} has no effect: {reason}")
 
 
-def is_chosen() -> bool:
-    """Whether a user has chosen what is done now: False inside `not_chosen`."""
-    return bool(getattr(_thread, "chosen", True))
+def has_option_warnings() -> bool:
+    """Whether warnings are enabled: False inside `without_option_warnings`."""
+    return bool(getattr(_thread, "enabled", True))
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line that called the package."""
     level, frame = 1, sys._getframe()
-    inside = ("cylstm", "contextlib")  # whose context managers decorate functions of ours
+    inside = ("cylstm", "contextlib")  # contextlib decorates some functions of the package
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in inside:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 
 
-def refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> NoReturn:
-    """Raise the error for options that a class does not have, which names it and the nearest that it has.
+def raise_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> NoReturn:
+    """Raise TypeError for unknown options, with the closest known ones.
 
     Examples
     --------
-    >>> refuse_unknown("RNN", ["activation"], ["hidden_size", "nonlinearity"])
+    >>> raise_unknown("RNN", ["activation"], ["hidden_size", "nonlinearity"])
     Traceback (most recent call last):
     TypeError: RNN: no option activation; did you mean nonlinearity?
     """
@@ -67,8 +67,8 @@ def refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> NoR
     known, texts = sorted(known), []
     for name in names:
         near = (
-            [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else difflib.get_close_matches(name, known, 1)
+            [_SYNONYMS[name]] if _SYNONYMS.get(name) in known else difflib.get_close_matches(name, known, 1)
         )
-        instead = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
-        texts.append(f"no option {name}; {instead}")
+        hint = f"did you mean {near[0]}?" if near else f"options are {', '.join(known)}."
+        texts.append(f"no option {name}; {hint}")
     raise TypeError(f"{kind}: {' '.join(texts)}")

@@ -1,1 +1,1 @@
-"""Formats of files: safetensors, kinds of files by content, what a file may ask a reader for."""
+"""File formats: safetensors, detection of file kinds, resource limits of readers."""

@@ -1,31 +1,31 @@
-"""What a file may ask a reader for: memory and work are bounded by the file's size, here and nowhere else."""
+"""Resource limits of readers: memory and work are bounded in proportion to the size of a file."""
 
 from typing import NamedTuple
 
 
 class Limit(NamedTuple):
-    """At most `floor` units, or `per_byte` for each byte of the file if that is more."""
+    """A limit of `floor` units or `per_byte` units per byte of the file, whichever is larger."""
 
     floor: int
     per_byte: float
 
 
 LIMITS = {
-    "parameters": Limit(2**21, 1),  # of all layers: each is stored, in at least one byte
-    "numbers": Limit(2**24, 4),  # computed from what is stored, before the first call
-    "nodes": Limit(2**15, 1),  # of a graph whose functions are expanded
-    "bytes": Limit(2**24, 16),  # that such nodes take, or that parts of an archive unpack to
+    "parameters": Limit(2**21, 1),  # of all layers; each takes at least one byte in the file
+    "numbers": Limit(2**24, 4),  # computed at load time, as by constant folding
+    "nodes": Limit(2**15, 1),  # of a graph after function expansion
+    "bytes": Limit(2**24, 16),  # of expanded nodes, or of decompressed archive members
     "layers": Limit(2**10, 0),
 }
 
 
 class Budget:
-    """Counts what a reader makes of one file.
+    """Count the resources that a reader uses for one file.
 
     Parameters
     ----------
     size : int
-        Bytes of the file, with those of the files that belong to it.
+        Size in bytes of the file and of files that belong to it.
 
     Examples
     --------
@@ -42,23 +42,23 @@ class Budget:
         self._spent = dict.fromkeys(LIMITS, 0)
 
     def limit(self, unit: str) -> int:
-        """The most that the file may ask for, of a unit in `LIMITS`."""
+        """Return the limit of a unit in `LIMITS`."""
         floor, per_byte = LIMITS[unit]
         return max(floor, int(per_byte * self.size))
 
     def spend(self, unit: str, count: int) -> None:
-        """Count more of a unit, before it is made.
+        """Add to the count of a unit, before the resource is allocated.
 
         Raises
         ------
         ValueError
-            If that is more in all than the file may ask for.
+            If the total exceeds the limit.
         """
         self._spent[unit] += count
         self.check(unit, self._spent[unit])
 
     def check(self, unit: str, count: int) -> None:
-        """Raise the ValueError of `spend` for a single thing, which is not counted with others."""
+        """Raise ValueError if `count` alone exceeds the limit, without adding it to the total."""
         if count > self.limit(unit):
             raise ValueError(
                 f"expected at most {self.limit(unit)} {unit} of a file of {self.size} bytes, got {count}"

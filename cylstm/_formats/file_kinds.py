@@ -1,8 +1,7 @@
-"""Kinds of files by their content, for errors that say what was given instead of a model or a table.
+"""Detection of file kinds by content, for error messages that name what was found.
 
-`file_kind(path)` answers for whatever reads a file and finds that it is of another kind. Nothing is unpickled
-and no library is needed. The readers of other libraries' models use it as well, so that a pickle of NumPy
-arrays is never called PyTorch's.
+`file_kind(path)` is called by readers that find an unexpected format. It unpickles nothing and needs no
+optional dependency.
 """
 
 import os
@@ -10,7 +9,7 @@ import re
 import stat
 from typing import NamedTuple
 
-START = 4096  # bytes that are looked at
+START = 4096  # number of bytes to inspect
 
 TORCH_SAVED = "save its weights with safetensors.torch.save_file(model.state_dict(), path)"
 NUMPY_SAVED = "save weights, under PyTorch's names, with safetensors.numpy.save_file(weights, path)"
@@ -22,13 +21,13 @@ class FileKind(NamedTuple):
     Parameters
     ----------
     name : str
-        One word for programs, such as "onnx"; "unknown" for anything else.
+        A short identifier, such as "onnx" or "unknown".
     words : str
-        With an article, for messages: "a pickle of NumPy arrays".
+        A description with an article, for messages: "a pickle of NumPy arrays".
     reader : str
-        The function of cylstm that reads it; empty if none does.
+        The function of cylstm that reads such files; empty if there is none.
     fix : str
-        What else to do to get a model from it, as an imperative; empty if nothing is known.
+        An imperative that says how else to obtain a model from it; empty if unknown.
     """
 
     name: str
@@ -38,32 +37,36 @@ class FileKind(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """What to do with such a file, as the end of a message: "; cylstm.from_onnx reads it" or nothing."""
+        """The end of an error message that says what to do, "; cylstm.from_onnx reads it", or empty."""
         if self.reader:
             return f"; {self.reader} reads it"
         return f"; {self.fix}" if self.fix else ""
 
 
-UNKNOWN = FileKind("unknown", "a binary file of no known kind")
+UNKNOWN = FileKind("unknown", "a binary file of unknown kind")
 EMPTY = FileKind("empty", "an empty file")
 TEXT = FileKind("text", "a text file")
 SAFETENSORS = FileKind("safetensors", "a safetensors file", "cylstm.from_torch")
 ONNX = FileKind("onnx", "an ONNX model", "cylstm.from_onnx")
 KERAS = FileKind("keras", "a Keras model", "cylstm.from_keras")
-HDF5 = FileKind("hdf5", "an HDF5 file, as of Keras weights", "cylstm.from_keras")
-TORCH = FileKind("torch", "a PyTorch file, whose pickle could run any code", fix=TORCH_SAVED)
+HDF5 = FileKind("hdf5", "an HDF5 file, such as Keras weights", "cylstm.from_keras")
+TORCH = FileKind("torch", "a PyTorch file, whose pickle could run arbitrary code", fix=TORCH_SAVED)
 TORCHSCRIPT = FileKind("torchscript", "a TorchScript archive of PyTorch", fix=TORCH_SAVED)
-NPY = FileKind("npy", "a NumPy array file (.npy), which holds one array and no model")
-NPZ = FileKind("npz", "a NumPy archive (.npz), which holds arrays and no model", fix=NUMPY_SAVED)
-NUMPY_PICKLE = FileKind("numpy-pickle", "a pickle of NumPy arrays, which could run any code", fix=NUMPY_SAVED)
-SKLEARN_PICKLE = FileKind("sklearn-pickle", "a pickle of scikit-learn objects, which could run any code")
-PICKLE = FileKind("pickle", "a Python pickle, which could run any code")
+NPY = FileKind("npy", "a NumPy array file (.npy), not a model")
+NPZ = FileKind("npz", "a NumPy archive (.npz), not a model", fix=NUMPY_SAVED)
+NUMPY_PICKLE = FileKind(
+    "numpy-pickle", "a pickle of NumPy arrays, which could run arbitrary code", fix=NUMPY_SAVED
+)
+SKLEARN_PICKLE = FileKind(
+    "sklearn-pickle", "a pickle of scikit-learn objects, which could run arbitrary code"
+)
+PICKLE = FileKind("pickle", "a Python pickle, which could run arbitrary code")
 WORKBOOK = FileKind("workbook", "a spreadsheet", fix="export the sheet as CSV")
 ZIP = FileKind("zip", "a zip archive", fix="unpack it")
 LFS_POINTER = FileKind(
     "git-lfs", "a Git LFS pointer, not the file itself", fix="fetch the file with git lfs pull"
 )
-HTML = FileKind("html", "an HTML page, as of a download that failed", fix="download the file again")
+HTML = FileKind("html", "an HTML page, perhaps from a failed download", fix="download the file again")
 MAGIC = (
     (b"\x93NUMPY", NPY),
     (b"\x89HDF\r\n\x1a\n", HDF5),
@@ -84,12 +87,12 @@ MAGIC = (
 
 
 def file_kind(path: str | os.PathLike[str]) -> FileKind:
-    """The kind of a file, by its content and not by its name.
+    """Detect the kind of a file from its content.
 
     Parameters
     ----------
     path : path
-        Of a regular file; anything else, and what cannot be read, is `UNKNOWN`.
+        A path that is not a readable regular file gives `UNKNOWN`.
 
     Examples
     --------
@@ -99,7 +102,7 @@ def file_kind(path: str | os.PathLike[str]) -> FileKind:
     >>> with open(path, "wb") as file:
     ...     pickle.dump({"w": np.zeros(3)}, file)
     >>> file_kind(path).words
-    'a pickle of NumPy arrays, which could run any code'
+    'a pickle of NumPy arrays, which could run arbitrary code'
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -111,7 +114,7 @@ def file_kind(path: str | os.PathLike[str]) -> FileKind:
             start = file.read(START)
             size = os.fstat(handle).st_size
             if start.startswith(b"PK\x03\x04"):
-                file.seek(max(0, size - 16 * START))  # the directory of a zip archive is its end
+                file.seek(max(0, size - 16 * START))  # the directory of a zip archive is at the end
                 return _of_zip(start + file.read(16 * START))
             if _is_pickle(start, size):
                 return _of_pickle(start + file.read(16 * START))
@@ -130,7 +133,7 @@ def _of_start(start: bytes, size: int) -> FileKind:
         return SAFETENSORS
     if start[4:8] == b"TFL3":
         return FileKind("tflite", "a TensorFlow Lite model")
-    # ONNX's ModelProto has no mark: ir_version, field 1, and then another of its fields with a length.
+    # ModelProto of ONNX has no magic number: match ir_version (field 1) and a length-delimited field.
     if re.match(rb"\x08[\x01-\x20][\x12\x1a\x22\x32\x3a\x42\x72]", start):
         return ONNX
     if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
@@ -139,12 +142,12 @@ def _of_start(start: bytes, size: int) -> FileKind:
 
 
 def _is_text(start: bytes) -> bool:
-    """Whether it may be text of any encoding in use: of UTF-16 with its byte order mark, else without NUL."""
+    """Whether it may be text: UTF-16 with a byte order mark, or any encoding without control characters."""
     return start.startswith((b"\xff\xfe", b"\xfe\xff")) or not re.search(rb"[\0-\x08\x0e-\x1a]", start)
 
 
 def _of_zip(content: bytes) -> FileKind:
-    """By the names of its members, which stand before each and in the directory at the end."""
+    """Detect the kind of a zip archive by its member names, in local headers and the central directory."""
     if b"/data.pkl" in content:
         return TORCHSCRIPT if b"/constants.pkl" in content or b"/code/" in content else TORCH
     if b"model.weights.h5" in content and b"config.json" in content:
@@ -155,13 +158,13 @@ def _of_zip(content: bytes) -> FileKind:
 
 
 def _is_pickle(start: bytes, size: int) -> bool:
-    """Whether it is one of an object or of protocol 2 or later; a safetensors header may begin so as well."""
+    """Whether it is a pickle (protocol 2 or later, or of an object) and not a safetensors file."""
     opcodes = rb"\x80[\x02-\x05][\x95\x8a\x8c()\]}cqXKJMNGU\x88\x89]|\(?c[a-z_]\w*(\.\w+)*\n\w+\n"
     return bool(re.match(opcodes, start)) and _of_start(start, size) is not SAFETENSORS
 
 
 def _of_pickle(content: bytes) -> FileKind:
-    """By the modules that it names."""
+    """Detect the kind of a pickle by the modules it names."""
     if b"l\xfc\x9cF\xf9 j\xa8P\x19" in content[:20] or b"torch" in content:  # torch.save before 1.6
         return TORCH
     if b"sklearn" in content:

@@ -264,7 +264,7 @@ def _for(model: Sequential, sequences: Any) -> Sequences:
 def _targets(classes: list[str], sequences: Any, labels: Sequence[str]) -> Array:
     labels = array_like.labels("labels", labels)
     if len(labels) != len(sequences):
-        raise ValueError(f"labels: expected {len(sequences)}, one a sequence, got {len(labels)}")
+        raise ValueError(f"labels: expected {len(sequences)}, one per sequence, got {len(labels)}")
     unknown = sorted({str(label) for label in labels} - set(classes))
     if unknown:
         raise ValueError(f"labels: expected classes among {shown(classes)}, got {shown(unknown[0])}")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm._checks import shown
-from cylstm._checks.options import not_chosen
+from cylstm._checks.options import without_option_warnings
 from cylstm.data import Arrays
 from cylstm.init import initialize
 from cylstm.layers.dropout import Dropout
@@ -58,7 +58,7 @@ def build(
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {shown(cell)}")
     if pooling not in get_args(How):
         raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {shown(pooling)}")
-    with not_chosen():  # dropout is for the last layer, too
+    with without_option_warnings():  # dropout is for the last layer, too
         recurrent = CELLS[cell](
             features,
             hidden_size,

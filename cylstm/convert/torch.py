@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
-from cylstm._checks.options import not_chosen, warn_caller
+from cylstm._checks.options import warn_caller, without_option_warnings
 from cylstm.convert import _state_dict
 from cylstm.convert._common import (
     RECURRENT,
@@ -81,7 +81,7 @@ def from_torch(
         If there is something that cylstm does not have, or a state dict can be read in two ways; by name.
         If a layer is quantised, or the mapping is a checkpoint that holds a state dict.
     ModelFileError
-        If a file is damaged. Pickles (`.pt`, `.pth`) are not read: they could run any code.
+        If a file is damaged. Pickles (`.pt`, `.pth`) are not read: they could run arbitrary code.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def _recurrent(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
     names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
     kind = type(module).__name__
     names += {"LSTM": ["proj_size"], "RNN": ["nonlinearity"], "GRU": []}[kind]
-    with not_chosen():  # PyTorch has warned
+    with without_option_warnings():  # PyTorch has warned
         return RECURRENT[kind](**{name: getattr(module, name) for name in names}, dtype=dtype)
 
 

@@ -1,4 +1,4 @@
-"""Data on their way to a model: sources of minibatches, scalers, vocabularies, packed sequences."""
+"""Data preparation: sources of minibatches, scalers, vocabularies, packed sequences."""
 
 from cylstm.data.arrays import Arrays, source_of
 from cylstm.data.prefetching import prefetch

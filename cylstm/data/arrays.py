@@ -1,4 +1,4 @@
-"""Samples in arrays or lists of arrays, as a source of minibatches."""
+"""Source of minibatches from arrays or lists of arrays."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from cylstm.data import _inputs
 from cylstm.data.source import Index, Minibatch, Source, in_batches, order_of, time_major
 
 Array = NDArray[Any]
-BUCKET = 1.1  # lengths within one differ by this factor: little padding, and yet many sequences to mix
+BUCKET = 1.1  # ratio of the longest to the shortest sequence of a bucket: little padding, much shuffling
 
 
 class Arrays(Source):
@@ -20,27 +20,27 @@ class Arrays(Source):
     Parameters
     ----------
     x : array, data frame or list of arrays
-        Samples first: (n, T, I) real numbers or (n, T) integer ids; or a list of n arrays (T_i, I) or (T_i,)
-        of different length.
+        Batch-first: (n, T, I) real numbers or (n, T) integer ids; or a list of n arrays (T_i, I) or (T_i,)
+        of different lengths.
     target : array, data frame or list of arrays
         Per step (n, T, ...) or n arrays (T_i, ...); or per sequence (n, ...). A list that is not per step,
-        such as n arrays of labels for CTC, is handed out as a list.
+        such as n arrays of labels for CTC, stays a list in the minibatch.
     batch_size : int
-        Sequences in a minibatch; the last one has what is left.
+        Sequences in a minibatch; the last minibatch may be smaller.
     target_per : {"step", "sequence"}, optional
-        None: per step if the second axis of target is as long as x's and there are three axes, or two
-        of integers; a list, if each array in it is as long as that of x. Else per sequence.
+        By default, an array is per step if its second axis is as long as that of x and it has three axes, or
+        two axes and an integer dtype; a list is per step if each array is as long as that of x.
 
     Raises
     ------
     ValueError, TypeError
-        If there are no samples, one has no steps, shapes are not as above, numbers of samples or of steps
-        differ, or something is no real number.
+        If there are no samples, a sample has no steps, a shape is not as above, the numbers of samples or
+        steps differ, or a value is not a real number.
 
     Notes
     -----
-    When shuffled, the sequences of a list share their minibatch with others of similar length: within
-    about a tenth, so the padding is less than that. In order, they come as given.
+    When shuffled, sequences of a list are grouped with others of similar length (within about 10 %) to limit
+    padding. Without shuffling, they keep the given order.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class Arrays(Source):
             self._check_steps()
 
     def _is_per_step(self) -> bool:
-        """What the shapes say."""
+        """Infer from the shapes whether targets are per step."""
         if isinstance(self.target, list):
             if self.target[0].ndim > 1:  # labels have one axis
                 return True
@@ -83,7 +83,7 @@ class Arrays(Source):
                 raise ValueError(
                     f"target: as long as x in {as_long.sum()} of {len(as_long)} samples, but not in sample "
                     f"{first}: {len(self.target[first])} and {self.lengths[first]}; expected all or few; "
-                    "say target_per='step' or 'sequence'"
+                    "pass target_per='step' or 'sequence'"
                 )
             return bool(as_long.all())
         if self.target.ndim < 2 or not (self.lengths == self.target.shape[1]).all():
@@ -107,12 +107,12 @@ class Arrays(Source):
                 )
 
     def __len__(self) -> int:
-        """Minibatches of an epoch."""
+        """Number of minibatches in an epoch."""
         return -(-len(self.x) // self.batch_size)
 
     @property
     def targets(self) -> Array | list[Array]:
-        """All targets as they are kept, samples first, or a list."""
+        """All targets, batch-first, or a list."""
         return self.target
 
     def check(self) -> None:
@@ -129,7 +129,8 @@ class Arrays(Source):
         bucket = (np.log(self.lengths) // np.log(BUCKET))[order]
         order = order[np.argsort(bucket, kind="stable")]
         sizes = np.full(len(self), self.batch_size)
-        sizes[rng.integers(len(self))] -= sizes.sum() - len(order)  # else the longest would stand in the rest
+        # The smaller minibatch is at a random place: at the end it would always hold the longest sequences.
+        sizes[rng.integers(len(self))] -= sizes.sum() - len(order)
         batches = np.split(order, np.cumsum(sizes)[:-1])
         return [batches[i] for i in rng.permutation(len(batches))]
 
@@ -142,7 +143,7 @@ class Arrays(Source):
 
 
 def _sequences(x: Any) -> Array | list[Array]:
-    """x as an array (n, T, I) or (n, T), or as a list of (T_i, I) or (T_i,)."""
+    """Convert x to an array (n, T, I) or (n, T), or to a list of (T_i, I) or (T_i,)."""
     sequences = _inputs.either_of("x", x)
     if isinstance(sequences, list):
         shapes, got, dtype = "(T, I) real numbers or (T,) ids", sequences[0].shape, sequences[0].dtype
@@ -163,19 +164,19 @@ def _sequences(x: Any) -> Array | list[Array]:
 def source_of(
     data: Any, batch_size: int = 32, *, target_per: Literal["step", "sequence"] | None = None
 ) -> Source:
-    """A source of what a caller gives to be learnt from.
+    """Convert training data to a source.
 
     Parameters
     ----------
     data : Source or tuple
-        A source is returned as it is; (x, target) becomes `Arrays`.
+        A source is returned unchanged; (x, target) becomes `Arrays`.
     batch_size, target_per
         As for `Arrays`.
 
     Raises
     ------
     TypeError
-        If it is neither; and what `Arrays` raises.
+        If `data` is neither, or `Arrays` raises it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Minibatches made ready while the one before is at work."""
+"""Prefetching of minibatches in a background thread."""
 
 import os
 import threading
@@ -8,37 +8,37 @@ from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
-HAND_OVER = 1e-4  # seconds that it takes to wake a thread and to wait for the interpreter's lock meanwhile
+HANDOVER_SECONDS = 1e-4  # cost of waking a thread and of waiting for the GIL
 
 
 class _Failure(NamedTuple):
-    """An exception on its way to the caller; no value: there are no more."""
+    """An exception to re-raise in the caller; None marks the end of the iterable."""
 
     error: BaseException | None
 
 
 def prefetch(iterable: Iterable[T]) -> Generator[T, None, None]:
-    """The same values in the same order, each made in another thread while the caller is at the one before.
+    """Iterate in a background thread, one value ahead of the caller.
 
-    One value ahead, never more. To end early, close it or let go of it, as `break` in a `for` does: the
-    thread ends after the value that it is at.
+    To stop early, close the generator or drop the last reference to it, as `break` in a `for` loop does. The
+    thread ends after the value that it is computing.
 
     Parameters
     ----------
     iterable : iterable
-        Its values should take their time in NumPy or in reading files, which other threads do not wait for.
+        Its values should be computed by code that releases the GIL, such as NumPy or file input.
 
     Yields
     ------
     value
-        As the iterable gives it.
+        The values of the iterable, in order.
 
     Raises
     ------
     RuntimeError
-        In a forked child, which has no such thread, for one that the parent began.
+        In a forked child, if the parent process started the iteration: the child does not have the thread.
     BaseException
-        What the iterable raises, with its traceback, after all values before it.
+        Any exception of the iterable, with its traceback, after all preceding values.
 
     Examples
     --------
@@ -48,8 +48,8 @@ def prefetch(iterable: Iterable[T]) -> Generator[T, None, None]:
     """
     wanted: SimpleQueue[bool] = SimpleQueue()
     made: SimpleQueue[T | _Failure] = SimpleQueue()
-    began_in = os.getpid()
-    # A daemon, and never waited for: neither a slow value nor the interpreter's exit holds the caller up.
+    owner = os.getpid()
+    # A daemon thread that is never joined: a slow value delays neither the caller nor interpreter exit.
     thread = threading.Thread(
         target=_make, args=(iterable, wanted, made), name="cylstm-prefetch", daemon=True
     )
@@ -57,8 +57,8 @@ def prefetch(iterable: Iterable[T]) -> Generator[T, None, None]:
         thread.start()
         wanted.put(True)
         while True:
-            if os.getpid() != began_in:
-                raise RuntimeError("prefetch: expected the process that began it, got a forked child of it")
+            if os.getpid() != owner:
+                raise RuntimeError("prefetch: expected the process that started it, got a forked child of it")
             value = made.get()
             if isinstance(value, _Failure):
                 if value.error is None:
@@ -71,9 +71,9 @@ def prefetch(iterable: Iterable[T]) -> Generator[T, None, None]:
 
 
 def prefetch_slow(iterable: Iterable[T]) -> Generator[T, None, None]:
-    """The same values, those that take little time in the caller's thread: handing them over takes longer.
+    """Prefetch only if values are slow to compute; fast ones cost less in the caller's thread.
 
-    From two slow ones in a row on they come from `prefetch`; a single one may be the first, or bad luck.
+    Prefetching starts after two slow values in a row, because a single one may be an outlier.
 
     Examples
     --------
@@ -82,19 +82,19 @@ def prefetch_slow(iterable: Iterable[T]) -> Generator[T, None, None]:
     """
     iterator, slow = iter(iterable), 0
     while slow < 2:
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             value = next(iterator)
         except StopIteration:
             return
-        slow = slow + 1 if time.perf_counter() - began > HAND_OVER else 0
+        slow = slow + 1 if time.perf_counter() - start > HANDOVER_SECONDS else 0
         yield value
         del value
     yield from prefetch(iterator)
 
 
 def _make(iterable: Iterable[T], wanted: "SimpleQueue[bool]", made: "SimpleQueue[T | _Failure]") -> None:
-    """The thread: a value for every wish, until there are none or the caller has gone."""
+    """Run the background thread: one value per request, until the iterable ends or the caller stops."""
     try:
         iterator = iter(iterable)
         while wanted.get():
@@ -104,6 +104,6 @@ def _make(iterable: Iterable[T], wanted: "SimpleQueue[bool]", made: "SimpleQueue
                 made.put(_Failure(None))
                 return
             made.put(value)
-            del value  # the caller's alone now
+            del value  # only the caller holds a reference
     except BaseException as error:
         made.put(_Failure(error))

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
-from cylstm._checks.options import is_chosen, warn_caller
+from cylstm._checks.options import has_option_warnings, warn_caller
 from cylstm.data import _inputs
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Scaler")
-BLOCK = 2**16  # values that are converted at once, so that large data need no copy in float64
-VARIES = 1e-12  # of the largest value: a column that spreads less is constant but for rounding
+BLOCK = 2**16  # values converted to float64 at once, to avoid a full copy of large data
+VARIES = 1e-12  # relative to the largest value: a column with less spread is constant up to rounding
 
 
 class ScalersWarning(UserWarning):
@@ -25,21 +25,21 @@ class ScalersWarning(UserWarning):
 
 
 def warn_not_applied(what: str, scalers: Mapping[str, "Scaler"]) -> None:
-    """Warn at the caller's line that `what` leaves a model's scalers out, if it has any."""
-    if scalers and is_chosen():
+    """Warn at the caller's line that `what` does not apply the model's scalers, if it has any."""
+    if scalers and has_option_warnings():
         warn_caller(
-            f"{what}: the model's scalers, {', '.join(sorted(scalers))}, are not applied: x is read and y is "
-            "given in the units of the training; scale x with scalers[name].transform and y back with "
-            "scalers[name].inverse, or use the Classifier or estimator that the model is of",
+            f"{what}: the model's scalers, {', '.join(sorted(scalers))}, are not applied: x and y are in "
+            "scaled units, as in training; call scalers[name].transform on x and scalers[name].inverse on y, "
+            "or use the Classifier or estimator that the model belongs to",
             ScalersWarning,
         )
 
 
 class Scaler(ABC):
-    """Base of all scalers: (x - offset) / scale for each feature, and back.
+    """Base class of scalers: (x - offset) / scale for each feature, and its inverse.
 
-    A subclass gives `_statistics(parts)`, offset and spread (I,) of the rows of float64 arrays (n, I), which
-    may be iterated over any number of times. NaN in them is a missing value, which must not count.
+    A subclass implements `_statistics(parts)`, which returns offset and spread, (I,) each, of the rows of
+    float64 arrays (n, I). `parts` can be iterated over several times. NaN is a missing value to ignore.
 
     Attributes
     ----------
@@ -47,10 +47,10 @@ class Scaler(ABC):
         (I,), in float64, read-only; None before `fit`. A constant feature has scale 1.
     """
 
-    _types: dict[str, type["Scaler"]] = {}  # noqa: RUF012 - by name, for files; subclasses add themselves
+    _types: dict[str, type["Scaler"]] = {}  # noqa: RUF012 - registry by class name, filled by __init_subclass__
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register a scaler that files can name."""
+        """Register the scaler under its class name, which files refer to."""
         super().__init_subclass__(**kwargs)
         cls._types.setdefault(cls.__name__, cls)
 
@@ -59,7 +59,7 @@ class Scaler(ABC):
         self.scale: Array | None = None
 
     def __repr__(self) -> str:
-        """Whether it was fitted, and to how many features."""
+        """Show the number of fitted features."""
         fitted = "not fitted" if self.offset is None else f"fitted to {len(self.offset)} features"
         return f"<{type(self).__name__}, {fitted}>"
 
@@ -72,14 +72,13 @@ class Scaler(ABC):
         Parameters
         ----------
         x : array, data frame or list of arrays
-            (..., I), or one feature without an axis for it, (n,). Of training data only: what is known of
-            later data would flatter the model. Missing values do not count: NaN, and what is masked, null
-            or NA.
+            (..., I), or (n,) for one feature. Use training data only, so that no information of the
+            validation data leaks into the model. Missing values (NaN, masked, null or NA) are ignored.
 
         Raises
         ------
         ValueError, TypeError
-            If a feature has no values, or one is infinite, too large or no real number.
+            If a feature has no values, or a value is infinite, too large or not a real number.
         """
         given = _given(x)
         _inputs.check_samples("x", given, gaps=True)
@@ -96,36 +95,36 @@ class Scaler(ABC):
             offset, spread = self._statistics(parts)
         scale = np.where(spread > VARIES * largest, spread, 1.0)
         if not (np.isfinite(offset) & np.isfinite(spread)).all():
-            raise ValueError(f"x: expected numbers of usual size, got up to {largest.max():g}")
+            raise ValueError(f"x: expected values whose squares do not overflow, got up to {largest.max():g}")
         self.offset, self.scale = _frozen(offset), _frozen(scale)
         return self
 
     def transform(self, x: Any) -> Any:
-        """x scaled, in new arrays of the same form.
+        """Scale x.
 
         Parameters
         ----------
         x : array, data frame or list of arrays
-            (..., I), with the I features of `fit`; or (n,) if I is 1. NaN, and what is masked, null or NA,
-            is NaN in the result.
+            (..., I), with the I features of `fit`; or (n,) if I is 1. Missing values (NaN, masked, null or
+            NA) are NaN in the result.
 
         Returns
         -------
         ndarray or list of ndarray
-            In float32 or float64, as x is; of ints in float64.
+            New arrays in the dtype of x, float32 or float64; float64 for integers.
 
         Raises
         ------
         RuntimeError
             Before `fit`.
         ValueError, TypeError
-            If x has another number of features, or is no array of real numbers.
+            If x has another number of features, or is not an array of real numbers.
         """
         offset, scale = self._fitted("transform")
         return self._each(x, lambda part, out: np.divide(part - offset, scale, out=out, casting="same_kind"))
 
     def inverse(self, x: Any) -> Any:
-        """Undo `transform`: outputs of a model in the units of the data; takes and raises what that does."""
+        """Undo `transform`: convert model outputs to the units of the data. Same arguments and errors."""
         offset, scale = self._fitted("inverse")
         return self._each(x, lambda part, out: np.add(part * scale, offset, out=out, casting="same_kind"))
 
@@ -153,7 +152,7 @@ class Scaler(ABC):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Type, offset and scale, as JSON values."""
+        """Type, offset and scale as JSON-compatible values."""
         offset, scale = self._fitted("config")
         return {"type": type(self).__name__, "offset": offset.tolist(), "scale": scale.tolist()}
 
@@ -164,7 +163,7 @@ class Scaler(ABC):
         Raises
         ------
         ValueError, TypeError
-            If it does not describe one of this class.
+            If `config` does not describe a scaler of this class.
         """
         if not isinstance(config, Mapping) or set(config) != {"type", "offset", "scale"}:
             raise ValueError("scaler: expected type, offset and scale")
@@ -180,7 +179,7 @@ class Scaler(ABC):
 
 
 class StandardScaler(Scaler):
-    """Every feature to mean 0 and standard deviation 1.
+    """Scale each feature to mean 0 and standard deviation 1.
 
     Examples
     --------
@@ -202,7 +201,7 @@ class StandardScaler(Scaler):
 
 
 class MinMaxScaler(Scaler):
-    """Every feature to 0 for its least value and 1 for its largest.
+    """Scale each feature linearly so that its minimum maps to 0 and its maximum to 1.
 
     Examples
     --------
@@ -213,20 +212,20 @@ class MinMaxScaler(Scaler):
     """
 
     def _statistics(self, parts: Iterable[Array]) -> tuple[Array, Array]:
-        least = _reduced(np.fmin, (np.fmin.reduce(part, axis=0) for part in parts))
-        most = _reduced(np.fmax, (np.fmax.reduce(part, axis=0) for part in parts))
-        return least, most - least
+        minimum = _reduced(np.fmin, (np.fmin.reduce(part, axis=0) for part in parts))
+        maximum = _reduced(np.fmax, (np.fmax.reduce(part, axis=0) for part in parts))
+        return minimum, maximum - minimum
 
 
 def _given(x: Any) -> Array | list[Array]:
-    """A list of arrays, or one array, also from lists of numbers in each other."""
+    """Convert x to a list of arrays or, also from nested lists of numbers, to one array."""
     if _inputs.is_list(x) and not isinstance(x[0], (list, tuple)):
         return _inputs.arrays_of("x", x, gaps=True)
     return _checks.real_array("x", x, gaps=True)
 
 
 class _Parts:
-    """The rows of arrays (..., I) or (n,), some at a time: (n, I) in float64."""
+    """Iterable over the rows of arrays (..., I) or (n,) in float64 blocks (n, I)."""
 
     def __init__(self, arrays: list[Array]) -> None:
         self._arrays = arrays
@@ -239,7 +238,7 @@ class _Parts:
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Indices of the parts of an array of this shape, of about `BLOCK` values or one row of features."""
+    """Yield indices that cut an array of this shape into blocks of about `BLOCK` values or one row."""
     size = math.prod(shape)
     if not size:
         return
@@ -258,20 +257,20 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
 
 
 def _reduced(combine: "np.ufunc", values: Iterable[Array]) -> Array:
-    """The values of all parts combined."""
+    """Reduce the values of all parts with a binary ufunc."""
     result: Array = functools.reduce(combine, values)
     return result
 
 
 def _frozen(array: Array) -> Array:
-    """A read-only copy: copies of a scaler share it."""
+    """Return a read-only copy, which copies of a scaler can share."""
     result = np.array(array, np.float64)
     result.flags.writeable = False
     return result
 
 
 def _numbers(name: str, values: Any) -> Array:
-    """A vector of finite numbers from JSON values."""
+    """Convert a JSON list to a vector of finite numbers."""
     if not isinstance(values, list) or not values:
         raise ValueError(f"scaler: expected a list of numbers as {name}")
     for value in values:

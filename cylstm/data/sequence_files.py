@@ -1,4 +1,4 @@
-"""Sequences for classification: `.ts` files, or one CSV file for each sequence and a table of labels."""
+"""Reading of sequences for classification: `.ts` files, or one CSV file per sequence and a label table."""
 
 import math
 import os
@@ -28,11 +28,11 @@ class SequenceSet(NamedTuple):
     values : list of ndarray
         (T_i, channels) each.
     labels : list of str or None
-        None if the files tell none.
+        None if the files have no labels.
     names : list of str
-        Of the CSV files; of the sequences of a `.ts` file their number, from 1 on.
+        Names of the CSV files, or numbers of the sequences of a `.ts` file, starting from 1.
     columns : list of str
-        Names of the channels in CSV files; none of `.ts` files.
+        Names of the channels in CSV files; empty for `.ts` files.
     """
 
     values: list[Array]
@@ -50,34 +50,34 @@ def read_sequences(
     delimiter: str = ",",
     missing: Missing = "error",
 ) -> SequenceSet:
-    """All sequences of some files.
+    """Read all sequences of the given files.
 
     Parameters
     ----------
     paths : sequence of path
-        One `.ts` file or several; or folders of CSV files and such files themselves. A row of a CSV file is a
-        step, a column a channel.
+        One or more `.ts` files; or CSV files and folders of them. A row of a CSV file is a step, a column a
+        channel.
     labels : path, optional
-        A CSV file with the columns `file` and `label`, for CSV files, with the same delimiter. Of a folder
-        only the files that it names are read; names and links that lead out of the folder are refused.
+        For CSV files: a CSV file with the columns `file` and `label` and the same delimiter. Only the files
+        it names are read from a folder. Names and links that lead out of the folder raise an error.
     columns : sequence of str, optional
-        Of the CSV files. By default all columns of numbers that the first file has and that have a name.
+        Columns of the CSV files. By default all named columns of numbers of the first file.
     header, delimiter, missing
-        As for `read_csv`; `missing` for `.ts` files too.
+        As for `read_csv`; `missing` applies to `.ts` files too.
 
     Raises
     ------
     ValueError
-        If a file is not as described, or they do not have the same channels; the message names the place.
+        If a file is not as described, or files differ in their channels; the message names the place.
     OSError
-        If one cannot be read.
+        If a file cannot be read.
     """
     kinds = set(map(is_ts, paths))
     if len(kinds) != 1:
         raise ValueError(f"expected .ts files, or CSV files and folders of them, got {listed(paths)}")
     if kinds == {True}:
         if labels is not None:
-            raise ValueError(f"{labels}: expected no file of labels for .ts files, which hold their own")
+            raise ValueError(f"{labels}: expected no file of labels for .ts files, which contain labels")
         return _joined([read_ts(path, missing=missing) for path in paths], paths)
     known = None if labels is None else _labels(labels, delimiter)
     files = [(name, file) for path in paths for name, file in _csv_files(Path(path), known, labels)]
@@ -99,7 +99,7 @@ def read_sequences(
 
 
 def _filled(sequences: list[Array], places: Sequence[str]) -> list[Array]:
-    """Interpolated between known values; a warning says where steps before and after them are left out."""
+    """Interpolate between known values; drop steps before and after them with a warning."""
     filled, shortened = [], []
     for values, place in zip(sequences, places, strict=True):
         rows = known_rows(values)
@@ -116,28 +116,28 @@ def _filled(sequences: list[Array], places: Sequence[str]) -> list[Array]:
 
 
 def _warn_of_row_numbers(sequences: list[Array], columns: Sequence[str]) -> None:
-    """A column that counts rows, 0, 1, 2, … or from 1 on, tells a network the time and little else."""
+    """Warn of columns that only count rows from 0 or 1."""
     for j, name in enumerate(columns):
         if all(
             len(values) > 1 and values[0, j] in (0, 1) and (np.diff(values[:, j]) == 1).all()
             for values in sequences
         ):
             warnings.warn(
-                f"column {name} counts the rows of every file and is read as a channel; to leave it out, "
-                "choose the columns",
+                f"column {name} counts the rows of every file and is used as a channel; to leave it out, "
+                "select columns explicitly",
                 stacklevel=3,
             )
 
 
 def is_ts(path: str | os.PathLike[str]) -> bool:
-    """By the end of its name."""
+    """Whether the file name ends in `.ts`."""
     return Path(path).suffix.lower() == ".ts"
 
 
 def _csv_files(
     path: Path, known: dict[str, str] | None, labels: str | os.PathLike[str] | None
 ) -> list[tuple[str, Path]]:
-    """The file itself, or those of a folder that have a label, or all of them; with their names."""
+    """Return names and paths: the file itself, or the labelled files of a folder, or all of its CSV files."""
     if not path.is_dir():
         return [(path.name, path)]
     if known is not None:
@@ -153,23 +153,23 @@ def _csv_files(
 
 
 def _inside(folder: Path, name: str, place: str) -> Path:
-    """A file of a folder; one that lies elsewhere, by its name or a link, is refused."""
+    """Return the path of a file of a folder; raise ValueError if it is outside of the folder."""
     file = folder / name
     if file.parent == folder and name != ".." and not file.is_symlink():
         return file
     if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
-        raise ValueError(f"{place}expected a file inside of {folder}, got {name}, which lies outside")
+        raise ValueError(f"{place}expected a file inside of {folder}, got {name}, which is outside")
     return file
 
 
 def _labels(path: str | os.PathLike[str], delimiter: str) -> dict[str, str]:
-    """The label of each file, from a table."""
+    """Read the label of each file from a table."""
     rows, names, lines = read_table(path, delimiter=delimiter)
     for name in ("file", "label"):
         if names.count(name) != 1:
             raise DataFileError(
                 f"{path}, line 1: expected columns file and label, got {listed(names)}",
-                "delimiter", purpose="if the cells were cut in the wrong places",
+                "delimiter", purpose="if the cells were split at the wrong places",
             )  # fmt: skip
     labels: dict[str, str] = {}
     seen = set()
@@ -203,18 +203,18 @@ def _joined(
 def read_ts(
     path: str | os.PathLike[str], *, missing: Missing = "error"
 ) -> tuple[list[Array], list[str] | None]:
-    """Sequences and labels of a file of the UEA and UCR archives (http://timeseriesclassification.com).
+    """Read a file in the format of the UEA and UCR archives (http://timeseriesclassification.com).
 
-    Lines of `@name value`, then `@data` and a line for each sequence: the dimensions and, last, the label
-    with `:` between them, numbers with commas. Lines that begin with `#` are comments.
+    The header has lines `@name value` and ends with `@data`. Each following line is a sequence: dimensions
+    and label, separated by `:`, with values separated by commas. Lines that start with `#` are comments.
 
     Parameters
     ----------
     path : path
     missing : {"error", "interpolate"}
-        Refuse missing values (`?`, NaN), or interpolate between neighbours. Steps at the beginning and the
-        end at which all dimensions are missing, as in files that pad their sequences, are left out with a
-        warning; other missing values there are refused.
+        Raise an error for missing values (`?`, NaN), or interpolate between neighbours. Leading and trailing
+        steps at which all dimensions are missing, such as padding, are dropped with a warning; other missing
+        values there raise an error.
 
     Returns
     -------
@@ -226,9 +226,9 @@ def read_ts(
     Raises
     ------
     DataFileError
-        If it is no such file; the message names the line. A ValueError.
+        If the file is not in this format; the message names the line. A ValueError.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     Examples
     --------
@@ -266,26 +266,26 @@ def read_ts(
 
 
 class _Header:
-    """What the lines before `@data` say, and the sequences that have to be so."""
+    """The header of a `.ts` file, which parses and checks the sequences after it."""
 
     def __init__(self) -> None:
         self.complete = False
         self.classes: list[str] | None = None
-        self.dimensions: int | None = None  # as said, or as the first sequence has
-        self.length: int | None = None  # of all sequences, if they have the same
-        self._said: dict[str, str] = {}
+        self.dimensions: int | None = None  # declared, or those of the first sequence
+        self.length: int | None = None  # of all sequences, if declared equal
+        self._declared: dict[str, str] = {}
 
     def read(self, line: str) -> None:
-        """One line."""
+        """Parse one line."""
         if not line.startswith("@"):
             raise ValueError(f"expected a line of the header, @..., before @data, got {line[:40]!r}")
         name, value = (*line[1:].split(None, 1), "", "")[:2]
         name = name.lower()
         if name not in HEADERS:
             raise ValueError(f"expected one of @{', @'.join(HEADERS)}, got @{name}")
-        if name in self._said:
+        if name in self._declared:
             raise ValueError(f"expected @{name} once, got it again")
-        self._said[name] = value
+        self._declared[name] = value
         if name in FLAGS and (value.split() or [""])[0].lower() not in ("true", "false"):
             raise ValueError(f"expected @{name} true or false, got {value!r}")
         if name in ("dimension", "dimensions", "serieslength") and not (value.isdecimal() and int(value)):
@@ -298,23 +298,23 @@ class _Header:
             self._finish()
 
     def _is(self, name: str) -> bool:
-        return self._said.get(name, "false").split()[0].lower() == "true"
+        return self._declared.get(name, "false").split()[0].lower() == "true"
 
     def _finish(self) -> None:
         if self._is("timestamps"):
-            raise ValueError("expected @timeStamps false, got true; series with times are not read")
+            raise ValueError("expected @timeStamps false, got true; series with timestamps are not supported")
         if self._is("targetlabel"):
             raise ValueError("expected classes, got @targetLabel true, numbers to predict")
-        if "classlabel" not in self._said:
+        if "classlabel" not in self._declared:
             raise ValueError("expected @classLabel before @data, got none")
-        said = self._said.get("dimensions") or self._said.get("dimension")
-        self.dimensions = int(said) if said else 1 if self._is("univariate") else None
-        if self._is("equallength") and "serieslength" in self._said:
-            self.length = int(self._said["serieslength"])
+        declared = self._declared.get("dimensions") or self._declared.get("dimension")
+        self.dimensions = int(declared) if declared else 1 if self._is("univariate") else None
+        if self._is("equallength") and "serieslength" in self._declared:
+            self.length = int(self._declared["serieslength"])
         self.complete = True
 
     def sequence(self, line: str, missing: Missing) -> tuple[Array, str]:
-        """Values (T, dimensions) and label of one line."""
+        """Parse a sequence: values (T, dimensions) and label."""
         if line.startswith("@"):
             raise ValueError(f"expected a sequence after @data, got {line[:40]!r}")
         parts, label = line.split(":"), ""
@@ -337,26 +337,26 @@ class _Header:
             self.length = self.length or lengths[0]
             if lengths[0] != self.length:
                 raise ValueError(
-                    f"expected {self.length} values, as @equalLength true says, got {lengths[0]}"
+                    f"expected {self.length} values because of @equalLength true, got {lengths[0]}"
                 )
         return _checked_ends(np.array(columns).T), label
 
 
 def _checked_ends(values: Array) -> Array:
-    """Values (T, dimensions), where all dimensions begin and end at the same steps."""
+    """Check that all dimensions of values (T, dimensions) start and end at the same steps."""
     known = ~np.isnan(values)
     rows = known_rows(values)
     uneven = ~(known[rows.start] & known[rows.stop - 1])
     if uneven.any():
         raise ValueError(
-            f"dimension {int(uneven.argmax()) + 1}: missing values at the beginning or the end, where other "
-            "dimensions have some, cannot be interpolated"
+            f"dimension {int(uneven.argmax()) + 1}: missing values at the start or the end cannot be "
+            "interpolated where other dimensions have values"
         )
     return values
 
 
 def _numbers(text: str, place: str, missing: Missing) -> list[float]:
-    """The values of one dimension."""
+    """Parse the values of one dimension."""
     numbers = []
     for i, cell in enumerate(text.split(","), 1):
         cell = cell.strip()
@@ -369,7 +369,7 @@ def _numbers(text: str, place: str, missing: Missing) -> list[float]:
         if math.isnan(number) and missing == "error":
             raise DataFileError(
                 f"{place}, value {i}: missing, {cell!r}",
-                "missing", "interpolate", "to fill those between others",
+                "missing", "interpolate", "to interpolate between known values",
             )  # fmt: skip
         numbers.append(number)
     if all(map(math.isnan, numbers)):

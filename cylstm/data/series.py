@@ -31,24 +31,24 @@ def read_csv(
     delimiter: str = ",",
     missing: Literal["error", "interpolate"] = "error",
 ) -> tuple[Array, list[str]]:
-    """Numbers of chosen columns, a row for each time step.
+    """Read columns of a CSV file, one row per time step.
 
-    Rows at the end of the file in which every cell is empty, as spreadsheets write them, are no steps.
+    Trailing rows of empty cells, which spreadsheets may write, are ignored.
 
     Parameters
     ----------
     path : path
-        Of a text in UTF-8, or in UTF-16 with a byte order mark.
+        A text file in UTF-8, or in UTF-16 with a byte order mark.
     columns : sequence of str or "numbers", optional
-        Names, or without a header numbers counted from 1; "numbers": all columns of numbers, as
-        the first row has them. By default the only one, if there is just one. Columns without a name, as
-        pandas writes row numbers, are not chosen by default; a warning says so.
+        Column names, or numbers counted from 1 if there is no header. "numbers" selects all columns with a
+        number in the first row. By default, the only such column. Columns without a name, such as row
+        numbers written by pandas, are selected only if named; a warning says so.
     header : bool
         Whether the first line names the columns.
     delimiter : str
     missing : {"error", "interpolate"}
-        Refuse empty cells (also NA, NaN, null, ?), or return them as NaN, for `known_rows` and
-        `interpolated`. A column whose values begin later or end earlier than those of others is refused.
+        Raise an error for empty cells (also NA, NaN, null, ?), or return them as NaN, for `known_rows` and
+        `interpolated`. A column whose values start later or end earlier than others' raises an error.
 
     Returns
     -------
@@ -59,11 +59,11 @@ def read_csv(
     Raises
     ------
     DataFileError
-        If the file is no table of numbers as described; the message names the place. A ValueError.
+        If the file is not a table of numbers as described; the message names the place. A ValueError.
     MemoryError
         If the file is too large; the message names it.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def _read(
     if header and all(number_of(name) is not None for name in names):
         raise DataFileError(
             f"{path}, line 1: expected names of columns, got numbers",
-            "header", False, "if the file has no names",
+            "header", False, "if the file has no header",
         )  # fmt: skip
     first = next(rows)
     if columns is None or columns == "numbers":
@@ -97,13 +97,15 @@ def _read(
             raise DataFileError(
                 f"{path}: expected one column of numbers, got {listed(chosen)}",
                 "columns",
-                purpose="to choose",
+                purpose="to select",
             )
     else:
         chosen = list(columns)
     unknown = [name for name in chosen if name not in names]
     if unknown or not chosen:
-        raise DataFileError(f"{path}: no column {listed(unknown) or '(none chosen)'}; it has {listed(names)}")
+        raise DataFileError(
+            f"{path}: no column {listed(unknown) or '(none selected)'}; it has {listed(names)}"
+        )
     counts, asked = Counter(names), Counter(chosen)
     twice = [name for name in chosen if counts[name] > 1 or asked[name] > 1]
     if twice:
@@ -115,7 +117,7 @@ def _read(
 
 
 def _numeric(path: Any, names: list[str], first: Row, header: bool) -> list[str]:
-    """The columns that have a number in the first row, and a name."""
+    """Return the named columns with a number in the first row."""
     found = [i for i, cell in enumerate(first.cells) if number_of(cell) is not None]
     unnamed = [i for i in found if header and UNNAMED.fullmatch(names[i])]
     if len(found) == len(unnamed):
@@ -123,7 +125,7 @@ def _numeric(path: Any, names: list[str], first: Row, header: bool) -> list[str]
         kind = "columns of numbers that have a name" if unnamed else "columns of numbers"
         raise DataFileError(
             f"{path}, line {first.line}: expected {kind}, got the cells {cells}",
-            "delimiter", purpose="if they were cut in the wrong places",
+            "delimiter", purpose="if they were split at the wrong places",
         )  # fmt: skip
     if unnamed:
         warnings.warn(f"{path}: column {unnamed[0] + 1} has no name and is left out", stacklevel=4)
@@ -133,7 +135,7 @@ def _numeric(path: Any, names: list[str], first: Row, header: bool) -> list[str]
 def _numbers(
     path: Any, names: list[str], places: list[int], rows: Iterable[Row]
 ) -> tuple[Array, "array[int]"]:
-    """The cells at these places as numbers, (rows, columns), and the line of each row."""
+    """Parse the cells at these places: numbers (rows, columns), and the line of each row."""
     numbers, lines = array("d"), array("I")
     for line, cells in rows:
         try:
@@ -145,35 +147,35 @@ def _numbers(
 
 
 def _unusable(place: str, names: list[str], cells: list[str]) -> DataFileError:
-    """The error of the first cell of a row that is not usable."""
+    """Build the error of the first invalid cell of a row."""
     for name, cell in zip(names, cells, strict=True):
         try:
             usable(cell)
         except ValueError as error:
             return DataFileError(f"{place}, column {name}: {error}")
-    raise AssertionError("every cell is usable")
+    raise AssertionError("every cell is valid")
 
 
 def number_of(cell: str) -> float | None:
-    """The number in a cell, NaN if it is empty, None if it is something else."""
+    """Parse a cell: its number, NaN if it is empty, or None if it is anything else."""
     try:
-        return None if "_" in cell else float(cell)  # float() reads past underscores
+        return None if "_" in cell else float(cell)  # float() accepts underscores
     except ValueError:
         return math.nan if cell.lower() in MISSING else None
 
 
 def usable(cell: str) -> float:
-    """The number in a cell, NaN if it is empty; a ValueError if it is not finite or its square overflows."""
+    """Parse a cell: its number, or NaN if it is empty; ValueError if not finite or its square overflows."""
     number = number_of(cell)
     if number is None or math.isinf(number):
         raise ValueError(f"expected a finite number, got {cell[:40]!r}")
     if abs(number) >= LARGEST:
-        raise ValueError(f"expected a number below {LARGEST:g} in size, got {cell[:40]!r}")
+        raise ValueError(f"expected an absolute value below {LARGEST:g}, got {cell[:40]!r}")
     return number
 
 
 def _check_missing(path: Any, values: Array, names: list[str], lines: "array[int]", missing: str) -> None:
-    """Refuse columns of nothing else; others if they are not to be filled, or have none where others do."""
+    """Raise an error for empty columns, and for missing values that are not or cannot be interpolated."""
     known = ~np.isnan(values)
     if known.all():
         return
@@ -185,7 +187,7 @@ def _check_missing(path: Any, values: Array, names: list[str], lines: "array[int
         line = lines[int(np.argmin(known[:, j]))]
         raise DataFileError(
             f"{path}, column {names[j]}: {(~known[:, j]).sum()} missing values, the first in line {line}",
-            "missing", "interpolate", "to fill those between others",
+            "missing", "interpolate", "to interpolate between known values",
         )  # fmt: skip
     firsts, lasts = known.argmax(axis=0), len(known) - 1 - known[::-1].argmax(axis=0)
     first, last = int(firsts.min()), int(lasts.max())
@@ -193,13 +195,13 @@ def _check_missing(path: Any, values: Array, names: list[str], lines: "array[int
         if its_first > first or its_last < last:
             raise DataFileError(
                 f"{path}, column {name}: has values from line {lines[its_first]} to {lines[its_last]}, "
-                f"others from line {lines[first]} to {lines[last]}, and values beyond the first and last one "
+                f"others from line {lines[first]} to {lines[last]}; missing values at the start or the end "
                 "cannot be interpolated; shorten the table, or leave the column out"
             )
 
 
 def known_rows(values: Array) -> slice:
-    """The rows (N, C) from the first to the last one with a value.
+    """Return the rows of (N, C) from the first to the last with a value.
 
     >>> known_rows(np.array([[np.nan], [1.0], [np.nan], [3.0], [np.nan]]))
     slice(1, 4, None)
@@ -209,7 +211,7 @@ def known_rows(values: Array) -> slice:
 
 
 def interpolated(values: Array) -> Array:
-    """The columns with straight lines between known values; what is missing before and after them stays so.
+    """Interpolate columns linearly between known values; missing values at the ends stay NaN.
 
     >>> interpolated(np.array([[np.nan], [1.0], [np.nan], [3.0], [np.nan]]))[:, 0]
     array([nan,  1.,  2.,  3., nan])

@@ -1,4 +1,4 @@
-"""What a trainer draws its minibatches from."""
+"""Base class of sources of minibatches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,20 @@ Index = NDArray[np.intp]
 
 
 class Minibatch(NamedTuple):
-    """Sequences for one optimiser step, and what the model should say to them.
+    """Sequences for one optimiser step, with their targets.
 
     Parameters
     ----------
     x : ndarray
         (T, B, I) real numbers, or (T, B) ids.
     target : ndarray or list of ndarray
-        Per step (T, B, ...), per sequence (B, ...); or a list of B arrays of different length.
+        Per step (T, B, ...), per sequence (B, ...); or a list of B arrays of different lengths.
     lengths : ndarray of int, optional
-        (B,), the real steps of each sequence; x, and a target per step, are 0 after them. None: T for all.
+        (B,), the number of valid steps of each sequence; x and a target per step are zero-padded after them.
+        By default all sequences have T steps.
     continues : bool
-        Whether each sequence goes on where the same row of the minibatch before ended, so that the state
-        is to be carried over.
+        Whether each sequence continues the one in the same row of the previous minibatch, so that the state
+        is carried over.
     """
 
     x: Array
@@ -36,14 +37,14 @@ class Minibatch(NamedTuple):
 
 
 class Source(ABC):
-    """A set of minibatches that can be gone through any number of times.
+    """Base class of sources of minibatches, which can be iterated over any number of times.
 
-    A subclass gives `targets`, `check`, and:
+    A subclass implements `targets`, `check`, and:
 
     `_plan(rng)`
-        What each minibatch of an epoch consists of, in order; all random numbers are drawn here.
+        A list with one entry per minibatch of an epoch, in order. It draws all random numbers.
     `_batch(part)`
-        The minibatch of one entry of the plan; it draws nothing.
+        The minibatch of one entry of the plan. It draws no random numbers.
 
     Examples
     --------
@@ -65,20 +66,20 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Minibatches of an epoch."""
+        """Number of minibatches in an epoch."""
 
     @property
     @abstractmethod
     def targets(self) -> Any:
-        """All targets, one array or a list, for a loss to check before training."""
+        """All targets, as one array or a list, which the loss checks before training."""
 
     def __repr__(self) -> str:
-        """How many minibatches an epoch has."""
+        """Show the number of minibatches in an epoch."""
         return f"<{type(self).__name__} of {len(self)} minibatches>"
 
     @abstractmethod
     def check(self) -> None:
-        """Raise ValueError for values that nothing can be learnt from: NaN, infinity, ids below 0."""
+        """Raise ValueError for values that are unusable for training: NaN, infinity, ids below 0."""
 
     @abstractmethod
     def _plan(self, rng: "np.random.Generator | None") -> Sequence[Any]: ...
@@ -87,20 +88,20 @@ class Source(ABC):
     def _batch(self, part: Any) -> Minibatch: ...
 
     def epoch(self, rng: "np.random.Generator | None" = None, start: int = 0) -> Iterator[Minibatch]:
-        """Every minibatch once.
+        """Iterate once over all minibatches.
 
         Parameters
         ----------
         rng : numpy.random.Generator, optional
-            Shuffles. All that an epoch needs of it is drawn by this call, so the same state of it gives
-            the same minibatches, whatever `start`. None: in the order in which the data were given.
+            Generator for shuffling. All random numbers of the epoch are drawn by this call, so that the same
+            state gives the same minibatches for any `start`. By default the data are not shuffled.
         start : int
-            The first minibatch; those before it are not made. To go on in the middle of an epoch.
+            The first minibatch, to resume in the middle of an epoch. Earlier ones are skipped at no cost.
 
         Raises
         ------
         TypeError, ValueError
-            If rng is no Generator, or start is not between 0 and `len`.
+            If rng is not a Generator, or start is not between 0 and `len`.
         """
         if rng is not None and not isinstance(rng, np.random.Generator):
             raise TypeError(f"rng: expected a numpy.random.Generator or None, got {type(rng).__name__}")
@@ -111,17 +112,17 @@ class Source(ABC):
 
 
 def in_batches(order: Index, batch_size: int) -> list[Index]:
-    """Samples in this order, cut into minibatches; the last may be smaller."""
+    """Cut sample indices into minibatches; the last may be smaller."""
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
 def order_of(n: int, rng: "np.random.Generator | None") -> Index:
-    """All of n samples once, shuffled if there is a generator."""
+    """Return the indices of n samples, shuffled if there is a generator."""
     return np.arange(n) if rng is None else rng.permutation(n)
 
 
 def time_major(sequences: Array | list[Array], index: Index) -> Array:
-    """The chosen sequences (T_i, ...) side by side: (T, B, ...), with 0 after the shorter ones."""
+    """Stack the chosen sequences (T_i, ...) to (T, B, ...), with zero padding after shorter ones."""
     chosen = [sequences[i] for i in index]
     longest = max(map(len, chosen))
     out = np.zeros((longest, len(chosen), *chosen[0].shape[1:]), chosen[0].dtype)

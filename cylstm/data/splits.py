@@ -1,4 +1,4 @@
-"""Parts of data: in order of time, or of every class."""
+"""Splits of data: chronological, or stratified by class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from cylstm.data.source import Index
 
 
 def split(series: Any, validation: float = 0.1, test: float = 0.0, gap: int = 0) -> tuple[slice, ...]:
-    """Rows for training, validation and test, in order of time: what is judged is later than what is learnt.
+    """Split rows chronologically: training, validation and test data follow each other in time.
 
     Parameters
     ----------
     series : int or anything with a length
-        Rows or samples, the earliest first, or how many there are.
+        Rows or samples, the earliest first, or their number.
     validation, test : float
-        Shares of the rows, each rounded to at least one row; 0 for none.
+        Fractions of the rows, each rounded to at least one row; 0 for none.
     gap : int
-        Rows that are left out between the parts, for data in which neighbours know of each other.
+        Rows to leave out between the parts, for data in which neighbouring rows are correlated.
 
     Returns
     -------
     tuple of slice
-        For training, validation and test; none for a share of 0.
+        For training, validation and test; parts with fraction 0 are left out.
 
     Raises
     ------
     ValueError
-        If nothing would be left to learn from.
+        If no training rows would be left.
 
     Examples
     --------
@@ -41,20 +41,20 @@ def split(series: Any, validation: float = 0.1, test: float = 0.0, gap: int = 0)
     (slice(0, 60, None), slice(65, 85, None), slice(90, 100, None))
     """
     n = len(series) if hasattr(series, "__len__") else _checks.positive("series", series)
-    shares = {
+    fractions = {
         "test": _checks.number("test", test, 0, 1),
         "validation": _checks.number("validation", validation, 0, 1),
     }
     gap = _checks.natural("gap", gap)
     parts, end = [], n
-    for share in shares.values():
-        if share:
-            parts.append(slice(end - max(round(n * share), 1), end))
+    for fraction in fractions.values():
+        if fraction:
+            parts.append(slice(end - max(round(n * fraction), 1), end))
             end = parts[-1].start - gap
     if end < 1:
         raise ValueError(
-            f"series: expected rows to learn from, got {n} rows for validation {validation}, test {test} "
-            f"and gap {gap}"
+            f"series: expected at least one training row, got {n} rows for validation {validation}, "
+            f"test {test} and gap {gap}"
         )
     return (slice(0, end), *reversed(parts))
 
@@ -62,20 +62,20 @@ def split(series: Any, validation: float = 0.1, test: float = 0.0, gap: int = 0)
 def stratified_split(
     labels: Sequence[Any], validation: float = 0.2, seed: int | None = None
 ) -> tuple[Index, Index]:
-    """Samples for training and for validation, chosen at random, with the same shares of every class.
+    """Split samples at random into training and validation data with the same class frequencies.
 
     Parameters
     ----------
     labels : sequence
         The class of each sample.
     validation : float
-        Share of each class, rounded, to one sample at least; a class of one sample is learnt from only.
+        Fraction of each class, rounded to at least one sample. A class of one sample is training data.
     seed : int, optional
 
     Returns
     -------
     train, validation : ndarray of int
-        Numbers of samples in ascending order.
+        Sample indices in ascending order.
 
     Raises
     ------
@@ -90,12 +90,12 @@ def stratified_split(
     >>> len(train), [labels[i] for i in validation]
     (9, ['a', 'a', 'b'])
     """
-    share, rng = _checks.number("validation", validation, 0, 1), _checks.generator(seed)
+    fraction, rng = _checks.number("validation", validation, 0, 1), _checks.generator(seed)
     _, of_class = np.unique(np.asarray(array_like.labels("labels", labels)), return_inverse=True)
     chosen = []
     for k in range(of_class.max(initial=-1) + 1):
         (members,) = np.nonzero(of_class == k)
-        count = min(len(members) - 1, max(1, round(share * len(members))))
+        count = min(len(members) - 1, max(1, round(fraction * len(members))))
         chosen.append(rng.permutation(members)[:count])
     held_out = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.intp)
     if not len(held_out):

@@ -1,7 +1,7 @@
-"""CSV files: rows, read one by one; cells, written so that spreadsheets do not run them as formulas.
+"""Reading and writing of CSV files, protected against formula injection.
 
-A cell of text that a spreadsheet would take for a formula, as `=1+1` or `@name`, is written with `'` before
-it, and read without it. Numbers are written as they are.
+A text cell that a spreadsheet would interpret as a formula, such as `=1+1` or `@name`, is written with a
+leading `'`, which is removed on reading. Numbers are written unchanged.
 """
 
 import csv
@@ -15,11 +15,11 @@ from cylstm.data.text_files import DataFileError, text_lines
 
 FORMULA = re.compile(r"['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")  # the last signs are full-width
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-QUOTED = re.compile(r'[",;\t\r\n]|^\s|\s$')  # semicolons and tabs: which spreadsheets may take for delimiters
+QUOTED = re.compile(r'[",;\t\r\n]|^\s|\s$')  # spreadsheets may also treat semicolons and tabs as delimiters
 
 
 class Row(NamedTuple):
-    """Cells, without space around them, and the line on which they end."""
+    """Cells without surrounding white space, and the number of their last line."""
 
     line: int
     cells: list[str]
@@ -28,14 +28,14 @@ class Row(NamedTuple):
 def open_table(
     path: str | os.PathLike[str], header: bool = True, delimiter: str = ","
 ) -> tuple[list[str], Iterator[Row]]:
-    """The names of the columns, or their numbers from 1 on, and the rows of equally many cells.
+    """Return the column names, or their numbers from 1, and an iterator over rows of equal length.
 
-    Rows at the end in which every cell is empty are no rows.
+    Trailing rows of empty cells are ignored.
 
     Raises
     ------
     DataFileError, OSError, MemoryError
-        If the file is no such table, here or when its rows are read; the message names the line.
+        If the file is not such a table, here or during iteration; the message names the line.
     """
     rows = _equal_rows(path, header, delimiter)
     first = next(rows, None)
@@ -48,9 +48,9 @@ def open_table(
 
 
 def _equal_rows(path: str | os.PathLike[str], header: bool, delimiter: str) -> Iterator[Row]:
-    """All rows, checked to be as long as the first; without empty ones at the end or before the header."""
+    """Yield rows as long as the first; skip empty ones before the header and at the end of the file."""
     width, top = 0, 0
-    empty: list[tuple[int, int]] = []  # lines and cells of rows that may be the last ones
+    empty: list[tuple[int, int]] = []  # line and cell count of empty rows that may be trailing
     for row in _rows(path, delimiter):
         line, cells = row
         if not width and not any(cells) and (header or not cells):
@@ -59,10 +59,10 @@ def _equal_rows(path: str | os.PathLike[str], header: bool, delimiter: str) -> I
         if not any(cells) and len(cells) in (0, width):
             empty.append((line, len(cells)))
             continue
-        for passed, found in empty:
-            if not found and width > 1:  # where there is one column, an empty line is an empty cell
-                raise DataFileError(f"{path}, line {passed}: expected {width} cells, got an empty line")
-            yield Row(passed, [""] * width)
+        for empty_line, found in empty:
+            if not found and width > 1:  # in a table of one column, an empty line is an empty cell
+                raise DataFileError(f"{path}, line {empty_line}: expected {width} cells, got an empty line")
+            yield Row(empty_line, [""] * width)
         empty.clear()
         if len(cells) != width:
             raise DataFileError(
@@ -74,7 +74,7 @@ def _equal_rows(path: str | os.PathLike[str], header: bool, delimiter: str) -> I
 
 def _rows(path: str | os.PathLike[str], delimiter: str) -> Iterator[Row]:
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '\r\n"':
-        raise ValueError(f"delimiter: expected one character, and no quote, got {delimiter!r}")
+        raise ValueError(f"delimiter: expected one character other than a quote, got {delimiter!r}")
     reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
     while True:
         start = reader.line_num + 1
@@ -88,7 +88,7 @@ def _rows(path: str | os.PathLike[str], delimiter: str) -> Iterator[Row]:
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
-    """With their ends as they are; "\\r\\r\\n", which some programs write, is one."""
+    """Yield lines with unchanged line ends; "\\r\\r\\n", which some programs write, is one line end."""
     before = ""
     for line in text_lines(path, newline=""):
         if line == "\r\n" and before.endswith("\r"):
@@ -99,18 +99,18 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def _explained(error: str) -> str:
-    """A message of Python's module csv, with what is behind it."""
+    """Translate an error message of the csv module."""
     if "unexpected end of data" in error:
-        return "a quote that begins in it never ends"
+        return "unclosed quote"
     if "field larger than field limit" in error:
-        return f"a cell of more than {csv.field_size_limit()} characters; does a quote in it never end?"
+        return f"a cell of more than {csv.field_size_limit()} characters; is a quote unclosed?"
     return error
 
 
 def read_table(
     path: str | os.PathLike[str], header: bool = True, delimiter: str = ","
 ) -> tuple[list[list[str]], list[str], list[int]]:
-    """All rows of such a table, the names of the columns, and the line on which each row ends."""
+    """Read a whole table: its rows, the column names, and the last line number of each row."""
     names, rows = open_table(path, header, delimiter)
     cells, lines = [], []
     for row in rows:
@@ -120,7 +120,7 @@ def read_table(
 
 
 def cell_written(value: Any) -> str:
-    """A value as a cell that a spreadsheet shows and does not run.
+    """Format a value as a CSV cell that spreadsheets do not interpret as a formula.
 
     >>> [cell_written(value) for value in ("up", "=1+1", "-1.5", "-a", "'=b", -1.5)]
     ['up', "'=1+1", '-1.5', "'-a", "''=b", '-1.5']
@@ -132,10 +132,10 @@ def cell_written(value: Any) -> str:
 
 
 def cell_read(cell: str) -> str:
-    """What `cell_written` was given, from the cell without the quotes of CSV."""
+    """Undo `cell_written`, given the cell without CSV quotes."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def written(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as the text of a CSV file."""
+    """Format rows as the text of a CSV file."""
     return "".join(",".join(map(cell_written, row)) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""Text files of data: which files are opened, and in which encodings; errors that say what to pass."""
+"""Reading of text files: permitted file types, encodings, and errors that suggest an argument."""
 
 import codecs
 import errno
@@ -12,36 +12,36 @@ from typing import Any, BinaryIO
 from cylstm._formats.file_kinds import TEXT, UNKNOWN, file_kind
 from cylstm._system.atomic_files import open_regular
 
-# Names by which a shell passes an open file: `cylstm train <(zcat data.gz)`, `... | cylstm train /dev/stdin`.
+# Paths of files opened by a shell: `cylstm train <(zcat data.gz)`, `... | cylstm train /dev/stdin`.
 PASSED_BY_SHELL = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/(self|\d+)/fd/\d+")
-MARKS = (  # byte order marks; that of UTF-32 begins with one of UTF-16
+MARKS = (  # UTF-32 first: its byte order mark starts with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" has let through
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # undecodable bytes under errors="surrogateescape"
 
 
 class DataFileError(ValueError):
-    """A file of data that is not as expected.
+    """A data file with unexpected contents.
 
     Parameters
     ----------
     problem : str
-        With the place, what was expected and what was found.
+        The place in the file, what was expected and what was found.
     argument : str, optional
-        That of the reading function which may help.
+        The argument of the reading function that may help.
     value : optional
-        What to pass as this argument, if that is known.
+        The value to pass, if known.
     purpose : str
-        What it does, from "to" or "if" on.
+        What the argument does, a phrase that starts with "to" or "if".
 
     Attributes
     ----------
     problem, argument, value, purpose
-        As given, so that a caller with options of its own, as the command has, can name these instead.
+        As passed. The command line uses them to name its options instead of arguments.
     """
 
     def __init__(self, problem: str, argument: str = "", value: Any = None, purpose: str = "") -> None:
@@ -49,48 +49,48 @@ class DataFileError(ValueError):
         super().__init__(self.worded(f"{argument}={'' if value is None else repr(value)}"))
 
     def worded(self, argument: str) -> str:
-        """The message, with these words for the argument."""
+        """The message, with the given text for the argument."""
         return f"{self.problem}; pass {argument} {self.purpose}" if self.argument else self.problem
 
     def at(self, place: str) -> "DataFileError":
-        """The same error with its place before it."""
+        """Return this error with the place prepended."""
         return DataFileError(f"{place}: {self.problem}", self.argument, self.value, self.purpose)
 
 
-def listed(names: Iterable[Any], most: int = 12) -> str:
-    """Names for a message, with commas; shortened if there are many or long ones."""
+def listed(names: Iterable[Any], limit: int = 12) -> str:
+    """Join names with commas for a message; shorten long names and long lists."""
     shown = [name if len(name) <= 40 else name[:39] + "…" for name in map(str, names)]
-    more = f", … ({len(shown)} in all)" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
+    more = f", … ({len(shown)} in all)" if len(shown) > limit else ""
+    return ", ".join(shown[:limit]) + more
 
 
 def text_lines(
     path: str | os.PathLike[str], *, newline: str | None = None, comment: str = ""
 ) -> Iterator[str]:
-    """The lines of a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+    """Iterate over the lines of a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     Parameters
     ----------
     path : path
-        A regular file, or an open one that the shell passes as /dev/stdin or /dev/fd/N.
+        A regular file, or one opened by the shell, such as /dev/stdin or /dev/fd/N.
     newline : str, optional
-        As for `open`: None ends every line with a single line feed, "" leaves the ends as they are.
+        As for `open`: None converts every line end to a line feed, "" leaves line ends unchanged.
     comment : str, optional
-        Lines that begin with it may hold bytes of any encoding.
+        Lines with this prefix may contain bytes of any encoding.
 
     Yields
     ------
     str
-        With their ends, without a byte order mark.
+        Lines with their line ends, without a byte order mark.
 
     Raises
     ------
     DataFileError
-        If it is no text in one of these encodings; the message names the line.
+        If the file is not text in one of these encodings; the message names the line.
     MemoryError
-        If it is larger than a sixteenth of the machine's memory, or its lines do not fit.
+        If the file is larger than a sixteenth of the machine's memory, or its lines do not fit.
     OSError
-        If it cannot be read, or is neither of these files.
+        If the file cannot be read, or is not one of these kinds.
     """
     number, encoding = 0, ""
     try:
@@ -103,7 +103,7 @@ def text_lines(
                 if "\0" in line:
                     raise _not_text(path, number, "a NUL byte")
                 yield line
-    except UnicodeDecodeError as error:  # of UTF-16 and UTF-32: surrogateescape lets all others through
+    except UnicodeDecodeError as error:  # only UTF-16 and UTF-32: with UTF-8, surrogateescape raises nothing
         place = f"{path}, line {number + 1}"
         raise DataFileError(f"{place}: expected a text file in {encoding.upper()}: {error.reason}") from None
     except MemoryError as error:
@@ -111,7 +111,7 @@ def text_lines(
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The whole of such a file, with line feeds as ends of lines; raises as `text_lines`."""
+    """Read a whole file, with line feeds as line ends; same errors as `text_lines`."""
     try:
         return "".join(text_lines(path))
     except MemoryError as error:
@@ -119,7 +119,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file, or what the shell passes; anything else is refused, without waiting for it."""
+    """Open a regular file or one opened by the shell; reject others without blocking."""
     if not PASSED_BY_SHELL.fullmatch(str(path)):
         file = open_regular(path)
         if os.fstat(file.fileno()).st_size > largest():
@@ -138,14 +138,14 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 class _Bounded(io.FileIO):
-    """What the shell passes, which may have no end: no more of it is read than memory has room for."""
+    """A file opened by the shell, possibly endless: reading stops at a limit."""
 
     def __init__(self, path: str | os.PathLike[str], handle: int) -> None:
         super().__init__(handle, "rb")
         self._path, self._left = path, largest()
 
     def readinto(self, buffer: Any) -> int:
-        """As it is, until it is too much."""
+        """Read into a buffer; raise MemoryError past the limit."""
         count = super().readinto(buffer) or 0
         self._left -= count
         if self._left < 0:
@@ -161,7 +161,7 @@ def _too_large(path: str | os.PathLike[str]) -> MemoryError:
 
 
 def largest() -> int:
-    """Bytes that are read of one file: a sixteenth of the memory, as what is made of them is larger."""
+    """Return the size limit of a file in bytes: a sixteenth of the memory, because parsed data are larger."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16
     except (AttributeError, ValueError, OSError):  # not known on this system
@@ -169,13 +169,13 @@ def largest() -> int:
 
 
 def _encoding(path: str | os.PathLike[str], file: Any) -> str:
-    """By its byte order mark; without one UTF-8, which has no NUL bytes in text."""
+    """Detect the encoding by the byte order mark; UTF-8 without one, whose text has no NUL bytes."""
     start = file.peek(4096)
     for mark, encoding in MARKS:
         if start.startswith(mark):
             return encoding
     if b"\0" in start:
-        found = "a NUL byte, as in binary files and in UTF-16 without a byte order mark"
+        found = "a NUL byte (a binary file, or UTF-16 without a byte order mark)"
         raise _not_text(path, start[: start.index(b"\0")].count(b"\n") + 1, found)
     return "utf-8"
 
@@ -186,7 +186,7 @@ def _check_decoded(path: str | os.PathLike[str], number: int, line: str) -> None
 
 
 def _not_text(path: str | os.PathLike[str], number: int, found: str) -> DataFileError:
-    """An error that says what the file is, if that is known."""
+    """Build an error that names the kind of file, if it is known."""
     kind = file_kind(path)
     if kind in (TEXT, UNKNOWN):
         expected = f"expected a text file in UTF-8, got {found}; save text in that encoding"

@@ -1,4 +1,4 @@
-"""One long sequence of ids, as a source of minibatches for language models."""
+"""Source of minibatches from one long sequence of ids, for language models."""
 
 from typing import Any
 
@@ -13,29 +13,28 @@ Array = NDArray[Any]
 
 
 class TokenStream(Source):
-    """A text read in parallel at several places; the target of each token is the next one.
+    """Parallel streams of a text; the target of each token is the next token.
 
-    The ids are cut into `batch_size` streams of the same length, one after the other. Each minibatch reads
-    on where the one before ended, so the state is to be carried over. The first token is no target, and of
-    the others only a remainder smaller than `batch_size` is left out.
+    The ids are cut into `batch_size` contiguous streams of equal length. Each minibatch continues where the
+    previous one ended, so the state is carried over. Fewer than `batch_size` tokens at the end are dropped.
 
     Parameters
     ----------
     ids : array of int
-        (n,), n > batch_size. It is not copied: a change of it changes the minibatches.
+        (n,), n > batch_size. Not copied: changes to it change the minibatches.
     batch_size : int
-        Streams, the B of every minibatch.
+        Number of streams, the B of every minibatch.
     length : int
-        Steps of a minibatch; the last one has what is left.
+        Steps of a minibatch; the last one may be shorter.
 
     Raises
     ------
     ValueError, TypeError
-        If ids are no vector of ints, or too few.
+        If ids is not a vector of integers, or too short.
 
     Notes
     -----
-    A stream has one order only: the generator given to `epoch` is not used.
+    Streams are never shuffled: the generator passed to `epoch` is not used.
 
     Examples
     --------
@@ -66,7 +65,7 @@ class TokenStream(Source):
         self._y = self.ids[1 : used + 1].reshape(self.batch_size, steps)
 
     def __len__(self) -> int:
-        """Minibatches of an epoch."""
+        """Number of minibatches in an epoch."""
         return -(-self._x.shape[1] // self.length)
 
     @property

@@ -1,4 +1,4 @@
-"""Text as numbers, and back."""
+"""Conversion between text and integer ids."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,17 +14,17 @@ UNKNOWN_SYMBOL = {"characters": "\N{REPLACEMENT CHARACTER}", "words": "<unk>"}
 
 
 class Vocabulary:
-    """The symbols of a text, numbered: id 0 is padding, 1 any symbol that is not known, the others follow.
+    """A mapping between symbols and ids: 0 is padding, 1 the unknown symbol, known symbols follow.
 
-    Padding is what `Arrays` puts after shorter sequences; as no symbol has its id, it can also be the blank
-    of CTC. Made by `of_characters` or `of_words`; to keep one with a model, save its `config` in
+    `Arrays` pads shorter sequences with 0; this id can also serve as the blank of CTC. Create a vocabulary
+    with `of_characters` or `of_words`. To save it with a model, pass its `config` to
     `cylstm.save(..., extra=...)`.
 
     Attributes
     ----------
     kind : {"characters", "words"}
     symbols : tuple of str
-        By id; those of padding and of the unknown first.
+        Symbols by id, starting with padding and unknown.
 
     Examples
     --------
@@ -53,12 +53,12 @@ class Vocabulary:
 
     @classmethod
     def of_characters(cls, text: str) -> "Vocabulary":
-        """All characters of a text, in alphabetical order.
+        """Build a vocabulary of all characters of a text, in alphabetical order.
 
         Raises
         ------
         TypeError
-            If it is no str.
+            If text is not a str.
         """
         if not isinstance(text, str):
             raise TypeError(f"text: expected a str, got {type(text).__name__}")
@@ -68,22 +68,22 @@ class Vocabulary:
     def of_words(
         cls, sentences: Iterable[str | Iterable[str]], least: int = 1, most: int | None = None
     ) -> "Vocabulary":
-        """The words of sentences, the most frequent first.
+        """Build a vocabulary of the words of sentences, the most frequent first.
 
         Parameters
         ----------
         sentences : iterable of str or of lists of str
-            A str is cut where there is white space; upper and lower case differ.
+            A str is split at white space. Words are case-sensitive.
         least : int
-            Words that occur less often are left out. With 2, say, a model gets to see unknown words in
-            training, and can learn what to do with them.
+            Minimum number of occurrences. With 2 or more, training data contain unknown words, and a model
+            learns to handle them.
         most : int, optional
-            Only so many words, the most frequent ones.
+            Maximum number of words, the most frequent ones.
 
         Raises
         ------
         TypeError, ValueError
-            If sentences is a single str, or something in it is neither a str nor a list of them.
+            If sentences is a single str, or an element is neither a str nor a list of them.
         """
         if isinstance(sentences, str):
             raise TypeError("sentences: expected several, got a str; pass [sentence]")
@@ -92,26 +92,26 @@ class Vocabulary:
         counts: Counter[str] = Counter()
         for i, sentence in enumerate(sentences):
             counts.update(_symbols(f"sentences[{i}]", "words", sentence))
-        for own in ("", UNKNOWN_SYMBOL["words"]):
-            counts.pop(own, None)
+        for reserved in ("", UNKNOWN_SYMBOL["words"]):
+            counts.pop(reserved, None)
         frequent = sorted((word for word in counts if counts[word] >= least), key=lambda w: (-counts[w], w))
         return cls("words", frequent[:most])
 
     def __repr__(self) -> str:
-        """How many symbols are known."""
+        """Show the number of known symbols."""
         return f"<{type(self).__name__} of {len(self.symbols) - self.UNKNOWN - 1} {self.kind}>"
 
     def __len__(self) -> int:
-        """Ids there are, padding and unknown included: what an embedding or an output layer has to have."""
+        """Number of ids, including padding and unknown: the size of an embedding or an output layer."""
         return len(self.symbols)
 
     def encode(self, text: str | Iterable[str]) -> NDArray[np.int32]:
-        """The ids of a text.
+        """Convert a text to ids.
 
         Parameters
         ----------
         text : str or iterable of str
-            A text of words is cut where there is white space; or symbols one by one.
+            A str, which a vocabulary of words splits at white space; or an iterable of symbols.
 
         Returns
         -------
@@ -121,13 +121,13 @@ class Vocabulary:
         Raises
         ------
         TypeError
-            If it is no text.
+            If text is neither a str nor an iterable of str.
         """
         symbols = _symbols("text", self.kind, text)
         return np.array([self._ids.get(symbol, self.UNKNOWN) for symbol in symbols], np.int32)
 
     def decode(self, ids: Any) -> str:
-        """The text of ids: characters as they follow each other, words with spaces between, padding left out.
+        """Convert ids to text: words are joined with spaces, padding is dropped.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            If it is no vector of ints, or one is no id.
+            If ids is not a vector of integers, or one is out of range.
         """
         array = _checks.real_array("ids", ids)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
@@ -149,7 +149,7 @@ class Vocabulary:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Kind and known symbols, as JSON values."""
+        """Kind and known symbols as JSON-compatible values."""
         return {"kind": self.kind, "known": list(self.symbols[self.UNKNOWN + 1 :])}
 
     @classmethod
@@ -159,7 +159,7 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            If it describes none.
+            If `config` does not describe a vocabulary.
         """
         if not isinstance(config, Mapping) or set(config) != {"kind", "known"}:
             raise ValueError("vocabulary: expected kind and known")
@@ -172,7 +172,7 @@ class Vocabulary:
 
 
 def _symbols(name: str, kind: str, text: Any) -> list[str]:
-    """A text, or symbols one by one, as a list of symbols."""
+    """Split a text into symbols, or list the symbols of an iterable."""
     if isinstance(text, str):
         return list(text) if kind == "characters" else text.split()
     symbols = list(text) if isinstance(text, Iterable) else [text]

@@ -1,4 +1,4 @@
-"""Windows over a series, as a source of minibatches."""
+"""Source of minibatches from sliding windows over a time series."""
 
 import operator
 from collections.abc import Sequence
@@ -18,38 +18,37 @@ Array = NDArray[Any]
 
 
 class Windows(Source):
-    """Windows over a series, each with the values that follow it as its target.
+    """Sliding windows over a time series; the values that follow a window are its target.
 
     Parameters
     ----------
     series : array or data frame
-        (n, I), in order of time; (n,) is one column. It is not copied: a change of it changes the windows.
+        (n, I) in chronological order; (n,) is one column. Not copied: changes to it change the windows.
     length : int
         Rows of a window.
     horizon : int
-        Rows to be predicted.
+        Number of rows to predict.
     targets : columns, optional
-        Which columns to predict: numbers from 0, or names if the series is a data frame; one or several. All
-        by default.
+        Columns to predict: one or several indices, or names if the series is a data frame. By default all.
     stride : int
-        Rows from the start of a window to that of the next.
+        Rows between the starts of consecutive windows.
     batch_size : int
-        Windows in a minibatch; the last one has what is left.
+        Windows in a minibatch; the last one may be smaller.
     ahead : int
-        Rows from the last one of a window to the first predicted: 1 is the very next.
+        Rows from the last row of a window to the first predicted one: 1 is the next row.
 
     Attributes
     ----------
     x : ndarray
         (windows, length, I), a read-only view of the series.
     y : ndarray
-        (windows, horizon, V), likewise, for V columns. In a minibatch the target is (B, horizon * V): reshape
-        it, or what a model says, to (B, horizon, V).
+        (windows, horizon, V), likewise, for V columns. The target of a minibatch is (B, horizon * V): reshape
+        it, or the outputs of a model, to (B, horizon, V).
 
     Raises
     ------
     ValueError, TypeError
-        If the series is no table of real numbers, has too few rows for one window, or has no such column.
+        If the series is not a table of real numbers, is too short for one window, or lacks a target column.
 
     Examples
     --------
@@ -93,12 +92,12 @@ class Windows(Source):
         self.x, self.y = x[: len(y)].swapaxes(1, 2), y.swapaxes(1, 2)
 
     def __len__(self) -> int:
-        """Minibatches of an epoch."""
+        """Number of minibatches in an epoch."""
         return -(-len(self.x) // self.batch_size)
 
     @property
     def targets(self) -> Array:
-        """All targets as minibatches hold them, (windows, horizon * V), a copy."""
+        """All targets in the shape of minibatches, (windows, horizon * V); a copy."""
         return self.y.reshape(len(self.y), -1)
 
     def check(self) -> None:
@@ -106,19 +105,19 @@ class Windows(Source):
         _inputs.check_finite("series", self.series, "row, column")
 
     def split(self, validation: float = 0.1, test: float = 0.0, gap: int = 0) -> tuple["Windows", ...]:
-        """Windows over the parts of the series that `cylstm.data.split` makes.
+        """Split the series chronologically with `cylstm.data.split` into one `Windows` per part.
 
-        No window reaches from one part into another, neither with its rows nor with its target.
+        No window or target crosses the boundary between two parts.
 
         Returns
         -------
         tuple of Windows
-            For training, validation and test; none for a share of 0.
+            For training, validation and test; parts with fraction 0 are left out.
 
         Raises
         ------
         ValueError
-            If a part has too few rows for one window.
+            If a part is too short for one window.
 
         Examples
         --------
@@ -149,7 +148,7 @@ class Windows(Source):
 
 
 def _columns(targets: Any, I: int, names: Sequence[Any]) -> list[int]:
-    """Numbers of the chosen ones of I columns."""
+    """Return the indices of the target columns among I columns."""
     if targets is None:
         return list(range(I))
     known = list(names)
@@ -162,7 +161,7 @@ def _columns(targets: Any, I: int, names: Sequence[Any]) -> list[int]:
         if target in known:
             if known.count(target) > 1:
                 raise ValueError(
-                    f"targets: expected a name of one column, got {shown(target)}, that of several"
+                    f"targets: expected a unique column name, got {shown(target)}, which several columns have"
                 )
             columns.append(known.index(target))
             continue
@@ -181,6 +180,6 @@ def _columns(targets: Any, I: int, names: Sequence[Any]) -> list[int]:
 
 
 def _as_slice(columns: list[int]) -> slice | list[int]:
-    """The same columns as a slice if they follow each other, for a view instead of a copy."""
+    """Convert consecutive columns to a slice, which gives a view instead of a copy."""
     first, count = columns[0], len(columns)
     return slice(first, first + count) if columns == list(range(first, first + count)) else columns

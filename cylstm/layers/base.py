@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm._checks.options import not_chosen
+from cylstm._checks.options import without_option_warnings
 from cylstm._engine.planning import Shape
 from cylstm.layers.parameters import ParameterStore, without_initial_values
 from cylstm.sequences.packing import Batch, Packing
@@ -77,7 +77,7 @@ class Layer:
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Layer":
-        with not_chosen():
+        with without_option_warnings():
             return cls(**config)
 
     @property

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
-from cylstm._checks.options import is_chosen, warn_caller
+from cylstm._checks.options import has_option_warnings, warn_caller
 from cylstm._engine.planning import Shape
 from cylstm.layers.parameters import ParameterStore
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
@@ -38,7 +38,7 @@ class LayerNorm(RowLayer):
     def __init__(self, features: int, eps: float = 1e-5, *, dtype: DTypeLike = "float32") -> None:
         super().__init__()
         self.input_size = self.output_size = _checks.positive("features", features)
-        if self.input_size == 1 and is_chosen():
+        if self.input_size == 1 and has_option_warnings():
             warn_caller("features: of 1 number every row becomes 0, and y is the bias whatever x is")
         self.eps = _checks.above("eps", eps, 0)
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))

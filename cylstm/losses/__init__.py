@@ -1,14 +1,14 @@
-"""Losses: a value, and its gradient with respect to a model's outputs.
+"""Loss functions, which return a value and its gradient with respect to a model's outputs.
 
-`value, dy = loss(y, target, lengths=None)`, for `model.backward(dy)`. All of them take the same layouts,
-ragged batches, and all steps or the last:
+`value, dy = loss(y, target, lengths=None)`, for `model.backward(dy)`. All losses accept the same layouts and
+ragged batches, and average over all steps or the last one:
 
-- numbers: `MSE`, `MAE`, `Huber`, and `Quantile` for a spread of forecasts,
-- yes or no: `BinaryCrossEntropy`,
-- one class of several: `CrossEntropy`,
-- labels without alignment, as in speech: `CTC`.
+- regression: `MSE`, `MAE`, `Huber`, and `Quantile` for probabilistic forecasts,
+- binary classification: `BinaryCrossEntropy`,
+- multiclass classification: `CrossEntropy`,
+- sequence labels without alignment, as in speech recognition: `CTC`.
 
-`LOSSES` holds all of them by name; `loss.config` is what one was constructed with.
+`LOSSES` maps names to classes; `loss.config` holds the constructor arguments.
 """
 
 from cylstm.losses.base import LOSSES, Loss

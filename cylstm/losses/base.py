@@ -1,4 +1,4 @@
-"""What every loss is: layouts, steps and lengths, handled once; a subclass sees (T, B, ...) views only."""
+"""Base class of losses. It handles layouts, steps and lengths, so that subclasses see (T, B, ...) views."""
 
 import inspect
 import math
@@ -18,94 +18,94 @@ LOSSES: dict[str, type["Loss"]] = {}  # by name
 
 
 class Loss:
-    """Base of all losses: a mean over what counts, and its gradient with respect to the outputs.
+    """Base class of losses: a mean over the counted steps, and its gradient with respect to the outputs.
 
-    Several threads may use one loss: whatever a call writes to belongs to its thread, so a subclass keeps
-    nothing of a call on itself and takes its buffers from `_buffer`. It sets an attribute for each of its
-    constructor's arguments, and gives:
+    Threads can share a loss: all state of a call is thread-local. A subclass must not store results of a call
+    as attributes, and allocates its buffers with `_buffer`. It sets an attribute for each constructor
+    argument, and implements:
 
     `_targets(target, layout)`
-        The targets, checked, in the form that `_compute` takes.
+        Check the targets and convert them for `_compute`.
     `_compute(dy, y, targets, begin, end)` -> (value, counted)
-        From the outputs y (T, B, V), of which the steps from begin[b] to before end[b] of sequence b count,
-        at least one of them; writes dy there. `counted` is what the mean was divided by; if it is 0, value
-        and dy are those of the sum.
+        Compute the loss of y (T, B, V) over steps begin[b] to end[b] - 1 of each sequence b, at least one in
+        all, and write dy there. `counted` is the denominator of the mean; if it is 0, value and dy are those
+        of the sum.
     `_check(target, outputs, name)` -> int
-        Refuses one array of targets, or says how many of its values count.
+        Check an array of targets and return the number of values that count.
     """
 
     steps: Steps = "all"
     batch_first: bool = False
-    of_sequences = False  # whether a target belongs to a whole sequence, whatever `steps` says
+    of_sequences = False  # whether a target belongs to a whole sequence, regardless of `steps`
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
-        """Register a class that can be built, under its name."""
+        """Register a concrete class under its name."""
         super().__init_subclass__(**kwargs)
         if not abstract:
-            LOSSES.setdefault(cls.__name__, cls)  # the name of a loss of ours stays its own
+            LOSSES.setdefault(cls.__name__, cls)  # a user's class does not replace a built-in one
 
     def __init__(self, steps: Steps = "all", batch_first: bool = False) -> None:
         if not isinstance(steps, str) or steps not in ("all", "last"):
             raise ValueError(f"steps: expected 'all' or 'last', got {shown(steps)}")
         self.steps, self.batch_first = steps, _checks.flag("batch_first", batch_first)
-        self._own = _OfThread()
+        self._local = _ThreadState()
 
     @property
     def counted(self) -> float:
-        """Denominator of the mean of the thread's last call: numbers, weights of labels, or sequences.
+        """Denominator of the mean in this thread's last call: a number of values or sequences, or a weight.
 
-        A mean over batches weighs each value by it. If it is 0, the value is a sum, divided by nothing.
+        Use it to weight values in a mean over batches. If it is 0, the value is a sum instead of a mean.
         """
-        return self._own.counted
+        return self._local.counted
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
+        """The constructor arguments as JSON-compatible values."""
         values = ((name, getattr(self, name)) for name in inspect.signature(type(self)).parameters)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
     def __repr__(self) -> str:
-        """As it is constructed."""
+        """Show the constructor call."""
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config.items())})"
 
     def __call__(self, y: Any, target: Any, lengths: Any = None) -> tuple[float, Array]:
-        """Value and dL/dy.
+        """Compute the loss and its gradient dL/dy.
 
         Parameters
         ----------
         y : array
-            (T, B, V), (B, T, V) if `batch_first`, or (T, V) for one sequence. Rows without time, (B, V),
-            are taken as they are with `steps="all"`.
+            (T, B, V), (B, T, V) if `batch_first`, or (T, V) for one sequence. Rows without a time axis, (B,
+            V), are accepted with `steps="all"`.
         target : array
-            What the class says, for all steps, or without the time axis for `steps="last"`.
+            As described for the class, for all steps, or without the time axis for `steps="last"`.
         lengths : array of int, optional
-            (B,), the real steps of each sequence: what follows them does not count, and the last
-            step is each sequence's own. A sequence of no steps counts for nothing.
+            (B,), the number of valid steps of each sequence. Later steps are ignored, and `steps="last"`
+            means the last valid step. Sequences of length 0 are ignored.
 
         Returns
         -------
         value : float
-            0 if no step counts.
+            0 if there are no valid steps.
         dy : ndarray
-            In y's shape and dtype, overwritten by the thread's next call.
+            In y's shape and dtype; overwritten by the next call in the same thread.
         """
         y = _outputs(y)
         layout = Layout(y, self.batch_first, self.steps == "last")
         begin, end = layout.counted(lengths)
         targets = self._targets(target, layout)
-        own = self._own
-        dy = own.dy.array(y.shape, y.dtype, (y, target))
-        own.counted, value = 0.0, 0.0
+        local = self._local
+        dy = local.dy.array(y.shape, y.dtype, (y, target))
+        local.counted, value = 0.0, 0.0
         steps = int((end - begin).sum())
         if steps < layout.T * layout.B:
             dy[...] = 0
         if steps:
             y_steps, dy_steps = layout.time_major(y), layout.time_major(dy)
-            value, own.counted = self._compute(dy_steps, y_steps, targets, begin, end)
+            value, local.counted = self._compute(dy_steps, y_steps, targets, begin, end)
         return value, dy
 
     def row_shape(self, outputs: int) -> tuple[int, ...] | None:
-        """The axes of the target of one step, for a model of so many outputs; None: not known.
+        """The shape of the target of one step for a number of model outputs; None if unknown.
 
         >>> from cylstm.losses import CrossEntropy, Quantile
         >>> CrossEntropy().row_shape(6), Quantile([0.1, 0.9]).row_shape(6)
@@ -114,23 +114,23 @@ class Loss:
         return None
 
     def check(self, target: Any, outputs: int, name: str = "target", lengths: Any = None) -> None:
-        """Refuse targets that this loss cannot use, once for all data before training.
+        """Check all targets of a data set before training.
 
         Parameters
         ----------
         target : array, or list of arrays
         outputs : int
-            V, the outputs of the model.
+            V, the number of model outputs.
         name : str
-            What errors call the target.
+            Name of the target in error messages.
         lengths : array of int, optional
-            (B,), the steps of each sequence, where `target` holds those of whole sequences. `CTC` checks that
+            (B,), the steps of each sequence, if `target` has one element per sequence. `CTC` checks that the
             labels fit into them.
 
         Raises
         ------
         ValueError, TypeError
-            If any value is unusable, or none counts.
+            If a value is invalid, or all values are ignored.
         """
         outputs = _checks.positive("outputs", outputs)
         if isinstance(target, list | tuple):
@@ -138,7 +138,7 @@ class Loss:
         else:
             counted = self._check(target, outputs, name)
         if not counted:
-            raise ValueError(f"{name}: expected something that counts, got nothing")
+            raise ValueError(f"{name}: expected at least one value that counts, got none")
 
     def _targets(self, target: Any, layout: "Layout") -> Any:
         raise NotImplementedError
@@ -150,21 +150,21 @@ class Loss:
         raise NotImplementedError
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Memory of this thread's that holds anything; a later call with this name uses it again."""
-        return self._own.scratch.setdefault(name, Kept()).array(shape, dtype)
+        """Return uninitialised thread-local memory, which later calls with the same name reuse."""
+        return self._local.scratch.setdefault(name, ScratchArray()).array(shape, dtype)
 
     def _converted(self, target: Array, dtype: Any) -> Array:
-        """The target in a dtype, in scratch memory where it has another one."""
+        """Convert the target to a dtype, in scratch memory if necessary."""
         if target.dtype == dtype and target.dtype.isnative and target.flags.aligned:
             return target
-        wanted = self._buffer("target", target.shape, dtype)
-        with np.errstate(all="ignore"):  # padding may hold anything
-            np.copyto(wanted, target, casting="same_kind")
-        return wanted
+        converted = self._buffer("target", target.shape, dtype)
+        with np.errstate(all="ignore"):  # padding may hold any values
+            np.copyto(converted, target, casting="same_kind")
+        return converted
 
 
 class Layout:
-    """Where time and sequences are in y: (T, B, V), (B, T, V), or (T, V) with B = 1."""
+    """The axes of y: (T, B, V), (B, T, V), or (T, V) with B = 1."""
 
     def __init__(self, y: Array, batch_first: bool, last: bool) -> None:
         self.shape, self.dtype, self.last = y.shape, y.dtype, last
@@ -173,26 +173,26 @@ class Layout:
         self.T, self.B, self.V = self.time_major(y).shape
 
     def time_major(self, array: Array) -> Array:
-        """A view (T, B, ...)."""
+        """Return a view (T, B, ...)."""
         if self.single:
             return array[:, None]
         return array.swapaxes(0, 1) if self.swap else array
 
     def target_shape(self, *inner: int) -> tuple[int, ...]:
-        """The shape of targets with these axes a step."""
+        """The expected shape of targets whose steps have shape `inner`."""
         time = 1 if self.swap else 0
         lead = self.shape[:-1]
         return (lead[:time] + lead[time + 1 :] if self.last else lead) + inner
 
-    def spread(self, target: Array) -> Array:
-        """A view (T, B, ...) of targets, one step's standing at every step."""
+    def broadcast(self, target: Array) -> Array:
+        """Return a view (T, B, ...) of targets; a target of one step is repeated over time."""
         if not self.last:
             return self.time_major(target)
         target = target[None] if self.single else target
         return np.broadcast_to(target, (self.T, *target.shape))
 
     def counted(self, lengths: Any) -> tuple[Index, Index]:
-        """(B,) and (B,): the steps of each sequence that count, from the first to before the second."""
+        """Return the half-open range of steps that count for each sequence: begin (B,) and end (B,)."""
         if lengths is None:
             end = np.full(self.B, self.T, np.intp)
         elif self.single:
@@ -202,17 +202,17 @@ class Layout:
         return (np.maximum(end - 1, 0) if self.last else np.zeros_like(end)), end
 
 
-class Kept:
-    """An array that is used again, and grows only."""
+class ScratchArray:
+    """A reusable array that grows but never shrinks."""
 
     def __init__(self) -> None:
         self._block: Array = np.empty(0)
         self._array: Array = self._block
 
-    def array(self, shape: tuple[int, ...], dtype: Any, apart_from: tuple[Any, ...] = ()) -> Array:
-        """Memory of this shape that holds anything, and does not overlap with these arrays."""
+    def array(self, shape: tuple[int, ...], dtype: Any, avoid: tuple[Any, ...] = ()) -> Array:
+        """Return uninitialised memory of this shape that does not overlap with the arrays in `avoid`."""
         size = math.prod(shape)
-        overlaps = any(isinstance(a, np.ndarray) and np.may_share_memory(self._block, a) for a in apart_from)
+        overlaps = any(isinstance(a, np.ndarray) and np.may_share_memory(self._block, a) for a in avoid)
         if overlaps or self._block.size < size or self._block.dtype != dtype:
             self._block = np.empty(size, dtype)
             self._array = self._block.reshape(shape)
@@ -221,24 +221,24 @@ class Kept:
         return self._array
 
 
-class _OfThread(threading.local):
-    """What a call writes to and leaves behind, of each thread: several may train models with one loss."""
+class _ThreadState(threading.local):
+    """Buffers and results of a thread's calls, because several threads may share a loss."""
 
     def __init__(self) -> None:
         self.counted = 0.0
-        self.dy = Kept()
-        self.scratch: dict[str, Kept] = {}
+        self.dy = ScratchArray()
+        self.scratch: dict[str, ScratchArray] = {}
 
     def __reduce__(self) -> Any:
-        """Copies start with nothing."""
-        return _OfThread, ()
+        """Copies start empty."""
+        return _ThreadState, ()
 
 
 def _outputs(y: Any) -> Array:
-    """(T, B, V), (B, T, V) or (T, V) in float32 or float64, with adjacent outputs."""
+    """Convert y (T, B, V), (B, T, V) or (T, V) to float32 or float64 with a contiguous last axis."""
     y = _checks.real_array("y", y)
     if y.ndim not in (2, 3) or 0 in y.shape:
-        raise ValueError(f"y: expected (T, B, V), (B, T, V) or (T, V), no size being 0, got {y.shape}")
+        raise ValueError(f"y: expected a non-empty (T, B, V), (B, T, V) or (T, V), got {y.shape}")
     dtype = y.dtype if y.dtype in (np.float32, np.float64) else np.dtype(np.float64)
     y = y.astype(dtype, copy=False)
     result: Array = y if y.strides[-1] == y.itemsize and y.flags.aligned else y.copy("C")
@@ -246,10 +246,10 @@ def _outputs(y: Any) -> Array:
 
 
 def weights(name: str, value: Any, scalar: bool = False) -> Any:
-    """Finite numbers, 0 or more: a tuple of some, or one where a scalar may be."""
+    """Check finite non-negative weights: return a tuple, or one number if a scalar is allowed and given."""
     array = _checks.real_array(name, value).astype(np.float64)
     if scalar and array.ndim == 0:
         return _checks.number(name, array, 0)
     if array.ndim != 1 or array.size == 0 or not ((array >= 0) & (array < np.inf)).all():
-        raise ValueError(f"{name}: expected finite numbers, 0 or more, one an output, got {shown(value)}")
+        raise ValueError(f"{name}: expected finite numbers >= 0, one per output, got {shown(value)}")
     return tuple(array.tolist())

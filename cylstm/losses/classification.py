@@ -1,4 +1,4 @@
-"""The cross-entropy of classes."""
+"""Cross-entropy for multiclass classification."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from cylstm.losses.base import Array, Index, Layout, Loss, Steps, weights
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy of one class out of V at each step, from logits: the softmax is part of the loss.
+    """Cross-entropy of one of V classes at each step, from logits: the loss includes the softmax.
 
-    The target holds class labels, ints from 0 to V - 1: (T, B), (B, T) if `batch_first`, (T,) for one
-    sequence, (B,) for rows without time; without the time axis for `steps="last"`. Value and gradient are
-    those of `torch.nn.CrossEntropyLoss`: the sum over labels, divided by the sum of their weights. Where that
-    is 0, they are those of the sum, to which smoothing alone may contribute.
+    The target contains class labels, integers from 0 to V - 1: (T, B), (B, T) if `batch_first`, (T,) for one
+    sequence, (B,) for rows without a time axis; without the time axis for `steps="last"`. Value and gradient
+    match `torch.nn.CrossEntropyLoss`: the sum over labels, divided by the sum of their weights. If that is
+    0, they are those of the sum, to which only label smoothing contributes.
 
     Parameters
     ----------
     weight : sequence of float, optional
-        (V,), the weight of each class. None: 1.
+        (V,), the weight of each class. By default 1.
     ignore_index : int or None
-        Steps with this label do not count.
+        Steps with this label are ignored.
     label_smoothing : float
-        The fraction, from 0 to 1, of each step's target that all classes get equally (Szegedy et al. 2016).
+        Fraction of the target, from 0 to 1, that is distributed over all classes (Szegedy et al. 2016).
     steps, batch_first
         As in `MSE`.
 
@@ -58,7 +58,7 @@ class CrossEntropy(Loss):
         labels = integers("target", target)
         if labels.shape != layout.target_shape():
             raise ValueError(f"target: expected {layout.target_shape()}, got {labels.shape}")
-        return layout.spread(self._converted(labels, np.int64)), weight
+        return layout.broadcast(self._converted(labels, np.int64)), weight
 
     def _compute(self, dy: Array, y: Array, targets: Any, begin: Index, end: Index) -> tuple[float, float]:
         from cylstm._engine import _losses, isa
@@ -80,7 +80,7 @@ class CrossEntropy(Loss):
         return value, total
 
     def row_shape(self, outputs: int) -> tuple[int, ...]:
-        """A label has no axes."""
+        """Labels are scalars."""
         return ()
 
     def _check(self, target: Any, outputs: int, name: str) -> int:
@@ -95,17 +95,17 @@ class CrossEntropy(Loss):
         if self.weight is None:
             return np.ones(outputs)
         if len(self.weight) != outputs:
-            raise ValueError(f"weight: expected {outputs} numbers, one a class, got {len(self.weight)}")
+            raise ValueError(f"weight: expected {outputs} numbers, one per class, got {len(self.weight)}")
         return np.array(self.weight)
 
 
 def integers(name: str, value: Any) -> Array:
-    """An array of labels."""
+    """Convert labels to an integer array."""
     return _checks.index_array(name, value, "integer labels")
 
 
 def in_range(name: str, labels: Array, outputs: int) -> None:
-    """Refuse labels that are not the number of an output."""
+    """Raise ValueError for labels outside of 0 to outputs - 1."""
     bad = labels[(labels < 0) | (labels >= outputs)]
     if bad.size:
         raise ValueError(f"{name}: expected labels from 0 to {outputs - 1}, got {bad[0]}")

@@ -1,4 +1,4 @@
-"""Labels without alignment: connectionist temporal classification."""
+"""Connectionist temporal classification: sequence labels without alignment."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from cylstm.losses.classification import in_range, integers
 
 
 class _Labels(NamedTuple):
-    """The labels of all sequences, one after the other; those of b from starts[b] to before starts[b + 1]."""
+    """Concatenated labels of all sequences; sequence b has labels[starts[b] : starts[b + 1]]."""
 
     labels: Array
     starts: Index
@@ -20,21 +20,21 @@ class _Labels(NamedTuple):
 class CTC(Loss):
     """Connectionist temporal classification: labels of sequences without alignment (Graves et al. 2006).
 
-    From logits: at every step a model outputs a class or `blank`. Equal classes without a blank between them
-    are one label, blanks are none. The loss is the negative logarithm of the probability of all alignments
-    of a sequence's labels, divided by their number, and its mean over sequences, as
-    `torch.nn.functional.ctc_loss` computes it on log-softmax of y. It is computed in float64.
+    The outputs are logits of the classes and `blank` at each step. Repeated classes without a blank between
+    them are merged, and blanks are removed. The loss of a sequence is the negative log-probability of all
+    alignments of its labels, divided by the number of labels. The value is the mean over sequences, as in
+    `torch.nn.functional.ctc_loss` of log-softmax(y). It is computed in float64.
 
-    The target is a sequence of B arrays of int labels, of any lengths, or one such array if y is one
-    sequence, (T, V). `lengths` are those of y.
+    The target is a sequence of B integer arrays of any lengths, or one such array if y is a single sequence
+    (T, V). `lengths` are the lengths of y.
 
     Parameters
     ----------
     blank : int
-        The output that means no label.
+        Index of the blank output.
     zero_infinity : bool
-        If true, the loss and gradient of a sequence that is too short for its labels are 0, and it counts.
-        If false, its loss is infinite and its gradient NaN; a `Trainer` refuses such sequences.
+        If true, a sequence that is too short for its labels contributes a loss and a gradient of 0 to the
+        mean. If false, its loss is infinite and its gradient NaN; a `Trainer` raises an error for it.
     batch_first : bool
         As in `MSE`.
 
@@ -89,10 +89,10 @@ class CTC(Loss):
         return value, counted
 
     def check(self, target: Any, outputs: int, name: str = "target", lengths: Any = None) -> None:
-        """Refuse labels that this loss cannot use, once for all data before training.
+        """Check all labels of a data set before training.
 
-        With `lengths`, the steps of every sequence, and without `zero_infinity`, also a sequence that is too
-        short for its labels: they need a step each, and one for the blank between equal neighbours.
+        Given `lengths` and without `zero_infinity`, sequences that are too short for their labels raise an
+        error: each label needs a step, and so does the blank between equal neighbours.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class CTC(Loss):
         Raises
         ------
         ValueError, TypeError
-            If any value is unusable, or none counts.
+            If a value is invalid.
 
         Examples
         --------
@@ -115,7 +115,9 @@ class CTC(Loss):
             return
         sequences, lengths = _sequences(target), _checks.index_array("lengths", lengths, "ints")
         if lengths.shape != (len(sequences),):
-            raise ValueError(f"lengths: expected {len(sequences)} ints, one a sequence, got {lengths.shape}")
+            raise ValueError(
+                f"lengths: expected {len(sequences)} ints, one per sequence, got {lengths.shape}"
+            )
         for i, (labels, steps) in enumerate(zip(sequences, lengths, strict=True)):
             needed = len(labels) + int(np.count_nonzero(np.diff(labels) == 0))
             if steps and needed > steps:
@@ -135,7 +137,7 @@ class CTC(Loss):
         return 1
 
     def _labels(self, name: str, target: Any, outputs: int) -> Array:
-        """The labels of one sequence, checked."""
+        """Check the labels of one sequence."""
         if self.blank >= outputs:
             raise ValueError(f"blank: expected 0 to {outputs - 1}, an output, got {self.blank}")
         labels = integers(name, target)
@@ -143,7 +145,7 @@ class CTC(Loss):
             raise ValueError(f"{name}: expected the labels of one sequence, (L,), got {labels.shape}")
         in_range(name, labels, outputs)
         if (labels == self.blank).any():
-            raise ValueError(f"{name}: expected labels, which are not blank = {self.blank}")
+            raise ValueError(f"{name}: expected labels other than blank = {self.blank}")
         return labels
 
 

@@ -1,4 +1,4 @@
-"""Losses of each output by itself: numbers, quantiles, and yes or no."""
+"""Elementwise losses: regression, quantiles, and binary cross-entropy."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from cylstm.losses.base import Array, Index, Layout, Loss, Steps, weights
 
 
 class _Elementwise(Loss, abstract=True):
-    """A mean over all outputs of all steps that count.
+    """Base class of means over all outputs of all counted steps.
 
-    A subclass names the `kind` of `_engine._losses.elementwise`, its parameter, which is one number, or (W,
-    Q) for V = W Q outputs, and Q, the outputs of each column of the target."""
+    A subclass sets `_kind`, the kind of `_engine._losses.elementwise`; `_parameter`, one number, or (W, Q)
+    for V = W Q outputs; and `_per_column`, the number Q of outputs for each column of the target."""
 
     _kind: str
     _parameter: Any = 0.0
@@ -24,7 +24,7 @@ class _Elementwise(Loss, abstract=True):
         if rest:
             raise ValueError(f"y: expected a multiple of {self._per_column} outputs, got {layout.V}")
         target = _checks.shaped("target", target, layout.target_shape(columns))
-        return layout.spread(self._converted(target, layout.dtype))
+        return layout.broadcast(self._converted(target, layout.dtype))
 
     def _compute(self, dy: Array, y: Array, targets: Any, begin: Index, end: Index) -> tuple[float, float]:
         from cylstm._engine import _losses, isa
@@ -33,7 +33,7 @@ class _Elementwise(Loss, abstract=True):
         shape = (*targets.shape, self._per_column)
         dy, y, target = dy.reshape(shape), y.reshape(shape), np.broadcast_to(targets[..., None], shape)
         contiguous = all(array.flags.c_contiguous for array in (dy, y, target))
-        if contiguous and counted == y.size and np.size(self._parameter) == 1:  # one long row, the fastest
+        if contiguous and counted == y.size and np.size(self._parameter) == 1:  # fast path: one long row
             shape, begin, end = (1, 1, y.size, 1), np.zeros(1, np.intp), np.ones(1, np.intp)
             dy, y, target = dy.reshape(shape), y.reshape(shape), target.reshape(shape)
         parameter = np.broadcast_to(np.asarray(self._parameter, y.dtype), shape[2:])
@@ -43,7 +43,7 @@ class _Elementwise(Loss, abstract=True):
         return value / counted, counted
 
     def row_shape(self, outputs: int) -> tuple[int, ...]:
-        """The columns of the target of one step."""
+        """Targets have one axis, the columns."""
         columns, rest = divmod(outputs, self._per_column)
         if rest:
             raise ValueError(f"outputs: expected a multiple of {self._per_column}, got {outputs}")
@@ -58,7 +58,7 @@ class _Elementwise(Loss, abstract=True):
         return array.size
 
     def _check_values(self, array: Array, name: str) -> None:
-        _refuse(array, ~np.isfinite(array), "finite numbers", name)
+        _check_no_invalid(array, ~np.isfinite(array), "finite numbers", name)
 
 
 class MSE(_Elementwise):
@@ -69,10 +69,10 @@ class MSE(_Elementwise):
     Parameters
     ----------
     steps : {"all", "last"}
-        Whether every time step counts, or only the last; then the target is that of one step.
+        Average over all time steps, or use only the last one; then the target has no time axis.
     batch_first : bool
-        Where to find the time axis of a batch: axis 1 if true, else axis 0. One sequence
-        without a batch, (T, V), has it in axis 0.
+        Whether the time axis of a batch is axis 1 instead of axis 0. A single sequence (T, V) always has it
+        in axis 0.
 
     Examples
     --------
@@ -87,7 +87,7 @@ class MSE(_Elementwise):
 
 
 class MAE(_Elementwise):
-    """Mean absolute error, the mean of `abs(y - target)`; its gradient is 0 where they are equal.
+    """Mean absolute error, the mean of `abs(y - target)`; the gradient is 0 where they are equal.
 
     The target has y's shape, without the time axis for `steps="last"`.
 
@@ -107,15 +107,15 @@ class MAE(_Elementwise):
 
 
 class Huber(_Elementwise):
-    """Squared error near the target, absolute error far from it, so that outliers pull less (Huber 1964).
+    """Huber loss: quadratic for small errors, linear for large ones, robust to outliers (Huber 1964).
 
-    d^2 / 2 for d = `abs(y - target)` up to delta, then delta (d - delta / 2). The target has y's shape,
-    without the time axis for `steps="last"`.
+    With d = `abs(y - target)`, d^2 / 2 up to delta, and delta (d - delta / 2) above it. The target has y's
+    shape, without the time axis for `steps="last"`.
 
     Parameters
     ----------
     delta : float
-        Where the slope stops growing; above 0.
+        Error at which the loss becomes linear; above 0.
     steps, batch_first
         As in `MSE`.
 
@@ -134,17 +134,16 @@ class Huber(_Elementwise):
 
 
 class Quantile(_Elementwise):
-    """Several quantiles of each target at once, by the pinball loss (Koenker and Bassett 1978).
+    """Pinball loss for one or more quantiles of each target (Koenker and Bassett 1978).
 
-    For the quantile q, q d where the output is below the target by d, and (1 - q) d where it is above. With
-    Q quantiles the model has V = Q columns of outputs for each column of the target: output v Q + k is the
-    quantile k of column v. The target is laid out as y is, with V / Q columns, without the time axis
-    for `steps="last"`.
+    For quantile q and error d, q d if the output is below the target, and (1 - q) d if it is above. With Q
+    quantiles, a model has Q outputs for each column of the target: output v Q + k is quantile k of column v.
+    The target has y's layout with V / Q columns, without the time axis for `steps="last"`.
 
     Parameters
     ----------
     quantiles : sequence of float
-        Each between 0 and 1, both excluded.
+        Each between 0 and 1, exclusive.
     steps, batch_first
         As in `MSE`.
 
@@ -170,15 +169,15 @@ class Quantile(_Elementwise):
 
 
 class BinaryCrossEntropy(_Elementwise):
-    """Cross-entropy of yes or no for each output, from logits: y is what a sigmoid would take.
+    """Binary cross-entropy of each output, from logits: the loss includes the sigmoid.
 
-    -p z log sigmoid(y) - (1 - z) log sigmoid(-y) for a target z from 0 to 1, p being `pos_weight`. The
-    target has y's shape, without the time axis for `steps="last"`. `torch.nn.BCEWithLogitsLoss` is the same.
+    -p z log sigmoid(y) - (1 - z) log sigmoid(-y) for a target z from 0 to 1 and p = `pos_weight`. The target
+    has y's shape, without the time axis for `steps="last"`. Equivalent to `torch.nn.BCEWithLogitsLoss`.
 
     Parameters
     ----------
     pos_weight : float or sequence of float, optional
-        What a yes weighs beside a no, for all outputs or for each. None: 1.
+        Weight of positive targets, for all outputs or for each. By default 1.
     steps, batch_first
         As in `MSE`.
 
@@ -198,23 +197,23 @@ class BinaryCrossEntropy(_Elementwise):
         self._parameter = np.reshape(1.0 if self.pos_weight is None else self.pos_weight, (-1, 1))
 
     def _targets(self, target: Any, layout: Layout) -> Array:
-        self._fits(layout.V)
+        self._check_weight(layout.V)
         return super()._targets(target, layout)
 
     def _check(self, target: Any, outputs: int, name: str) -> int:
-        self._fits(outputs)
+        self._check_weight(outputs)
         return super()._check(target, outputs, name)
 
     def _check_values(self, array: Array, name: str) -> None:
-        _refuse(array, ~((array >= 0) & (array <= 1)), "numbers from 0 to 1", name)
+        _check_no_invalid(array, ~((array >= 0) & (array <= 1)), "numbers from 0 to 1", name)
 
-    def _fits(self, outputs: int) -> None:
+    def _check_weight(self, outputs: int) -> None:
         if len(self._parameter) not in (1, outputs):
             raise ValueError(f"pos_weight: expected one number, or {outputs}, got {len(self._parameter)}")
 
 
-def _refuse(array: Array, bad: Array, expected: str, name: str) -> None:
-    """Name the first bad value of an array."""
-    if bad.any():
-        place = tuple(int(i) for i in np.argwhere(bad)[0])
+def _check_no_invalid(array: Array, invalid: Array, expected: str, name: str) -> None:
+    """Raise a ValueError that names the first invalid value of an array."""
+    if invalid.any():
+        place = tuple(int(i) for i in np.argwhere(invalid)[0])
         raise ValueError(f"{name}: expected {expected}, got {array[place]} at {place}")

@@ -1,4 +1,4 @@
-"""Optimisers over the flat parameter vector, clipping of the gradient, schedules of the learning rate."""
+"""Optimisers, gradient clipping, and learning-rate schedules."""
 
 from cylstm.optim.clipping import clip_grad_norm, clip_grad_value
 from cylstm.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop

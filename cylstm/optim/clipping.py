@@ -1,4 +1,4 @@
-"""Bounds on the gradient."""
+"""Gradient clipping."""
 
 import numpy as np
 
@@ -9,10 +9,9 @@ from cylstm.layers.parameters import ParameterStore
 
 
 def clip_grad_norm(model: Layer, max_norm: float) -> float:
-    """Scale all gradients together so that their global norm is at most `max_norm`.
+    """Scale all gradients so that their global norm is at most `max_norm` (Pascanu et al. 2013).
 
-    Returns the norm before (Pascanu et al. 2013). A norm that is not finite leaves the
-    gradients as they are.
+    Returns the norm before clipping. If it is not finite, the gradients are unchanged.
 
     >>> import cylstm
     >>> layer = cylstm.Linear(1, 1, bias=False)
@@ -29,7 +28,7 @@ def clip_grad_norm(model: Layer, max_norm: float) -> float:
 
 
 def clip_grad_value(model: Layer, max_value: float) -> None:
-    """Bring every element of the gradients into [-max_value, max_value]; NaN stays.
+    """Clip every element of the gradients to [-max_value, max_value]; NaN is preserved.
 
     >>> import cylstm
     >>> layer = cylstm.Linear(2, 1, bias=False)
@@ -44,7 +43,7 @@ def clip_grad_value(model: Layer, max_value: float) -> None:
 
 
 def grad_norm(model: Layer) -> float:
-    """The global norm of all gradients."""
+    """Return the global norm of all gradients."""
     store = store_of(model)
     return float(np.sqrt(_optim.sum_of_squares(store.grad, store.spans())))
 
@@ -56,12 +55,12 @@ def scale_grad(model: Layer, factor: float) -> None:
 
 
 def store_of(model: Layer) -> ParameterStore:
-    """The parameters and gradients of a model.
+    """Return the parameter store of a model.
 
     Raises
     ------
     TypeError
-        If it is none.
+        If `model` is not a layer.
     """
     if not isinstance(model, Layer):
         raise TypeError(

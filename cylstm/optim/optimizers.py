@@ -19,25 +19,25 @@ Groups = Mapping[str, Mapping[str, float]]
 
 
 class Optimizer:
-    """Base of the optimisers: `step(model)` moves the parameters along the gradients.
+    """Base class of optimisers: `step(model)` updates the parameters from the gradients.
 
-    An optimiser keeps its state for one model, the first it is stepped with. A copy has the state, and
-    belongs to no model yet. Of an `Embedding` only the rows that were read since `zero_grad` are touched.
+    An optimiser is bound to the model of its first step. A copy has the same state, but is not bound to a
+    model. Of an `Embedding`, only the rows read since `zero_grad` are updated.
 
-    A subclass gives `kernel`, the vectors of state that it keeps, and `_own(t)`, its coefficients for step
-    t = 1, 2, … (include/cylstm/optimizers.h).
+    A subclass sets `kernel` and `state_vectors`, and implements `_coefficients(t)`, the coefficients of its
+    kernel for step t = 1, 2, … (include/cylstm/optimizers.h).
     """
 
     kernel: ClassVar[str]
-    keeps: tuple[str, ...] = ()  # of m and v
+    state_vectors: tuple[str, ...] = ()  # a subset of m and v
 
     def __init__(self, lr: float, weight_decay: float, groups: Groups | None) -> None:
         try:
             self.lr = _checks.number("lr", lr, 0)
         except TypeError as error:
             raise TypeError(
-                f"{error}: the learning rate comes first; pass the model, not its parameters, to Trainer or "
-                "to step(model)"
+                f"{error}: the learning rate is the first argument; pass the model, not its parameters, to "
+                "Trainer or to step(model)"
             ) from None
         self.weight_decay = _checks.number("weight_decay", weight_decay, 0)
         self.groups = _checked_groups(groups or {})
@@ -46,17 +46,16 @@ class Optimizer:
         self._state: dict[str, Array] = {}
 
     def __repr__(self) -> str:
-        """As it was constructed."""
+        """Show the constructor call."""
         return as_constructed(self)
 
     def step(self, model: Layer) -> None:
-        """Update the parameters in place from `model.gradients`, which stay as they are."""
+        """Update the parameters in place from `model.gradients`, which are not modified."""
         store = self._bound(model)
         none = store.data[:0]
         spans, lr, decay = self._by_group(store.spans())
         coefficients = np.empty((len(spans), _optim.COEFFICIENTS))
-        own = self._own(self.steps + 1)
-        columns = (*self._common(lr, decay, self.steps + 1), *own)
+        columns = (*self._common(lr, decay, self.steps + 1), *self._coefficients(self.steps + 1))
         for k, column in enumerate(columns):
             coefficients[:, k] = column
         with store.writing() as flat:
@@ -64,14 +63,14 @@ class Optimizer:
                 self.kernel, flat, store.grad, self._state.get("m", none), self._state.get("v", none),
                 spans, coefficients, isa.selected(),
             )  # fmt: skip
-        self.steps += 1  # not before: a step that failed is none
+        self.steps += 1  # at the end: a failed step does not count
 
-    def _own(self, t: int) -> tuple[float, ...]:
-        """What only this optimiser has."""
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        """Return the coefficients that are specific to this optimiser."""
         raise NotImplementedError
 
     def _common(self, lr: Any, decay: Any, t: int) -> tuple[Any, Any, Any]:
-        """Rate, factor of the parameters in the slope, factor on the parameters: of all spans, or of each."""
+        """Return learning rate, L2 factor and decay factor, each for all spans or for each span."""
         return lr, decay, 1
 
     def _bound(self, model: Layer) -> ParameterStore:
@@ -79,7 +78,7 @@ class Optimizer:
         if self._store is store:
             return store
         if self._store is not None:
-            raise ValueError("model: expected the model of the first step; make one optimiser for each model")
+            raise ValueError("model: expected the model of the first step; use one optimiser per model")
         for name, vector in self._state.items():
             if vector.shape != store.data.shape or vector.dtype != store.dtype:
                 raise ValueError(
@@ -87,12 +86,12 @@ class Optimizer:
                     f"{name} has, got {store.size} in {store.dtype}"
                 )
         self._boundaries = _boundaries(store, self.groups)
-        self._state = {name: self._state.get(name, np.zeros_like(store.data)) for name in self.keeps}
+        self._state = {name: self._state.get(name, np.zeros_like(store.data)) for name in self.state_vectors}
         self._store = store
         return store
 
     def _by_group(self, spans: Array) -> tuple[Array, Any, Any]:
-        """The spans, cut where groups begin or end; learning rate and decay, of all spans or of each."""
+        """Split spans at group boundaries; return them with learning rate and decay, common or per span."""
         if not self.groups:
             return spans, self.lr, self.weight_decay
         starts, scales, decays = self._boundaries
@@ -107,21 +106,21 @@ class Optimizer:
         return pieces, self.lr * scales[group], decays[group]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later run needs to go on: steps made, learning rate, and copies of the vectors."""
+        """Return the state needed to resume: step count, learning rate, and copies of the state vectors."""
         vectors = {name: vector.copy() for name, vector in self._state.items()}
         return {"steps": self.steps, "lr": self.lr, **vectors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Restore a state from `state_dict`.
 
         Raises
         ------
         ValueError
-            If it is of another kind of optimiser, or of another model; nothing is changed then.
+            If the state belongs to another kind of optimiser or another model. Nothing is changed then.
         """
-        vectors = {name: _own_copy(state[name]) for name in state if name not in ("steps", "lr")}
-        if (vectors or state["steps"]) and set(vectors) != set(self.keeps):
-            raise ValueError(f"state: expected the vectors {self.keeps}, got {tuple(vectors)}")
+        vectors = {name: _writable_copy(state[name]) for name in state if name not in ("steps", "lr")}
+        if (vectors or state["steps"]) and set(vectors) != set(self.state_vectors):
+            raise ValueError(f"state: expected the vectors {self.state_vectors}, got {tuple(vectors)}")
         if self._store is not None:
             for name, vector in vectors.items():
                 if vector.shape != self._store.data.shape:
@@ -130,19 +129,19 @@ class Optimizer:
                     )
             vectors = {
                 name: vectors.get(name, np.zeros(self._store.size)).astype(self._store.dtype)
-                for name in self.keeps
+                for name in self.state_vectors
             }
         lr, steps = _checks.number("state lr", state["lr"], 0), _checks.natural("state steps", state["steps"])
         self.lr, self.steps, self._state = lr, steps, vectors
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model: the next one that it is stepped with, if that has as many parameters."""
+        """Omit the model: a copy binds to the next model it is stepped with."""
         return self.__dict__ | {"_store": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """With its own vectors, as those of a copy or of a memory-mapped pickle are shared or read-only."""
+        """Copy the state vectors, which may be shared with another copy, or read-only in a memory map."""
         self.__dict__.update(state)
-        self._state = {name: _own_copy(vector) for name, vector in self._state.items()}
+        self._state = {name: _writable_copy(vector) for name, vector in self._state.items()}
 
 
 class SGD(Optimizer):
@@ -151,16 +150,16 @@ class SGD(Optimizer):
     Parameters
     ----------
     lr : float
-        Learning rate; may be set between steps.
+        Learning rate; can be set between steps.
     momentum : float
         In [0, 1).
     nesterov : bool
-        Look ahead: p <- p - lr (g + momentum m) (Sutskever et al. 2013, as in `torch.optim.SGD`).
+        Nesterov momentum: p <- p - lr (g + momentum m) (Sutskever et al. 2013, as in `torch.optim.SGD`).
     weight_decay : float
-        L2 penalty: this times the parameters is added to the gradients.
+        L2 penalty: `weight_decay` times the parameters is added to the gradients.
     groups : mapping, optional
-        Other settings for some parameters, by patterns of their names: `{"*bias*": {"weight_decay": 0},
-        "0.*": {"lr_scale": 0.1}}`. A parameter takes those of the first pattern that it matches.
+        Settings for parameters whose names match a pattern: `{"*bias*": {"weight_decay": 0},
+        "0.*": {"lr_scale": 0.1}}`. The first matching pattern applies.
 
     Examples
     --------
@@ -190,29 +189,29 @@ class SGD(Optimizer):
         )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected False without momentum, got True")
-        self.keeps = ("m",) if self.momentum else ()
+        self.state_vectors = ("m",) if self.momentum else ()
 
-    def _own(self, t: int) -> tuple[float, ...]:
+    def _coefficients(self, t: int) -> tuple[float, ...]:
         return self.momentum, float(self.nesterov)
 
 
 class RMSprop(Optimizer):
-    """The gradient over the root of a running mean of its square (Hinton 2012, lecture 6e).
+    """RMSprop: the gradient divided by the root of a running mean of its square (Hinton 2012, lecture 6e).
 
     Parameters
     ----------
     lr : float
-        Learning rate; may be set between steps.
+        Learning rate; can be set between steps.
     alpha : float
         Decay of the running mean.
     eps : float
-        Added to the root.
+        Added to the denominator.
     weight_decay, groups
         As for `SGD`.
     """
 
     kernel = "rmsprop"
-    keeps = ("v",)
+    state_vectors = ("v",)
 
     def __init__(
         self,
@@ -225,7 +224,7 @@ class RMSprop(Optimizer):
         super().__init__(lr, weight_decay, groups)
         self.alpha, self.eps = _checks.number("alpha", alpha, 0, 1), _checks.number("eps", eps, 0)
 
-    def _own(self, t: int) -> tuple[float, ...]:
+    def _coefficients(self, t: int) -> tuple[float, ...]:
         return self.alpha, self.eps
 
 
@@ -235,13 +234,13 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr : float
-        Learning rate; may be set between steps.
+        Learning rate; can be set between steps.
     betas : tuple of float
         Decay of the running means of the gradient and of its square.
     eps : float
-        Added to the root of the second mean.
+        Added to the denominator.
     weight_decay : float
-        L2 penalty: this times the parameters is added to the gradients, as in `torch.optim.Adam`.
+        L2 penalty: `weight_decay` times the parameters is added to the gradients, as in `torch.optim.Adam`.
     groups : mapping, optional
         As for `SGD`.
 
@@ -265,7 +264,7 @@ class Adam(Optimizer):
     """
 
     kernel = "adam"
-    keeps = ("m", "v")
+    state_vectors = ("m", "v")
 
     def __init__(
         self,
@@ -282,12 +281,12 @@ class Adam(Optimizer):
     def _common(self, lr: Any, decay: Any, t: int) -> tuple[Any, Any, Any]:
         return lr / (1 - self.betas[0] ** t), decay, 1
 
-    def _own(self, t: int) -> tuple[float, ...]:
+    def _coefficients(self, t: int) -> tuple[float, ...]:
         return *self.betas, self.eps, (1 - self.betas[1] ** t) ** -0.5
 
 
 class AdamW(Adam):
-    """Adam with p <- (1 - lr weight_decay) p apart from the gradient (Loshchilov and Hutter 2019).
+    """Adam with decoupled weight decay, p <- (1 - lr weight_decay) p (Loshchilov and Hutter 2019).
 
     Parameters
     ----------
@@ -310,8 +309,8 @@ class AdamW(Adam):
         return lr / (1 - self.betas[0] ** t), 0, 1 - lr * decay
 
 
-def _own_copy(vector: Any) -> Array:
-    """A writable copy in memory, in the machine's order of bytes, whatever the vector was a view of."""
+def _writable_copy(vector: Any) -> Array:
+    """Copy a vector to writable memory in native byte order."""
     array = np.array(_checks.real_array("state", vector))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -331,16 +330,16 @@ def _checked_groups(groups: Groups) -> dict[str, dict[str, float]]:
 
 
 def _boundaries(store: ParameterStore, groups: dict[str, dict[str, float]]) -> tuple[Array, Array, Array]:
-    """Where the groups of parameters begin, with their scale of the learning rate and their decay, or NaN."""
+    """Return start, learning-rate scale and weight decay (NaN for the default) of each parameter group."""
     rows: list[tuple[float, float, float]] = []
     start, unused = 0, set(groups)
     for name, shape in store.shapes.items():
         pattern = next((pattern for pattern in groups if fnmatch.fnmatchcase(name, pattern)), "")
         unused.discard(pattern)
         settings = groups.get(pattern, {})
-        own = (settings.get("lr_scale", 1.0), settings.get("weight_decay", np.nan))
-        if not rows or not np.array_equal(rows[-1][1:], own, equal_nan=True):
-            rows.append((start, *own))
+        values = (settings.get("lr_scale", 1.0), settings.get("weight_decay", np.nan))
+        if not rows or not np.array_equal(rows[-1][1:], values, equal_nan=True):
+            rows.append((start, *values))
         start += int(np.prod(shape))
     if unused:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Schedules: what the learning rate is multiplied with as training goes on."""
+"""Learning-rate schedules: factors of the learning rate during training."""
 
 import math
 from collections.abc import Mapping
@@ -12,34 +12,35 @@ Per = Literal["epoch", "step"]
 
 
 class Schedule:
-    """Base of the schedules: the learning rate is multiplied with `factor(n)` after n steps or epochs.
+    """Base class of schedules: the learning rate is multiplied by `factor(n)` after n steps or epochs.
 
-    `per` says which of both n counts. A `Trainer` calls `begin` with their number before the first, and
-    `observe` with the validation loss after each epoch. It is for one training at a time.
+    `per` selects whether n counts steps or epochs. A `Trainer` calls `begin` with their total number before
+    training, and `observe` with the validation loss after each epoch. A schedule has state, so it can be
+    used in one training run at a time.
     """
 
     per: Per = "epoch"
 
     def __repr__(self) -> str:
-        """As it was constructed."""
+        """Show the constructor call."""
         return as_constructed(self)
 
     def begin(self, total: int) -> None:
-        """Learn how many steps or epochs there will be."""
+        """Start a training run with the given number of steps or epochs."""
 
     def factor(self, n: int) -> float:
-        """For what follows n steps or epochs."""
+        """Return the factor after n steps or epochs."""
         raise NotImplementedError
 
     def observe(self, loss: float) -> None:
-        """See the loss of an epoch."""
+        """Update the schedule with the loss of an epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later run needs to go on, JSON values."""
+        """Return the state needed to resume, as JSON-compatible values."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore a state from `state_dict`."""
 
 
 class StepDecay(Schedule):
@@ -48,7 +49,7 @@ class StepDecay(Schedule):
     Parameters
     ----------
     every : int
-        Steps or epochs between two changes.
+        Steps or epochs between changes.
     gamma : float
     per : {"epoch", "step"}
 
@@ -65,10 +66,10 @@ class StepDecay(Schedule):
         self.per = _checked_per(per)
 
     def factor(self, n: int) -> float:
-        """For what follows n steps or epochs."""
+        """Return the factor after n steps or epochs."""
         try:
             return float(self.gamma ** (n // self.every))
-        except OverflowError:  # of a gamma above 1
+        except OverflowError:  # gamma > 1
             return math.inf
 
 
@@ -85,8 +86,8 @@ class ExponentialDecay(StepDecay):
         super().__init__(1, gamma, per)
 
 
-class _OverAll(Schedule):
-    """One whose shape depends on the number of steps: those given, or all of the training."""
+class _FixedLength(Schedule):
+    """Base class of schedules that depend on the total number of steps, given or of the training run."""
 
     per = "step"
 
@@ -95,21 +96,21 @@ class _OverAll(Schedule):
         self._total = self.total or 0
 
     def begin(self, total: int) -> None:
-        """Learn how many steps there will be."""
+        """Start a training run with the given number of steps."""
         self._total = self.total or total
 
 
-class CosineDecay(_OverAll):
-    """Half a cosine down to `floor`, after a warm-up that rises in a line (Loshchilov and Hutter 2017).
+class CosineDecay(_FixedLength):
+    """Cosine decay to `floor` after a linear warm-up (Loshchilov and Hutter 2017).
 
     Parameters
     ----------
     warmup : int
-        Steps of the warm-up; the first has the factor 1 / (warmup + 1).
+        Steps of the warm-up; the first factor is 1 / (warmup + 1).
     floor : float
-        The factor at the end.
+        The final factor.
     total : int, optional
-        Steps with the warm-up. By default all of the training.
+        Number of steps including the warm-up. By default that of the training run.
 
     Examples
     --------
@@ -124,28 +125,28 @@ class CosineDecay(_OverAll):
         self.floor = _checks.number("floor", floor, 0)
 
     def factor(self, n: int) -> float:
-        """For what follows n steps."""
+        """Return the factor after n steps."""
         if n < self.warmup:
             return (n + 1) / (self.warmup + 1)
         done = min(1.0, (n - self.warmup) / max(1, self._total - self.warmup))
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2
 
 
-class OneCycle(_OverAll):
-    """Up along half a cosine and down along another (Smith and Topin 2018), as PyTorch's `OneCycleLR`.
+class OneCycle(_FixedLength):
+    """One-cycle policy with cosine annealing (Smith and Topin 2018), as PyTorch's `OneCycleLR`.
 
-    The optimiser's learning rate is the one at the top.
+    The learning rate of the optimiser is the maximum.
 
     Parameters
     ----------
     rise : float
-        Share of the steps that go up, in (0, 1).
+        Fraction of the steps in which the learning rate increases, in (0, 1).
     first : float
-        The factor at the beginning.
+        The initial factor.
     last : float
-        The factor at the end, as a share of the first.
+        The final factor as a fraction of the initial one.
     total : int, optional
-        Steps. By default all of the training.
+        Number of steps. By default that of the training run.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class OneCycle(_OverAll):
         self.first, self.last = _checks.number("first", first, 0, 1), _checks.number("last", last, 0)
 
     def factor(self, n: int) -> float:
-        """For what follows n steps."""
+        """Return the factor after n steps."""
         top, end = self.rise * self._total - 1, self._total - 1
         if n <= top:
             return _between(self.first, 1, n / top if top > 0 else 1)
@@ -164,7 +165,7 @@ class OneCycle(_OverAll):
 
 
 class ReduceOnPlateau(Schedule):
-    """Multiply with `gamma` when the loss has not fallen for more than `patience` epochs.
+    """Multiply by `gamma` if the loss has not improved for more than `patience` epochs.
 
     As `torch.optim.lr_scheduler.ReduceLROnPlateau`.
 
@@ -172,9 +173,9 @@ class ReduceOnPlateau(Schedule):
     ----------
     gamma : float
     patience : int
-        Epochs without progress that are let pass.
+        Number of epochs without improvement to allow.
     threshold : float
-        Progress is a loss below (1 - threshold) times the best one.
+        A loss below (1 - threshold) times the best one is an improvement.
 
     Examples
     --------
@@ -191,11 +192,11 @@ class ReduceOnPlateau(Schedule):
         self.begin(0)
 
     def begin(self, total: int) -> None:
-        """Forget what was seen."""
+        """Reset the state."""
         self._state: dict[str, Any] = {"best": None, "waited": 0, "factor": 1.0}
 
     def observe(self, loss: float) -> None:
-        """See the loss of an epoch."""
+        """Update the schedule with the loss of an epoch."""
         state = self._state
         if state["best"] is None or loss < state["best"] * (1 - self.threshold):
             state["best"], state["waited"] = float(loss), 0
@@ -205,15 +206,15 @@ class ReduceOnPlateau(Schedule):
             state["waited"], state["factor"] = 0, state["factor"] * self.gamma
 
     def factor(self, n: int) -> float:
-        """For what follows n epochs."""
+        """Return the factor after n epochs."""
         return float(self._state["factor"])
 
     def state_dict(self) -> dict[str, Any]:
-        """The best loss, the epochs since, and the factor."""
+        """Return the best loss, the number of epochs since then, and the factor."""
         return dict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore a state from `state_dict`."""
         best, waited = state["best"], _checks.natural("waited", state["waited"])
         best = None if best is None else _checks.number("best", best, -math.inf)
         self._state = {"best": best, "waited": waited, "factor": _checks.number("factor", state["factor"], 0)}
@@ -226,5 +227,5 @@ def _checked_per(per: Per) -> Per:
 
 
 def _between(start: float, stop: float, done: float) -> float:
-    """Along half a cosine."""
+    """Interpolate along half a cosine."""
     return stop + (start - stop) * (1 + math.cos(math.pi * done)) / 2

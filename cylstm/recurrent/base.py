@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
 from cylstm._checks import shown
-from cylstm._checks.options import refuse_unknown, warn_without_effect
+from cylstm._checks.options import raise_unknown, warn_without_effect
 from cylstm._engine.planning import Shape
 from cylstm.layers.parameters import ParameterStore, fill_drawn
 from cylstm.layers.sequence_layer import SequenceLayer
@@ -63,7 +63,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         @functools.wraps(shared)
         def constructor(self: RecurrentLayer, *args: Any, **options: Any) -> None:
             if unknown := [name for name in options if name not in shared.__annotations__]:
-                refuse_unknown(type(self).__name__, unknown, self._option_names())
+                raise_unknown(type(self).__name__, unknown, self._option_names())
             called(self, *args, **options)
 
         cls.__init__ = constructor  # type: ignore[method-assign]

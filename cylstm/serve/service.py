@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from numpy.typing import NDArray
 
-from cylstm._checks.options import not_chosen
+from cylstm._checks.options import without_option_warnings
 from cylstm.classification import network
 from cylstm.classification.classifier import Classifier
 from cylstm.data.scalers import warn_not_applied
@@ -80,7 +80,7 @@ class Service:
     def _session(self, model: SequenceLayer, threads: int | None) -> Session:
         if not self.classes:  # else /classify applies them
             warn_not_applied("serve", model.scalers)
-        with not_chosen():
+        with without_option_warnings():
             return Session(model, threads=threads)
 
     def _loaded(self, path: str | os.PathLike[str]) -> Any:
