@@ -46,7 +46,7 @@ BOMBS = {
         for what, values, message in (
             ("numbers", ([2**40],), "got 8 bytes"),
             ("dimensions", ([2**60] * 100_000,), "got 8 bytes"),
-            ("a header", ([2], 2**62), "was cut short"),
+            ("a header", ([2], 2**62), "is truncated"),
         )
         for call in (LOAD, "cylstm.from_torch(path)")
     },

@@ -82,7 +82,7 @@ def test_ints_that_are_objects_stay_ints():
         ({"a": 1}, TypeError, "x: expected real numbers, got dict"),
         ((i for i in "12"), TypeError, "x: expected real numbers, got generator"),
         (np.zeros(1, [("a", int)]), TypeError, r"x: expected real numbers, got fields \['a'\]"),
-        ([10**400], ValueError, "x: expected numbers that a float can hold"),
+        ([10**400], ValueError, "x: expected numbers in the range of a float"),
         ([[1.0], [1.0, 2.0]], ValueError, "x: expected a rectangular array, got rows of different lengths"),
         ([[1.0], 2.0], ValueError, "x: expected a rectangular array, got rows and single values"),
         ([np.ones(2), np.ones(3)], ValueError, "x: expected a rectangular array"),

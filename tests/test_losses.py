@@ -343,7 +343,7 @@ Y = np.zeros((5, 2, 3))
         (lambda: Quantile([0.1, 0.9])(Y, Y), "y: expected a multiple of 2 outputs, got 3"),
         (lambda: BinaryCrossEntropy(-1), "pos_weight: expected a number"),
         (lambda: BinaryCrossEntropy([1, 2])(Y, Y), "pos_weight: expected one number, or 3, got 2"),
-        (lambda: CrossEntropy([1, -1]), "weight: expected finite numbers, 0 or more"),
+        (lambda: CrossEntropy([1, -1]), "weight: expected finite numbers >= 0"),
         (lambda: CrossEntropy([1, 1])(Y, np.zeros((5, 2), int)), "weight: expected 3 numbers"),
         (lambda: CrossEntropy(ignore_index="x"), "ignore_index: expected an int or None, got 'x'"),
         (

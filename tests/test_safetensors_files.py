@@ -78,20 +78,23 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
 
 
 DAMAGED = {
-    "short": (b"\0\1\2", "was cut short"),
+    "short": (b"\0\1\2", "is truncated"),
     "long header": (struct.pack("<Q", 2**60) + b"{}" * 9, "has no safetensors header, or is truncated"),
-    "no JSON": ({"w": entry()}, "header is no JSON"),
-    "deep": (b'{"w":' + b"[" * 99_999, "header is no JSON"),
-    "digits": (b'{"w":{"dtype":"F32","shape":[' + b"9" * 99_999 + b'],"data_offsets":[0,8]}}', "no JSON"),
+    "not JSON": ({"w": entry()}, "header is not JSON"),
+    "deep": (b'{"w":' + b"[" * 99_999, "header is not JSON"),
+    "digits": (b'{"w":{"dtype":"F32","shape":[' + b"9" * 99_999 + b'],"data_offsets":[0,8]}}', "not JSON"),
     "metadata": ({"__metadata__": {"a": 1}}, "metadata is invalid"),
     "no entry": ({"w": 3}, "tensor w: expected a dtype, a shape and two offsets, got 3"),
     "negative": ({"w": entry(shape=(-2,))}, "expected a dtype, a shape and two offsets"),
     "true": ({"w": entry(shape=(True, 2))}, "expected a dtype, a shape and two offsets"),
     "bytes": ({"w": entry(shape=(3,))}, r"tensor w: expected F32 \(3,\), got 8 bytes"),
     "beyond": ({"w": entry(shape=(4,), offsets=(0, 16))}, "offsets overlap, leave a gap or exceed the file"),
-    "backwards": ({"w": entry(offsets=(0, 8)), "v": entry(shape=(0,), offsets=(8, 4))}, "offsets are not"),
-    "overlap": ({"w": entry(), "v": entry(offsets=(0, 8))}, "offsets are not"),
-    "hole": ({"w": entry(shape=(1,), offsets=(4, 8))}, "offsets are not"),
+    "backwards": (
+        {"w": entry(offsets=(0, 8)), "v": entry(shape=(0,), offsets=(8, 4))},
+        "its offsets overlap",
+    ),
+    "overlap": ({"w": entry(), "v": entry(offsets=(0, 8))}, "its offsets overlap"),
+    "hole": ({"w": entry(shape=(1,), offsets=(4, 8))}, "its offsets overlap"),
     "left over": ({"w": entry(shape=(1,), offsets=(0, 4))}, "expected 4 bytes of tensors, got 8"),
     "dimensions": ({"w": entry(shape=(2**62,) * 50_000)}, "got 8 bytes"),
 }
@@ -101,7 +104,7 @@ DAMAGED = {
 def test_damaged_files_are_rejected(name, tmp_path):
     header, message = DAMAGED[name]
     path = raw_file(tmp_path / "t", header, bytes(8))
-    if name == "no JSON":
+    if name == "not JSON":
         path.write_bytes(path.read_bytes().replace(b'"dtype"', b'"dtype '))
     if name in ("short", "long header"):
         path.write_bytes(header)
@@ -124,7 +127,7 @@ def test_file_that_becomes_shorter_is_an_error(tmp_path):
     cylstm.save(cylstm.LSTM(64, 64), path)
     with SafetensorsFile(path) as file:
         os.truncate(path, 5000)
-        with pytest.raises(SafetensorsError, match="became shorter while it was read"):
+        with pytest.raises(SafetensorsError, match="was truncated while it was read"):
             file.read("weight_hh_l0")
 
 
@@ -137,7 +140,7 @@ def test_model_cut_short_while_it_is_loaded_is_a_model_file_error(tmp_path, monk
         read_into(file, name, out)
 
     monkeypatch.setattr(SafetensorsFile, "read_into", cut)
-    with pytest.raises(cylstm.ModelFileError, match="became shorter while it was read"):
+    with pytest.raises(cylstm.ModelFileError, match="was truncated while it was read"):
         cylstm.load(path)
 
 

@@ -177,7 +177,7 @@ BAD = [
     (
         {"content": b'{"x": [[NaN, 1, 2]]}', "headers": JSON},
         400,
-        "NaN is no JSON; raw numbers may",
+        "NaN is not JSON; raw numbers may",
     ),
     ({"json": [[1, 2, 3]]}, 400, 'body: expected a JSON object {"x": ...}, got none with "x"'),
     ({"json": {"y": 1}}, 400, 'got none with "x"'),
@@ -190,7 +190,7 @@ BAD = [
     ({"json": {"x": [[1, 2], [3]]}}, 422, "x: expected a rectangular array"),
     ({"json": {"x": [[1, 2]]}}, 422, "x: expected (T, 3), got (1, 2)"),
     ({"json": {"x": [[[1, 2, 3]]]}}, 422, "x: expected (T, 3), got (1, 1, 3)"),
-    ({"json": {"x": [[1, 2, 10**400]]}}, 422, "x: expected numbers that a float can hold"),
+    ({"json": {"x": [[1, 2, 10**400]]}}, 422, "x: expected numbers in the range of a float"),
     ({"content": b'{"x": [[1, 2, 1e999]]}', "headers": JSON}, 422, "x: expected finite numbers of float32"),
     ({"json": {"x": [[1, 2, 1e39]]}}, 422, "x: expected finite numbers of float32"),
     ({"json": {"x": [[1, 2, 3]] * 21}}, 422, "x: expected 1 to 20 steps, got 21"),
