@@ -230,7 +230,10 @@ TRAINED = {}  # the parameters after each kind's first training
 def training(rng, case):
     """The same training again, sometimes stopped after an epoch and gone on with."""
     kind = str(rng.choice(["regression", "tagging", "segments"]))
-    with tempfile.TemporaryDirectory() as folder, cylstm._system.threads.of_call(int(rng.integers(1, 5))):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cylstm._system.threads.call_threads(int(rng.integers(1, 5))),
+    ):
         path = Path(folder, "run.ckpt")
         if rng.random() < 0.3:
             train(kind, epochs=1, checkpoints=path)

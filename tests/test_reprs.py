@@ -94,9 +94,9 @@ def public_classes():
 
 # Internal: of a call, or of a part of the package that users do not get.
 INTERNAL = {
-    "Chain", "Cpus", "ForecastTraining", "Graph", "Layout", "Loop", "Masks", "Mean",
-    "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
-    "Reader", "Renewed", "RowWorkspace", "Run", "ScratchArray", "Share", "Workspace",
+    "Chain", "CpuPool", "CpuSlot", "ForecastTraining", "ForkAware", "Graph", "Layout", "Loop", "Masks",
+    "Mean", "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
+    "Reader", "RowWorkspace", "Run", "ScratchArray", "Workspace",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from test_memory import peak_of
 
 import cylstm
 from cylstm._engine import isa
-from cylstm._system.cpus import Cpus
+from cylstm._system.cpus import CpuPool
 from cylstm.layers import states
 
 MODELS = {
@@ -333,13 +333,13 @@ def most_at_once(cpus, n, hold=0.002):
     def work(k):
         nonlocal taken, most
         for _ in range(5):
-            with cpus.share() as share:
+            with cpus.slot() as slot:
                 with lock:
-                    taken += share.n
+                    taken += slot.n
                     most = max(most, taken)
                 time.sleep(hold)
                 with lock:
-                    taken -= share.n
+                    taken -= slot.n
 
     run_in_threads(n, work)
     assert taken == 0
@@ -352,10 +352,10 @@ packed_only = pytest.mark.skipif(isa.path() == "blas", reason="calls on BLAS go 
 @packed_only
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_calls_never_use_more_cpus_than_asked_for(n):
-    cpus = Cpus(n)
+    cpus = CpuPool(n)
     assert most_at_once(cpus, 20) == n
-    with cpus.share() as share:
-        assert share.n == cylstm.get_num_threads() == n  # alone it has all
+    with cpus.slot() as slot:
+        assert slot.n == cylstm.get_num_threads() == n  # alone it has all
 
 
 @packed_only
@@ -369,15 +369,15 @@ def test_sessions_without_a_number_share_the_process_s():
 
 @packed_only
 def test_calls_that_wait_share_what_becomes_free():
-    cpus, held = Cpus(8), []
+    cpus, held = CpuPool(8), []
 
     def work(k):
-        with cpus.share() as share:
-            held.append(share.n)
+        with cpus.slot() as slot:
+            held.append(slot.n)
             time.sleep(0.05)
 
-    with cpus.share() as share:
-        assert share.n == 8
+    with cpus.slot() as slot:
+        assert slot.n == 8
         workers = [threading.Thread(target=work, args=(k,)) for k in range(3)]
         for worker in workers:
             worker.start()
@@ -391,18 +391,18 @@ def test_calls_that_wait_share_what_becomes_free():
 @packed_only
 @pytest.mark.parametrize("turn, expected", [(0, "abab"), (60, "aabb")])
 def test_a_turn_is_as_many_calls_as_follow_at_once(monkeypatch, turn, expected):
-    monkeypatch.setattr("cylstm._system.cpus.TURN", turn)
+    monkeypatch.setattr("cylstm._system.cpus.PRIORITY_SECONDS", turn)
     if turn:  # nobody is woken, but looks again after a second
-        monkeypatch.setattr(Cpus, "_open_next", lambda self: None)
-    shared, order = Cpus(1), []
+        monkeypatch.setattr(CpuPool, "_wake_next", lambda self: None)
+    shared, order = CpuPool(1), []
 
     def calls(name):
         for _ in range(2):
-            with shared.share():
+            with shared.slot():
                 order.append(name)
 
     threads = [threading.Thread(target=calls, args=(name,)) for name in "ab"]
-    with shared.share():
+    with shared.slot():
         for waiting, thread in enumerate(threads, 1):
             thread.start()
             while len(shared._waiting) < waiting:

@@ -57,7 +57,7 @@ def test_the_environment_decides_the_default():
         ({"OMP_NUM_THREADS": "3", "CYLSTM_NUM_THREADS": "5"}, 5),
         ({"OMP_NUM_THREADS": "3", "CYLSTM_NUM_THREADS": ""}, 3),
         ({"OMP_NUM_THREADS": "", "CYLSTM_NUM_THREADS": " "}, None),
-        ({"OMP_NUM_THREADS": "99999999999"}, threads.MOST),
+        ({"OMP_NUM_THREADS": "99999999999"}, threads.MAX_THREADS),
     ],
 )
 def test_openmp_s_variable_is_the_fallback(monkeypatch, environment, expected):
@@ -65,7 +65,7 @@ def test_openmp_s_variable_is_the_fallback(monkeypatch, environment, expected):
         monkeypatch.setenv(name, environment[name]) if name in environment else monkeypatch.delenv(
             name, False
         )
-    assert threads.of_environment() == expected
+    assert threads.from_environment() == expected
     assert threads.default() == (expected or threads.usable_cpus())
 
 

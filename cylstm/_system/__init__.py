@@ -1,1 +1,1 @@
-"""What the package needs of the operating system: threads, CPUs, forks, files, screens."""
+"""Operating system interfaces: threads, CPUs, forks, files, progress output."""

@@ -1,4 +1,4 @@
-"""Opening only what is a regular file, and writing files whole, durably or not at all."""
+"""Opening of regular files, and atomic, durable writing of files."""
 
 import contextlib
 import errno
@@ -9,17 +9,17 @@ from typing import BinaryIO, Literal
 
 Path = str | os.PathLike[str]
 Parts = Sequence[bytes | memoryview]
-_NOT_FLUSHED = (errno.EINVAL, errno.ENOTSUP)  # what file systems say that have no flushing of folders
+_NOT_FLUSHED = (errno.EINVAL, errno.ENOTSUP)  # errors of file systems that cannot flush folders
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; an OSError names one that is missing, or is no regular file.
+    """Open a regular file for reading; raise OSError for any other path.
 
-    A pipe would wait for another program, and a device may have no end. What was opened is examined, not
-    what the path named before, and opening does not block.
+    Reading a pipe could block, and a device may be endless. The check is made on the open file, which avoids
+    a race with a rename, and opening does not block.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-    if os.name == "nt" and os.path.isdir(path):  # which cannot be opened there
+    if os.name == "nt" and os.path.isdir(path):  # Windows cannot open folders
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     file = _opened(path, "rb", flags)
     try:
@@ -31,7 +31,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def _opened(path: Path, mode: Literal["rb", "wb"], flags: int) -> BinaryIO:
-    """A file object, which closes the file even if an exception comes before it is used."""
+    """Open a file object, which closes the file even if an exception is raised before it is used."""
     flags |= getattr(os, "O_BINARY", 0)
     return open(path, mode, opener=lambda name, _: os.open(name, flags, 0o666))
 
@@ -42,7 +42,7 @@ def check_readable(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise the OSError that `write_atomically` would, before the work whose result it is to save."""
+    """Raise the OSError that `write_atomically` would raise, before a long computation."""
     target = os.path.realpath(path)
     with _naming(target):
         _mode_of(target)
@@ -50,23 +50,23 @@ def check_writable(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes | Parts) -> None:
-    """Write a file so that at every moment, even of a power failure, the old or the whole new one is there.
+    """Write a file atomically: even after a power failure, the old or the complete new file exists.
 
-    A link stays, and its target is replaced; a file that is replaced keeps its permissions. Where the system
-    can write a file without a name (Linux), a process that is killed meanwhile leaves nothing behind;
-    elsewhere it may leave a file `.cylstm-*` in the folder, an exception never does.
+    If the path is a link, its target is replaced. Permissions of a replaced file are preserved. On systems
+    with unnamed files (Linux), a killed process leaves nothing behind; on others it may leave a file
+    `.cylstm-*` in the folder. An exception never does.
 
     Parameters
     ----------
     path : path
     content : bytes, or sequence of bytes-like objects
-        What is written, one part after the other.
+        Parts to write one after another.
 
     Raises
     ------
     OSError
-        If the folder cannot be written to, or the disk is full: it names the path, and an earlier file is
-        untouched.
+        If the folder is not writable, or the disk is full. The error names the path, and an existing file is
+        not modified.
     """
     target = os.path.realpath(path)
     parts = (content,) if isinstance(content, bytes) else content
@@ -79,7 +79,7 @@ def write_atomically(path: Path, content: bytes | Parts) -> None:
 
 @contextlib.contextmanager
 def _naming(target: str) -> Iterator[None]:
-    """Whatever the system refuses, the error names the file that the caller asked for."""
+    """Make every OSError name the target file."""
     try:
         yield
     except OSError as error:
@@ -96,7 +96,7 @@ def _check_regular(status: os.stat_result, path: Path) -> None:
 
 
 def _mode_of(target: str) -> int | None:
-    """The permissions of a file that would be replaced; what is no file, a rename would destroy."""
+    """Return the permissions of an existing file; raise OSError if it is not a regular file."""
     try:
         status = os.stat(target)
     except FileNotFoundError:
@@ -110,12 +110,12 @@ def _temporary(target: str) -> str:
 
 
 def _write_unnamed(target: str, parts: Parts, mode: int | None) -> bool:
-    """Write to a file that has a name only once it is complete; False where the system has none."""
+    """Write an unnamed file and name it once it is complete; False if the system does not support it."""
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return False
     try:
         file = _opened(os.path.dirname(target), "wb", os.O_TMPFILE | os.O_WRONLY)
-    except OSError:  # of a system or a folder without them, or one that cannot be written to at all
+    except OSError:  # not supported here, or the folder is not writable
         return False
     with file:
         _fill(file, parts, mode)
@@ -135,7 +135,7 @@ def _link(file: BinaryIO, path: str) -> bool:
     """Give an unnamed file a name; False if another file has it, or the system does not allow it."""
     handle = file.fileno()
     try:
-        # src_dir_fd, which an absolute path does not need, makes Python call linkat, which follows links.
+        # An absolute path does not need src_dir_fd, but with it Python calls linkat, which follows links.
         os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle, follow_symlinks=True)
     except OSError:
         return False
@@ -143,7 +143,7 @@ def _link(file: BinaryIO, path: str) -> bool:
 
 
 def _write_named(target: str, parts: Parts, mode: int | None, name: str | None) -> None:
-    """Write to a new file in the folder of the target; it becomes the file of this name, or goes."""
+    """Write a temporary file in the folder of the target; rename it to `name`, or delete it."""
     temporary = _temporary(target)
     try:
         try:
@@ -173,7 +173,7 @@ def _remove(temporary: str) -> None:
 
 
 def _flush_folder(folder: str) -> None:
-    """Make the name durable, too; a folder that may not be read cannot be flushed."""
+    """Flush the folder to make the name durable; a folder without read permission is skipped."""
     if os.name == "nt":
         return
     try:

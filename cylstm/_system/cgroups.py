@@ -1,4 +1,4 @@
-"""The CPU quota of this process's control group, version 1 or 2, and of the groups around it (cgroups(7))."""
+"""The CPU quota of the control group of this process, version 1 or 2, and its ancestors (cgroups(7))."""
 
 import math
 import os
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 
 def cpu_quota(process: str = "/proc/self") -> float:
-    """CPUs that the process may use by the quotas of its group and of all groups that contain it.
+    """Return the number of CPUs allowed by the quotas of the control group and its ancestors.
 
     Parameters
     ----------
     process : str
-        The folder of the process in /proc.
+        Folder of the process in /proc.
 
     Returns
     -------
     float
-        The smallest of the quotas, infinity where there is none.
+        The smallest quota, infinity if there is none.
 
     Examples
     --------
@@ -43,12 +43,12 @@ def cpu_quota(process: str = "/proc/self") -> float:
 
 
 def _unescaped(path: str) -> str:
-    """A path of mountinfo, in which a space is \\040."""
+    """Unescape a path of mountinfo, where a space is \\040."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 
 def _folders(point: str, root: str, path: str) -> Iterator[str]:
-    """The folder of a group below a mount point that shows the hierarchy from root on, and those above it."""
+    """Yield the folders of a group and its ancestors below a mount point of the hierarchy at `root`."""
     yield point
     below = os.path.relpath(path, root)
     if below == "." or below.startswith(".."):  # not visible here: the mount point is the nearest ancestor
@@ -76,7 +76,7 @@ def _read(path: str) -> str:
 
 
 def _ratio(quota: str, period: str) -> float:
-    """CPUs; "max" in version 2, -1 in version 1 and what cannot be read are no limit."""
+    """Return quota / period; "max" (version 2), -1 (version 1) and unreadable values mean no limit."""
     try:
         cpus = float(quota) / float(period)
     except (ValueError, ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""CPUs that calls share, so that any number of Python threads uses no more of them than it was given."""
+"""A pool of CPUs for concurrent calls, so that any number of Python threads uses a limited number of CPUs."""
 
 import contextlib
 import os
@@ -12,177 +12,179 @@ from typing import Any
 from cylstm._engine import isa
 from cylstm._system import forks, threads
 
-# Seconds for which a thread that has waited goes on with calls that follow at once: waking another takes as
-# long as some calls of a small model.
-TURN = 2e-4
+# Seconds for which a thread that waited has priority for further calls: waking another thread takes as long
+# as some calls of a small model.
+PRIORITY_SECONDS = 2e-4
 
 
-class _Turn(threading.local):
-    """Until when the calling thread goes before those that wait."""
+class _Priority(threading.local):
+    """Time until which the calling thread has priority over waiting threads."""
 
     end = 0.0
 
 
-class Cpus:
-    """A number of CPUs; each call takes a share of those that are free, and while none is it waits its turn.
+class CpuPool:
+    """A number of CPUs for concurrent calls. A call takes a slot of the free CPUs, or waits in a queue.
 
     Parameters
     ----------
-    own : int, optional
-        None: as many as `cylstm.get_num_threads()` says.
+    n : int, optional
+        Number of CPUs. By default `cylstm.get_num_threads()` at the time of the call.
 
     Examples
     --------
-    >>> cpus = Cpus(2)
-    >>> with cpus.share() as share:
-    ...     share.n, threads.get_num_threads()
+    >>> cpus = CpuPool(2)
+    >>> with cpus.slot() as slot:
+    ...     slot.n, threads.get_num_threads()
     (2, 2)
     """
 
-    def __init__(self, own: int | None = None) -> None:
-        self._own = own
-        self.begin()
-        forks.renew_in_child(self)
+    def __init__(self, n: int | None = None) -> None:
+        self._n = n
+        self.reset_after_fork()
+        forks.register(self)
 
-    def begin(self) -> None:
-        """As if no call had ever been made: in a forked child, which has none of those that went on."""
-        self.lock = threading.RLock()  # the collector may give a share back while this thread takes another
-        self._taken = 0
-        self._turn = _Turn()
-        self._waiting: deque[Share] = deque()
-        self.spare: list[Share] = []  # used again, so that `Share.__del__` runs for those that were lost only
+    def reset_after_fork(self) -> None:
+        """Forget all calls: a forked child does not have the threads that made them."""
+        self.lock = threading.RLock()  # reentrant: garbage collection may release a slot under the lock
+        self._in_use = 0
+        self._priority = _Priority()
+        self._waiting: deque[CpuSlot] = deque()
+        self.spare: list[CpuSlot] = []  # reused, so that `CpuSlot.__del__` only runs for lost slots
 
-    def share(self) -> "AbstractContextManager[Any]":
-        """What a call holds while it computes; `get_num_threads` is its number of CPUs inside."""
+    def slot(self) -> "AbstractContextManager[Any]":
+        """Return a context manager that holds CPUs during a call; `get_num_threads` is their number."""
         if isa.path() == "blas":
-            return _turn_of_blas(self._own)
+            return _exclusive_blas(self._n)
         try:
             return self.spare.pop()
         except IndexError:
-            return Share(self)
+            return CpuSlot(self)
 
     def _free(self) -> int:
-        return (threads.get_num_threads() if self._own is None else self._own) - self._taken
+        return (threads.get_num_threads() if self._n is None else self._n) - self._in_use
 
-    def take(self, share: "Share") -> None:
+    def acquire(self, slot: "CpuSlot") -> None:
         """Wait for CPUs, in the order of the calls."""
-        share.lock = self.lock
+        slot.lock = self.lock
         try:
-            if self._alone(self._grab_or_queue, share):
+            if self._locked(self._take_or_queue, slot):
                 return
             while True:
-                share.gate.acquire(timeout=1.0)  # or for ever, if Ctrl-C came to who was to open it
-                if self._alone(self._grab_in_turn, share):
+                slot.gate.acquire(
+                    timeout=1.0
+                )  # the timeout matters if Ctrl-C interrupted the releasing thread
+                if self._locked(self._take_in_turn, slot):
                     return
         except BaseException:  # Ctrl-C
-            self.give_back(share)
+            self.release(slot)
             raise
 
-    def _alone(self, change: Callable[["Share"], bool], share: "Share") -> bool:
-        """change(share) under the lock: `with` may leave it locked on Ctrl-C in Python 3.14 (gh-148874)."""
+    def _locked(self, change: Callable[["CpuSlot"], bool], slot: "CpuSlot") -> bool:
+        """Call change(slot) under the lock; `with` may leave it locked on Ctrl-C (CPython gh-148874)."""
         lock = self.lock
         try:
             lock.acquire()
-            done = change(share)
+            done = change(slot)
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # not taken yet
+            with contextlib.suppress(RuntimeError):  # not acquired yet
                 lock.release()
             raise
         lock.release()
         return done
 
-    def _grab_or_queue(self, share: "Share") -> bool:
-        if (not self._waiting or time.perf_counter() < self._turn.end) and self._grab(share):
+    def _take_or_queue(self, slot: "CpuSlot") -> bool:
+        if (not self._waiting or time.perf_counter() < self._priority.end) and self._take(slot):
             return True
-        share.gate.acquire(blocking=False)
-        self._waiting.append(share)
+        slot.gate.acquire(blocking=False)
+        self._waiting.append(slot)
         return False
 
-    def _grab_in_turn(self, share: "Share") -> bool:
-        if self._waiting[0] is not share or not self._grab(share):
+    def _take_in_turn(self, slot: "CpuSlot") -> bool:
+        if self._waiting[0] is not slot or not self._take(slot):
             return False
         self._waiting.popleft()
-        self._turn.end = time.perf_counter() + TURN
-        self._open_next()
+        self._priority.end = time.perf_counter() + PRIORITY_SECONDS
+        self._wake_next()
         return True
 
-    def _grab(self, share: "Share") -> bool:
-        """Take what is free, but leave some to those that wait and to who has just given back."""
+    def _take(self, slot: "CpuSlot") -> bool:
+        """Take the free CPUs, or a fraction of them if other calls wait."""
         if (free := self._free()) <= 0:
             return False
         n = max(1, free // (len(self._waiting) + 1)) if self._waiting else free
-        share.n, self._taken = n, self._taken + n  # at once: nothing can come in between
+        slot.n, self._in_use = n, self._in_use + n  # one statement: an interrupt cannot separate the two
         return True
 
-    def _open_next(self) -> None:
-        """Let the call that has waited longest look for CPUs."""
+    def _wake_next(self) -> None:
+        """Wake the call that has waited longest if there are free CPUs."""
         if self._waiting and self._free() > 0 and self._waiting[0].gate.locked():
             self._waiting[0].gate.release()
 
-    def give_back(self, share: "Share") -> None:
-        """Take CPUs back, or a place in the queue."""
-        if share.lock is self.lock:  # not of a call in the process that this one was forked from
-            self._alone(self._lose, share)
+    def release(self, slot: "CpuSlot") -> None:
+        """Release the CPUs of a slot, or its place in the queue."""
+        if slot.lock is self.lock:  # otherwise the slot was acquired before a fork
+            self._locked(self._drop, slot)
 
-    def _lose(self, share: "Share") -> bool:
-        share.n, self._taken = 0, self._taken - share.n
-        if share in self._waiting:
-            self._waiting.remove(share)
-        self._open_next()
+    def _drop(self, slot: "CpuSlot") -> bool:
+        slot.n, self._in_use = 0, self._in_use - slot.n
+        if slot in self._waiting:
+            self._waiting.remove(slot)
+        self._wake_next()
         return True
 
 
-class Share:
-    """CPUs of one call."""
+class CpuSlot:
+    """The CPUs of one call."""
 
     n = 0
     lock: Any = None
     _thread = 0
 
-    def __init__(self, cpus: Cpus) -> None:
+    def __init__(self, cpus: CpuPool) -> None:
         self._cpus, self.gate = cpus, threading.Lock()
 
-    def __enter__(self) -> "Share":
+    def __enter__(self) -> "CpuSlot":
         """Wait for CPUs."""
-        self._thread, self._before = threading.get_ident(), threads.begin_call(None)
-        self._cpus.take(self)
-        threads.begin_call(self.n)
+        self._thread, self._before = threading.get_ident(), threads.set_call_threads(None)
+        self._cpus.acquire(self)
+        threads.set_call_threads(self.n)
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """Give them back."""
-        threads.begin_call(self._before)
-        self._cpus.give_back(self)
+        """Release the CPUs."""
+        threads.set_call_threads(self._before)
+        self._cpus.release(self)
         self._cpus.spare.append(self)
 
     def __del__(self) -> None:
-        """Give back what is still held: Ctrl-C came before the first line of `__exit__`."""
+        """Release CPUs that are still held because Ctrl-C came before the first line of `__exit__`."""
         if self.n:
             if self._thread == threading.get_ident():
-                threads.begin_call(self._before)
-            self._cpus.give_back(self)
+                threads.set_call_threads(self._before)
+            self._cpus.release(self)
 
 
 @contextlib.contextmanager
-def _turn_of_blas(n: int | None) -> Iterator[None]:
-    """All of them: the threads of BLAS are the process's, so there calls go one after the other."""
+def _exclusive_blas(n: int | None) -> Iterator[None]:
+    """Serialise calls on the BLAS path, because the threads of BLAS belong to the whole process."""
     with _blas, threads.num_threads(n) if n else contextlib.nullcontext():
         yield
 
 
 _blas = threading.RLock()
-PROCESS = Cpus()  # those of the process, for whoever has none of its own
+PROCESS = CpuPool()  # the CPUs of the process, for calls without a pool of their own
 
 
-def _begin_in_child() -> None:
+def _reset_after_fork() -> None:
     global _blas
     _blas = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    # A fork waits for a call on the BLAS path: OpenBLAS, forked in the middle of a product, may never return.
+    # A fork waits for calls on the BLAS path, because OpenBLAS may hang if forked during a product.
     os.register_at_fork(
         before=lambda: _blas.acquire(),
         after_in_parent=lambda: _blas.release(),
-        after_in_child=_begin_in_child,
+        after_in_child=_reset_after_fork,
     )

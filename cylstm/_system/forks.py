@@ -1,27 +1,27 @@
-"""What begins anew in a forked child: a lock that another thread held is never released there."""
+"""Reset of objects in forked children, where a lock held by another thread is never released."""
 
 import os
 import weakref
 from typing import Protocol
 
 
-class Renewed(Protocol):
-    """What has locks, or belongs to threads that a child does not have."""
+class ForkAware(Protocol):
+    """An object with locks or threads, which a forked child has to replace."""
 
-    def begin(self) -> None:
-        """Be as a forked child needs it."""
-
-
-def renew_in_child(one: Renewed) -> None:
-    """Call `one.begin()` first in every child that is forked while `one` lives."""
-    _all.add(one)
+    def reset_after_fork(self) -> None:
+        """Reset the object in a forked child."""
 
 
-def _begin() -> None:
-    for one in _all:
-        one.begin()
+def register(instance: ForkAware) -> None:
+    """Call `instance.reset_after_fork()` in every child that is forked during the object's lifetime."""
+    _instances.add(instance)
 
 
-_all: "weakref.WeakSet[Renewed]" = weakref.WeakSet()
+def _reset_all() -> None:
+    for instance in _instances:
+        instance.reset_after_fork()
+
+
+_instances: "weakref.WeakSet[ForkAware]" = weakref.WeakSet()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin)
+    os.register_at_fork(after_in_child=_reset_all)

@@ -1,16 +1,16 @@
-"""Where programs in C and Cython find the engine."""
+"""Location of the C headers, for programs in C and Cython."""
 
 from pathlib import Path
 
 
 def get_include() -> str:
-    """The folder of the C headers, for the compiler: `#include "cylstm/cylstm.h"`.
+    """Return the folder of the C headers, for `#include "cylstm/cylstm.h"`.
 
     Returns
     -------
     str
-        As `-I` of a compiler or among the `include_dirs` of an extension. Beside the package where that is
-        used in its source tree, else inside it.
+        For `-I` of a compiler or the `include_dirs` of an extension. It is next to the package in
+        a source tree, and inside of it in an installation.
 
     Raises
     ------
@@ -28,5 +28,5 @@ def get_include() -> str:
         if (folder / "cylstm" / "cylstm.h").exists():
             return str(folder)
     raise FileNotFoundError(
-        f"no C headers in {package}: install cylstm anew, from its wheel or source distribution"
+        f"no C headers in {package}: reinstall cylstm from its wheel or source distribution"
     )

@@ -1,7 +1,7 @@
-"""Progress of long work: a bar in terminals and notebooks, a line of text now and then elsewhere.
+"""Progress output: a bar in terminals and notebooks, an occasional line of text elsewhere.
 
-Nothing here fails: without a usable `sys.stderr` there is no output, and a terminal that goes away ends the
-output, not the work.
+Failures of the output are ignored: without a usable `sys.stderr` there is no output, and a terminal that is
+closed ends the output but not the computation.
 """
 
 import importlib.util
@@ -10,32 +10,31 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-SECONDS = {"text": 5.0, "notebook": 1.0}  # between two lines, at least
-SHARE = 0.02  # of the time so far, which is at least between two lines of long work
-_FAILURES = (OSError, ValueError, AttributeError)  # of a stream that is closed, gone, or not a stream
+SECONDS = {"text": 5.0, "notebook": 1.0}  # minimum interval between lines
+FRACTION = 0.02  # minimum interval between lines as a fraction of the elapsed time
+_FAILURES = (OSError, ValueError, AttributeError)  # raised by a stream that is closed or not a stream
 
 Place = Literal["terminal", "notebook", "text", ""]
 
 
 class Progress:
-    """Counts steps of work and shows them on standard error; a context manager.
+    """Count steps of a computation and show them on standard error; a context manager.
 
-    In a terminal it is a bar of tqdm, in a Jupyter notebook one of ipywidgets if that is installed. In log
-    files and other notebooks it is a line of text now and then; work of a few seconds writes none to a log
-    file.
+    Shows a tqdm bar in a terminal, or in a Jupyter notebook with ipywidgets. In log files and other notebooks
+    it writes an occasional line of text; computations of a few seconds write nothing to a log file.
 
     Parameters
     ----------
     total : int
-        Steps.
+        Number of steps.
     unit : str
-        What a step is, in the plural.
+        Name of a step in the plural.
     initial : int
-        Steps made before.
+        Number of steps completed before.
     leave : bool
-        Whether a bar in a terminal stays when the work is done.
+        Whether a bar in a terminal remains at the end.
     shown : bool
-        False: show nothing.
+        If false, show nothing.
 
     Examples
     --------
@@ -51,7 +50,7 @@ class Progress:
     ) -> None:
         self._total, self._done, self._unit = total, initial, unit
         self._heading, self._numbers = "", ""
-        self._began = self._written = time.monotonic()
+        self._start = self._written = time.monotonic()
         self._lines = 0
         self._bar: Any = None
         self._place = _place() if shown else ""
@@ -70,18 +69,18 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
-        """Itself."""
+        """Return the object itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End a bar; the last state of lines."""
+        """Close the bar, or write a final line."""
         if self._bar is not None:
             self._show(self._bar.close)
         elif self._place == "notebook" or self._lines:
             self._show(self._write_line)
 
     def describe(self, text: str) -> None:
-        """What the next steps are a part of: an epoch."""
+        """Set the heading of the following steps, such as an epoch."""
         self._heading = text
         if self._bar is not None:
             self._show(lambda: self._bar.set_description(text, refresh=False))
@@ -95,25 +94,25 @@ class Progress:
             self._show(self._write_line)
 
     def results(self, numbers: Mapping[str, float]) -> None:
-        """Numbers of the last epoch, for what is shown from now on."""
+        """Set results to show, such as those of the last epoch."""
         self._numbers = ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
         if self._bar is not None:
             self._show(lambda: self._bar.set_postfix_str(self._numbers, refresh=False))
-        elif self._place == "notebook" and not self._lines:  # the first one at once
+        elif self._place == "notebook" and not self._lines:  # write the first line immediately
             self._show(self._write_line)
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        return now - self._written >= max(SECONDS[self._place], SHARE * (now - self._began))
+        return now - self._written >= max(SECONDS[self._place], FRACTION * (now - self._start))
 
     def _write_line(self) -> None:
         self._written, self._lines = time.monotonic(), self._lines + 1
         parts = [self._heading, f"{self._done} of {self._total} {self._unit}", self._numbers]
-        seconds = self._written - self._began
+        seconds = self._written - self._start
         print(f"{', '.join(filter(None, parts))} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
     def _show(self, action: Callable[[], Any]) -> None:
-        """Do it, and show nothing more once it fails: whoever watched has gone, and the work goes on."""
+        """Run an output action; after a failure, disable all further output."""
         try:
             action()
         except _FAILURES:
@@ -123,7 +122,7 @@ class Progress:
 
 
 def is_writable(stream: Any) -> bool:
-    """Whether a stream can be written to: it is there, and not closed."""
+    """Whether a stream exists and is open for writing."""
     try:
         stream.write("")
     except _FAILURES:
@@ -132,19 +131,19 @@ def is_writable(stream: Any) -> bool:
 
 
 def _place() -> Place:
-    """Where standard error is read."""
+    """Detect where standard error is shown."""
     stream = sys.stderr
     if not is_writable(stream):
         return ""
     try:
         if stream.isatty():
             return "terminal"
-    except _FAILURES:  # an object with `write` alone is enough for text
+    except _FAILURES:  # an object that only has `write` is sufficient for text
         return "text"
     return "notebook" if _in_notebook() else "text"
 
 
 def _in_notebook() -> bool:
-    """Whether this is the kernel of a notebook; of IPython in a terminal it is not."""
+    """Whether this process is a notebook kernel, as opposed to IPython in a terminal."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return get_ipython is not None and hasattr(get_ipython(), "kernel")

@@ -1,8 +1,9 @@
-"""How many threads cylstm uses: those of its team (_engine/team.h), and of SciPy's BLAS where that is needed.
+"""The number of threads, for the engine's thread pool and for SciPy's BLAS on the BLAS path.
 
-The number belongs to the process; `threads=` of a call overrides it. The default is CYLSTM_NUM_THREADS, or
-OMP_NUM_THREADS, or the number of CPUs that this process may use (affinity and cgroup quotas). It is applied
-at the first call, to BLAS when that is first needed. `threadpoolctl.threadpool_limits` reaches both.
+The number is a setting of the process, which `threads=` of a call overrides. The default is
+CYLSTM_NUM_THREADS, or OMP_NUM_THREADS, or the number of CPUs available to this process (affinity and cgroup
+quotas). It is applied at the first call, and to BLAS at its first use. `threadpoolctl.threadpool_limits`
+controls both.
 """
 
 import contextlib
@@ -19,20 +20,20 @@ from cylstm._engine import _packed, isa
 from cylstm._system import cgroups
 from cylstm._version import __version__
 
-MOST = 4096  # more is a slip, and would overflow an int of BLAS
+MAX_THREADS = 4096  # larger numbers are probably mistakes, and could overflow an int of BLAS
 
 
 class _Block:
-    """A `with num_threads` that is not over."""
+    """An active `with num_threads` block."""
 
-    before: int  # what it restores
+    before: int  # the number to restore
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
 
 
 def set_num_threads(n: int) -> None:
-    """Use n threads from now on.
+    """Set the number of threads.
 
     >>> import cylstm
     >>> cylstm.set_num_threads(1)
@@ -48,10 +49,10 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads in use."""
-    own: int | None = getattr(_call, "threads", None)
-    if own is not None:
-        return own
+    """Return the number of threads."""
+    of_call: int | None = getattr(_call, "threads", None)
+    if of_call is not None:
+        return of_call
     if not _prepared:
         _prepare()
     return _packed.get_threads()
@@ -59,7 +60,7 @@ def get_num_threads() -> int:
 
 @contextlib.contextmanager
 def num_threads(n: int) -> Iterator[None]:
-    """Use n threads inside a `with` block.
+    """Set the number of threads inside a `with` block.
 
     >>> import cylstm
     >>> with cylstm.num_threads(1):
@@ -75,87 +76,87 @@ def num_threads(n: int) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            if block in _blocks:  # a forked child may have forgotten it
+            if block in _blocks:  # a forked child may have removed it
                 last = _blocks[-1] is block
-                _forget(block)
+                _remove(block)
                 if last:
                     set_num_threads(block.before)
 
 
-def _forget(block: _Block) -> None:
-    """Take a block out; the one of another thread that began after it restores what was before both."""
+def _remove(block: _Block) -> None:
+    """Remove a block; the next block, of another thread, will restore the number from before both."""
     later = _blocks.index(block) + 1
     if later < len(_blocks):
         _blocks[later].before = block.before
     _blocks.remove(block)
 
 
-def _in_child() -> None:
-    """After a fork: the lock may be held, and blocks are open, of threads that the child has not."""
+def _reset_after_fork() -> None:
+    """Replace the lock and remove blocks of threads that a forked child does not have."""
     global _lock
     _lock = threading.RLock()
     for block in [block for block in _blocks if block.thread != threading.get_ident()]:
-        _forget(block)
+        _remove(block)
 
 
 @contextlib.contextmanager
-def of_call(n: int) -> Iterator[None]:
-    """Use n threads for what the calling thread computes inside, on the BLAS path for the whole process."""
+def call_threads(n: int) -> Iterator[None]:
+    """Set the number of threads for calls of this thread; on the BLAS path, for the whole process."""
     n = checked("threads", n)
     if isa.path() == "blas":
         with num_threads(n):
             yield
         return
-    before = begin_call(n)
+    before = set_call_threads(n)
     try:
         yield
     finally:
-        begin_call(before)
+        set_call_threads(before)
 
 
-def begin_call(n: int | None) -> int | None:
-    """From now on the calling thread uses n threads, or those of the process; returns what was before."""
+def set_call_threads(n: int | None) -> int | None:
+    """Set the number for calls of this thread, None for that of the process; return the previous value."""
     before: int | None = getattr(_call, "threads", None)
     _call.threads = n
     return before
 
 
 def checked(name: str, n: int) -> int:
-    """A number of threads."""
+    """Check a number of threads."""
     n = _checks.positive(name, n)
-    if n > MOST:
-        raise ValueError(f"{name}: expected at most {MOST} threads, got {n}")
+    if n > MAX_THREADS:
+        raise ValueError(f"{name}: expected at most {MAX_THREADS} threads, got {n}")
     return n
 
 
 def default() -> int:
-    """The number that the environment asks for, or the CPUs that this process may use."""
-    return of_environment() or usable_cpus()
+    """Return the number set in the environment, or the number of CPUs available to this process."""
+    return from_environment() or usable_cpus()
 
 
-def of_environment() -> int | None:
-    """CYLSTM_NUM_THREADS or OMP_NUM_THREADS; None if neither is set. An empty one is not set.
+def from_environment() -> int | None:
+    """Read CYLSTM_NUM_THREADS or OMP_NUM_THREADS; None if both are unset or empty.
 
     Raises
     ------
     ValueError
-        If CYLSTM_NUM_THREADS is no positive int. OMP_NUM_THREADS is not ours: if it cannot be read a warning
-        says so, as OpenMP's own libraries do, and it is ignored.
+        If CYLSTM_NUM_THREADS is not a positive int. An invalid OMP_NUM_THREADS is ignored with a warning, as
+        in OpenMP runtimes.
     """
     setting = os.environ.get("CYLSTM_NUM_THREADS", "").strip()
     if setting:
         try:
-            return min(_checks.positive("CYLSTM_NUM_THREADS", int(setting)), MOST)
+            return min(_checks.positive("CYLSTM_NUM_THREADS", int(setting)), MAX_THREADS)
         except ValueError:
             raise ValueError(f"CYLSTM_NUM_THREADS: expected a positive int, got {setting!r}") from None
     setting = os.environ.get("OMP_NUM_THREADS", "").strip()
     if not setting:
         return None
     try:
-        return min(_checks.positive("OMP_NUM_THREADS", int(setting.split(",")[0])), MOST)
+        return min(_checks.positive("OMP_NUM_THREADS", int(setting.split(",")[0])), MAX_THREADS)
     except ValueError:
         warnings.warn(
-            f"OMP_NUM_THREADS: expected a positive int, or a list of them of which the first counts, "
+            f"OMP_NUM_THREADS: expected a positive int, or a list of them whose first is used, "
             f"got {setting!r}; ignored",
             stacklevel=2,
         )
@@ -163,20 +164,20 @@ def of_environment() -> int | None:
 
 
 def usable_cpus() -> int:
-    """CPUs by affinity, at most the cgroup's quota rounded up."""
+    """Return the number of CPUs by affinity, limited by the cgroup quota rounded up."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, math.ceil(min(cpus, cgroups.cpu_quota())))
 
 
-_prepared: list[bool] = []  # the default number was applied
-_chosen: list[bool] = []  # the number was set by a call
+_prepared: list[bool] = []  # non-empty once the default number has been applied
+_chosen: list[bool] = []  # non-empty once the number has been set by a call
 _libraries: list[Any] = []
-_blocks: list["_Block"] = []  # in the order in which they began
+_blocks: list["_Block"] = []  # active blocks in the order of their start
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
-_call = threading.local()  # .threads: those of the call that this thread is in
+    os.register_at_fork(after_in_child=_reset_after_fork)
+_call = threading.local()  # .threads: the number for the current call of this thread
 
 
 def _prepare() -> None:
@@ -188,16 +189,16 @@ def _prepare() -> None:
 
 
 class _WithThreadpoolctl:
-    """An importer that makes the team known to threadpoolctl when that is imported.
+    """An import hook that registers the thread pool with threadpoolctl when that is imported.
 
-    Limits then reach the team from the first on, as they reach the libraries that threadpoolctl knows by
-    itself. To import it here would make `import cylstm` slower.
+    Limits then apply to the pool from the start, as to libraries that threadpoolctl supports by itself.
+    Importing threadpoolctl here would slow down `import cylstm`.
     """
 
     searching = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Let the others find threadpoolctl, and register after its import."""
+        """Find threadpoolctl with the other finders, and register the pool after its import."""
         if name != "threadpoolctl" or self.searching:
             return None
         from importlib.util import find_spec
@@ -221,49 +222,49 @@ class _WithThreadpoolctl:
 
 
 def _register(threadpoolctl: Any) -> None:
-    class TeamController(threadpoolctl.LibController):  # type: ignore[misc]
-        """cylstm's thread team."""
+    class PoolController(threadpoolctl.LibController):  # type: ignore[misc]
+        """cylstm's thread pool."""
 
         user_api = internal_api = "cylstm"
-        filename_prefixes = ("_packed.",)  # and not _packed_dense, which threadpoolctl 3.2 would ask, too
+        filename_prefixes = ("_packed.",)  # with the dot: threadpoolctl 3.2 would also query _packed_dense
         check_symbols = ("cylstm_get_num_threads", "cylstm_set_num_threads")
 
         def get_num_threads(self) -> int:
-            """As cylstm.get_num_threads."""
+            """Same as cylstm.get_num_threads."""
             _prepare()
             return int(self.dynlib.cylstm_get_num_threads())
 
         def set_num_threads(self, num_threads: int) -> None:
-            """Of the team; BLAS has a controller of its own."""
+            """Set the size of the thread pool; BLAS has a separate controller."""
             _prepare()
             self.dynlib.cylstm_set_num_threads(num_threads)
 
         def get_version(self) -> str:
-            """Of cylstm."""
+            """Return the version of cylstm."""
             return __version__
 
         def set_additional_attributes(self) -> None:
-            """There are none."""
+            """Do nothing: there are no additional attributes."""
 
-    threadpoolctl.register(TeamController)
+    threadpoolctl.register(PoolController)
 
 
 def blas_libraries() -> list[Any]:
-    """Controllers of the BLAS behind SciPy; the first call, before the first product, applies the default."""
+    """Return controllers of SciPy's BLAS; the first call, before the first product, applies the default."""
     with _lock:
         if not _libraries:
             import threadpoolctl
 
             from cylstm._engine import _blas
 
-            wanted = _packed.get_threads() if _prepared else default()
+            n = _packed.get_threads() if _prepared else default()
             _blas.load()
             found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-            # SciPy's wheels bring a BLAS of their own; without one it shares that of the process.
+            # SciPy's wheels bundle a BLAS; other builds share that of the process.
             chosen = [library for library in found if "scipy" in library.filepath] or found
             for library in chosen:
-                if _chosen or os.environ.get("CYLSTM_NUM_THREADS") or library.num_threads > wanted:
-                    library.set_num_threads(wanted)
+                if _chosen or os.environ.get("CYLSTM_NUM_THREADS") or library.num_threads > n:
+                    library.set_num_threads(n)
             _libraries.extend(chosen)
     return _libraries
 

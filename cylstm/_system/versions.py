@@ -1,4 +1,4 @@
-"""What runs here: versions, CPU, compute path, BLAS, threads."""
+"""Description of the environment: versions, CPU, compute path, BLAS, threads."""
 
 import os
 import platform
@@ -10,11 +10,11 @@ PACKAGES = ("numpy", "scipy", "safetensors", "threadpoolctl", "tqdm", "matplotli
 
 
 def describe() -> dict[str, str]:
-    """Facts by name, for `cylstm info` and for reports of problems."""
+    """Return facts by name, for `cylstm info` and bug reports."""
     from cylstm._engine import _blas, isa
     from cylstm._system import threads
 
-    locked = getattr(sys, "_is_gil_enabled", lambda: True)()  # the method is of Python 3.13
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)()  # new in Python 3.13
     build = sys.implementation.name + ("" if locked else ", without the GIL")
     facts = {"cylstm": __version__, "python": f"{platform.python_version()} ({build})"}
     facts |= {name: _version(name) for name in PACKAGES}
@@ -31,14 +31,14 @@ def describe() -> dict[str, str]:
 
 
 def report() -> list[str]:
-    """The same as lines."""
+    """Format the description as lines."""
     facts = describe()
     width = max(map(len, facts))
     return [f"{name:<{width}}  {value}" for name, value in facts.items()]
 
 
 def show_versions() -> None:
-    """Print versions, CPU, compute path, BLAS and threads, a line each."""
+    """Print versions, CPU, compute path, BLAS and threads, one per line."""
     print("\n".join(report()))
 
 

@@ -79,15 +79,15 @@ class MicroBatch:
         self._max_delay = _checks.number("max_delay", max_delay, 0, threading.TIMEOUT_MAX)
         self._max_queue = _checks.positive("max_queue", max_queue)
         self._closed = False
-        self.begin()
-        forks.renew_in_child(self)
+        self.reset_after_fork()
+        forks.register(self)
 
     def __repr__(self) -> str:
         """As it was constructed."""
         options = f"max_batch={self._max_batch}, max_delay={self._max_delay}, max_queue={self._max_queue}"
         return f"MicroBatch({self._session!r}, {options})"
 
-    def begin(self) -> None:
+    def reset_after_fork(self) -> None:
         """With an empty queue and no worker: what a forked child has."""
         lock = threading.Lock()
         self._changed, self._room = threading.Condition(lock), threading.Condition(lock)

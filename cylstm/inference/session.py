@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks
 from cylstm._engine import _steps, isa
-from cylstm._system.cpus import PROCESS, Cpus
+from cylstm._system.cpus import PROCESS, CpuPool
 from cylstm._system.threads import checked, get_num_threads
 from cylstm.layers import states
 from cylstm.layers.sequence_layer import SequenceLayer
@@ -79,7 +79,7 @@ class Session:
 
     def _set_up(self, model: SequenceLayer, threads: int | None) -> None:
         self._threads = None if threads is None else checked("threads", threads)
-        self._cpus = PROCESS if self._threads is None else Cpus(self._threads)
+        self._cpus = PROCESS if self._threads is None else CpuPool(self._threads)
         self._model: SequenceLayer = copy.copy(model).eval()
         self._model._store.freeze()
         self._first = self._model._initial_state(1)
@@ -154,7 +154,7 @@ class Session:
             If a shape, a dtype or the form of the state is not as above.
         """
         y, given = _parts_of(out)
-        with self._cpus.share():
+        with self._cpus.slot():
             try:
                 place = self._spare.pop()
             except IndexError:

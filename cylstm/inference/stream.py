@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cylstm import _checks
 from cylstm._engine import _steps, isa
-from cylstm._system.cpus import Cpus
-from cylstm._system.threads import get_num_threads, of_call
+from cylstm._system.cpus import CpuPool
+from cylstm._system.threads import call_threads, get_num_threads
 from cylstm.inference.session import Session
 from cylstm.layers import states
 from cylstm.layers.base import Layer
@@ -67,7 +67,7 @@ class Stream:
 
     def _set_up(self, model: "Layer | Session", batch_size: int) -> None:
         self.model = model
-        self._cpus: Cpus | None = None
+        self._cpus: CpuPool | None = None
         if isinstance(model, Session):
             self._cpus, model = model._cpus, model._model
         if not isinstance(model, Layer):
@@ -133,10 +133,10 @@ class Stream:
     def _computing(self, threads: int | None) -> AbstractContextManager[Any]:
         """In which a call computes, with as many threads as it may."""
         if self._cpus is None:
-            return nullcontext() if threads is None else of_call(threads)
+            return nullcontext() if threads is None else call_threads(threads)
         if threads is not None:
             raise ValueError(f"threads: expected None on a session, which has its own, got {threads}")
-        return self._cpus.share()
+        return self._cpus.slot()
 
     def _step(self, x: Any, out: Array | None) -> Array:
         if self._steps is not None:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from cylstm import _checks
 from cylstm._engine.planning import Arena, Shape
-from cylstm._system.threads import of_call
+from cylstm._system.threads import call_threads
 from cylstm.layers.base import Layer
 from cylstm.sequences.packing import Batch, Packing
 
@@ -88,7 +88,7 @@ class RowLayer(Layer, abstract=True):
         `threads`, if given, goes for this call before `cylstm.get_num_threads()`.
         """
         if threads is not None:
-            with of_call(threads):
+            with call_threads(threads):
                 return self(x)
         rows, outer = self._rows_of(x)
         shape = (*outer, self.output_size)
@@ -104,7 +104,7 @@ class RowLayer(Layer, abstract=True):
     def backward(self, dy: Any, *, threads: int | None = None) -> Array | None:
         """dL/dx from dL/dy of the last training forward pass; adds to the gradients. None for indices."""
         if threads is not None:
-            with of_call(threads):
+            with call_threads(threads):
                 return self.backward(dy)
         workspace = self._workspace_to_go_back()
         array = _checks.shaped("dy", dy, self._y_shape)

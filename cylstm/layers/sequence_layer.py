@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
-from cylstm._system.threads import of_call
+from cylstm._system.threads import call_threads
 from cylstm.layers.base import Layer
 from cylstm.sequences.packed import PackedSequences
 from cylstm.sequences.packing import Batch, Packing
@@ -193,7 +193,7 @@ class SequenceLayer(Layer, abstract=True):
             If a shape, a dtype or the form of the state is not as above.
         """
         if threads is not None:
-            with of_call(threads):
+            with call_threads(threads):
                 return self(x, state, lengths=lengths, out=out)
         call = self._checked_call(x, state, lengths)
         self._check_out(out, call)
@@ -243,7 +243,7 @@ class SequenceLayer(Layer, abstract=True):
             If a shape or dtype is not as above.
         """
         if threads is not None:
-            with of_call(threads):
+            with call_threads(threads):
                 return self.backward(dy, ds_n, need_dx=need_dx)
         workspace = self._workspace_to_go_back()
         call = self._call

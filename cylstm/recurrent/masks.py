@@ -15,9 +15,9 @@ class Masks:
 
     def __init__(self, generator: "np.random.Generator") -> None:
         self._generator = generator
-        forks.renew_in_child(self)
+        forks.register(self)
 
-    def begin(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: free NumPy's lock, which another thread, gone here, may have held to draw."""
         lock: Any = self._generator.bit_generator.lock
         lock._at_fork_reinit()  # as the standard library does with its own

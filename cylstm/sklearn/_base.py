@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from cylstm import _checks
-from cylstm._system.threads import get_num_threads, of_call, of_environment, usable_cpus
+from cylstm._system.threads import call_threads, from_environment, get_num_threads, usable_cpus
 from cylstm.classification import network
 from cylstm.classification.network import Cell, Sequences
 from cylstm.data import Arrays, StandardScaler
@@ -137,7 +137,7 @@ class NetworkEstimator(BaseEstimator):
 
     def _outputs(self, x: Sequences) -> Array:
         """The network's outputs (n, V) in float64, for scaled sequences."""
-        with of_call(self._threads()):
+        with call_threads(self._threads()):
             return network.outputs(self.model_, x)
 
     def _scaled(self, x: Sequences) -> Sequences:
@@ -150,7 +150,7 @@ class NetworkEstimator(BaseEstimator):
                 return get_num_threads()
             # A process of joblib's (loky) has its number in the environment; threads share one process's.
             in_thread = threading.current_thread() is not threading.main_thread()
-            return 1 if in_thread else of_environment() or 1
+            return 1 if in_thread else from_environment() or 1
         if self.n_jobs < 0:
             return max(1, usable_cpus() + 1 + self.n_jobs)
         return _checks.positive("n_jobs", self.n_jobs)

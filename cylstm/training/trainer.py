@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cylstm import _checks
-from cylstm._system.threads import of_call
+from cylstm._system.threads import call_threads
 from cylstm.data import Source, source_of
 from cylstm.files import check_writable
 from cylstm.layers.sequence_layer import SequenceLayer
@@ -245,7 +245,7 @@ class Trainer:
             stack.callback(self.model.eval)
             stack.callback(lambda: setattr(self.optimizer, "lr", run.lr))
             if self.threads is not None:
-                stack.enter_context(of_call(self.threads))
+                stack.enter_context(call_threads(self.threads))
             Loop(self, run, data, held_out, options, saved).run_all()
         return run.history
 
