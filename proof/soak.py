@@ -40,14 +40,14 @@ import cylstm
 from cylstm import losses, optim
 from cylstm._engine import isa
 from cylstm._system import versions
-from cylstm.recurrent import workspace
+from cylstm.recurrent import stack_buffers
 
 WARM_UP, JUDGED = 1 / 6, 10  # of the whole time, before memory counts; minutes of a run from which on it does
 # Memory in the last third: at most this times that of the first after warm-up, and so many bytes.
 GROWTH = 1.05, 4e6
 PATIENCE = 900.0  # seconds for a child; the machine may be stopped for some minutes
 # Short trainings of LSTMs compute states again, as only long ones do otherwise.
-workspace.LEAST_SPANS, workspace.LEAST_PLANE = 1, 0
+stack_buffers.MIN_SEGMENTS, stack_buffers.MIN_STATE_BYTES = 1, 0
 
 
 class Wrong(AssertionError):

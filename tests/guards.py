@@ -4,7 +4,7 @@ import numpy as np
 
 from cylstm._engine import planning
 from cylstm.layers import parameters
-from cylstm.recurrent import panels as packed_weights
+from cylstm.recurrent import panels
 
 ALIGNMENT, PATTERN = planning.ALIGNMENT, 0xA5
 GUARD = 64 * ALIGNMENT  # bytes on either side: more than a row of the arrays in tests
@@ -53,7 +53,7 @@ class Guards:
     def install(self, monkeypatch):
         """From now on arenas, packed weights and parameters get their memory here."""
         monkeypatch.setattr(planning.Arena, "cut", lambda _, shapes, dtype: self.cut(shapes, dtype))
-        for module in (packed_weights, parameters):
+        for module in (panels, parameters):
             monkeypatch.setattr(module, "aligned_bytes", self.bytes)
         return self
 

@@ -7,7 +7,7 @@ import tolerances
 
 import cylstm
 from cylstm import reference
-from cylstm.recurrent.workspace import PARAMETERS, parameter_name
+from cylstm.recurrent.parameter_names import PYTORCH_KINDS, parameter_name
 
 # How to make a layer of each cell: the class and its options.
 LAYERS = {
@@ -97,12 +97,12 @@ class Masks:
 
     def of_sequence(self, name, b):
         """(rows, features): the same at every step."""
-        buffers = {} if self.workspace is None else self.workspace.buffers
+        buffers = {} if self.workspace is None else self.workspace.buffers.arrays
         return buffers[name][self.place[b]].astype(float) if name in buffers else 1.0
 
     def of_steps(self, name, b, n, absent):
         """(n, rows, features) in the order in which direction 0, or the direction in the name, reads."""
-        buffers = {} if self.workspace is None else self.workspace.buffers
+        buffers = {} if self.workspace is None else self.workspace.buffers.arrays
         if name not in buffers:
             return absent
         return buffers[name][self.starts[:n, None] + self.place[b]].astype(float)
@@ -124,7 +124,7 @@ def rows_by_length(lengths):
 
 def weights_of(layer, l, d):
     """Parameters of one layer and direction by the reference's names, and the layer's names."""
-    names = {ours: parameter_name(kind, l, d) for ours, kind in PARAMETERS.items()}
+    names = {ours: parameter_name(kind, l, d) for ours, kind in PYTORCH_KINDS.items()}
     names |= {kind: parameter_name(kind, l, d) for kind, _ in layer.spec.own}
     parameters = layer.parameters
     present = {ours: parameters[name].astype(float) for ours, name in names.items() if name in parameters}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import cylstm
 from cylstm._engine import isa
-from cylstm.recurrent import workspace
+from cylstm.recurrent import stack_buffers, workspace
 
 SAME = {"dtype": "float64", "seed": 1}
 I, H, V = 3, 16, 4  # whole vectors of units, so that y of an LSTM can be its hidden states
@@ -128,7 +128,7 @@ class History:
 
 def states(again):
     """LSTMs train with states that are computed again, however short the sequences, or never."""
-    return mock.patch.multiple(workspace, LEAST_SPANS=1 if again else 1 << 30, LEAST_PLANE=0)
+    return mock.patch.multiple(stack_buffers, MIN_SEGMENTS=1 if again else 1 << 30, MIN_STATE_BYTES=0)
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -145,7 +145,7 @@ def test_a_model_remembers_nothing_but_its_parameters(name, again, calls):
 @pytest.mark.skipif(isa.path() != "packed", reason="only the packed path gives y away")
 def test_a_result_that_is_written_over_would_be_seen():
     history, call = History(build("lstm")), ("train", (20, 7), False, False, 1)
-    with states(True), mock.patch.object(workspace.Workspace, "let_go", return_value=True):
+    with states(True), mock.patch.object(workspace.Workspace, "donate_output", return_value=True):
         history.call(*call, 0)
         with pytest.raises(AssertionError):
             history.call(*call, 1)

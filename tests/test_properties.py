@@ -301,7 +301,7 @@ def test_only_real_steps_are_computed(rng, layers, direction):
     lengths = [27, 0, 13, 5]
     layer = make("lstm", 3, 4, layers, seed=0, **DIRECTIONS[direction])
     layer(np.zeros((30, 4, 3)), lengths=lengths)
-    plan, buffers = layer._spare[0].plan, layer._spare[0].buffers
+    plan, buffers = layer._spare[0].plan, layer._spare[0].buffers.arrays
     assert sum(lengths) == plan.N
     assert all(
         len(array) <= sum(lengths) + len(lengths) for name, array in buffers.items() if name[-2] == "_"

@@ -97,6 +97,8 @@ INTERNAL = {
     "Chain", "CpuPool", "CpuSlot", "ForecastTraining", "ForkAware", "Graph", "Layout", "Loop", "Masks",
     "Mean", "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
     "Reader", "RowWorkspace", "Run", "ScratchArray", "Workspace",
+    "Connection", "Directions", "Entrance", "Exit", "InputDropout", "OutputDropout", "SharedWeights",
+    "StackBuffers",
 }  # fmt: skip
 
 

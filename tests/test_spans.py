@@ -11,7 +11,7 @@ from problems import DIRECTIONS, for_caller, make, parts_of, problem
 
 import cylstm
 from cylstm._engine import _packed, isa
-from cylstm.recurrent import workspace
+from cylstm.recurrent import stack_buffers
 
 pytestmark = pytest.mark.skipif(isa.path() != "packed", reason="only the packed path computes states again")
 
@@ -36,8 +36,8 @@ def again(monkeypatch):
     """again(True): trainings compute their states again, however short; again(False): none does."""
 
     def choose(yes):
-        monkeypatch.setattr(workspace, "LEAST_SPANS", 1)
-        monkeypatch.setattr(workspace, "LEAST_PLANE", 0 if yes else 1 << 60)
+        monkeypatch.setattr(stack_buffers, "MIN_SEGMENTS", 1)
+        monkeypatch.setattr(stack_buffers, "MIN_STATE_BYTES", 0 if yes else 1 << 60)
 
     return choose
 
@@ -72,7 +72,7 @@ def test_the_same_bits_as_with_all_states(monkeypatch, again, name, dtype, cell)
                     lengths[1:2] = 1  # its state before the only step is the first one
                 cylstm.set_num_threads(n)
                 found.append(passes(layer, *given, lengths))
-                assert (layer._kept.plan.spans > 0) == (yes and len(layer._kept.packing.rows) > 0)
+                assert (layer._kept.plan.segments > 0) == (yes and len(layer._kept.packing.rows) > 0)
             for kept, computed in zip(*found, strict=True):
                 assert kept.tobytes() == computed.tobytes(), (direction, n, np.abs(kept - computed).max())
 
@@ -169,7 +169,7 @@ def test_a_layer_above_reads_the_states_where_they_stand(again):
         for _ in range(2):
             y, _ = model(np.random.default_rng(0).standard_normal((20, 4, 5)))
             recurrent, dense = model._kept.workspaces
-            assert np.shares_memory(recurrent.hidden(0, 0), dense.x) == yes
+            assert np.shares_memory(recurrent.buffers.hidden(0, 0), dense.x) == yes
             dx, _ = model.backward(np.ones_like(y))
             results[-1:] = [[y.copy(), dx, *(g.copy() for g in model.gradients.values())]]
     for kept, computed in zip(*results, strict=True):
@@ -183,9 +183,9 @@ def test_a_long_training_keeps_its_gates_and_x_only():
     y, _ = layer(x)
     layer.backward(y)
     plane = y.nbytes
-    assert layer._kept.plan.spans == 125
+    assert layer._kept.plan.segments == 125
     assert layer._kept.arena._block.nbytes < (4 + 1 + 1 + 0.5) * plane  # gates, x, the place of a dy
-    assert layer._kept.handed._block.nbytes == 0
+    assert layer._kept.buffers.donated._block.nbytes == 0
     memory = weakref.ref(layer(x)[0].base)
     assert memory() is None
 
@@ -193,7 +193,7 @@ def test_a_long_training_keeps_its_gates_and_x_only():
 def test_short_trainings_keep_their_states():
     layer = cylstm.LSTM(8, 16, seed=0).train()
     layer(np.zeros((200, 4, 8), np.float32))
-    assert layer._kept.plan.spans == 0
+    assert layer._kept.plan.segments == 0
 
 
 def test_what_the_engine_refuses(again):
@@ -208,7 +208,7 @@ def test_what_the_engine_refuses(again):
     layer(np.zeros((20, 2, 3), np.float32))
     with pytest.raises(ValueError, match="let_go_of_h: backward reads them"):
         layer._kept.passes[0, 0].let_go_of_h()
-    arrays = layer._kept._arrays(0, 0)
+    arrays = layer._kept.buffers.engine_arrays(0, 0) | layer._kept._weights(0, 0)
     with pytest.raises(ValueError, match="c_kept: expected a training of an LSTM"):
         _packed.PackedPass(
             layer.spec.row, isa.selected(), layer._kept.packing.rows, 2, 3, 64, 64,
@@ -222,7 +222,7 @@ def test_a_pass_keeps_its_memory_while_it_runs(again):
     layer = cylstm.LSTM(3, 64, seed=0).train()
     layer(np.zeros((20, 2, 3), np.float32), out=np.empty((20, 2, 64), np.float32))
     workspace, alive = layer._kept, []
-    memory = weakref.ref(workspace.hidden(0, 0).base)
+    memory = weakref.ref(workspace.buffers.hidden(0, 0).base)
 
     class Late(np.ndarray):
         """An x whose shape is asked for when the pass has begun."""
@@ -230,7 +230,7 @@ def test_a_pass_keeps_its_memory_while_it_runs(again):
         @property
         def shape(self):
             if not alive:  # the message asks for it again
-                assert workspace.let_go()
+                assert workspace.donate_output()
                 alive.append(memory() is not None)
             return ()
 

@@ -10,6 +10,11 @@ Shape = tuple[int, ...]
 ALIGNMENT = 128  # bytes: two cache lines, which processors fetch together
 
 
+def padded(n: int, unit: int) -> int:
+    """The least multiple of `unit` that is not below n."""
+    return -(-n // unit) * unit
+
+
 class Plan(NamedTuple):
     """Sizes of a forward (and backward) pass of L stacked layers of one cell.
 
@@ -39,9 +44,9 @@ class Plan(NamedTuple):
         Rows of gates that inference on the packed path keeps, if B is not more.
     strips : int
         Numbers of the packed path's scratch for gradients.
-    spans, span : int
-        Parts of time, and steps of each, for which c is kept once, backward computing all states again;
-        0: they are kept.
+    segments, segment_steps : int
+        Checkpoint segments, and steps of each: c is saved once for each, and the backward pass recomputes the
+        states; 0: all states are saved.
     """
 
     N: int
@@ -66,12 +71,12 @@ class Plan(NamedTuple):
     unit: int = 1
     ahead: int = 0
     strips: int = 0
-    spans: int = 0
-    span: int = 0
+    segments: int = 0
+    segment_steps: int = 0
 
     def padded(self, n: int) -> int:
         """The width of n units in the buffers."""
-        return -(-n // self.unit) * self.unit
+        return padded(n, self.unit)
 
     def inputs(self, layer: int) -> int:
         """Features that a layer reads."""
@@ -87,10 +92,10 @@ class Plan(NamedTuple):
         return layer == 0 or self.D == 2 or self.dropout or self.input_dropout or apart
 
     @property
-    def hands_out(self) -> bool:
+    def donates_output(self) -> bool:
         """Whether only the caller needs the top layer's hidden sequence, as it stands."""
         apart = self.padded(self.P) > self.P
-        return self.spans > 0 and self.D == 1 and not self.reverse and not apart
+        return self.segments > 0 and self.D == 1 and not self.reverse and not apart
 
     def shapes(self) -> dict[str, Shape]:
         """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
@@ -111,7 +116,7 @@ class Plan(NamedTuple):
                 shapes[f"mask{layer}"] = (N, self.D * P)
         if self.D == 2 or self.reverse:
             shapes["out"] = (N, self.D * P)
-        return shapes | (self._scratch() if self.training else {})
+        return shapes | (self.scratch() | self._gradients() if self.training else {})
 
     def of_direction(self) -> dict[str, Shape]:
         """Buffers of every layer and direction, by kind."""
@@ -120,9 +125,9 @@ class Plan(NamedTuple):
         rows = N if self.training or not self.ahead else max(B, self.ahead)
         shapes: dict[str, Shape] = {"gates": (rows, self.G * Hp + self._gap), "h": (B + N, Pp)}
         if self.S == 2:
-            shapes["c"] = (B + N if self.training and not self.spans else 2 * B, Hp)
-        if self.spans:
-            shapes |= {"h_kept": (B, Hp), "c_kept": (self.spans * B, Hp)}
+            shapes["c"] = (B + N if self.training and not self.segments else 2 * B, Hp)
+        if self.segments:
+            shapes |= {"h_kept": (B, Hp), "c_kept": (self.segments * B, Hp)}
         if self.E:
             shapes["extra"] = (again, self.E * Hp)
         if self.projects:
@@ -140,29 +145,35 @@ class Plan(NamedTuple):
         """Numbers between rows of gates, so that a column's places do not all share a cache set."""
         return 32 if self.unit > 1 else 0
 
-    def _scratch(self) -> dict[str, Shape]:
-        N, B, P, Hp = self.N, self.B, self.P, self.padded(self.H)
+    def scratch(self) -> dict[str, Shape]:
+        """Scratch of the backward pass, which all layers and directions share, by the engine's names."""
+        B, P, Hp = self.B, self.P, self.padded(self.H)
         shapes: dict[str, Shape] = (
             {"strips": (self.strips,)} if self.unit > 1 else {"sums": (self.G * self.H,)}
         )
-        shapes |= {
-            f"d{state}": (self.L * self.D, B, self.padded(self.width(state)))
-            for state in ("h", "c")[: self.S]
-        }
-        if self.spans:
-            shapes |= {f"{state}_again": (2 * self.span * B, Hp) for state in ("h", "c")}
-        shapes |= {f"dy{d}": (N, P) for d in range(self.D)}
+        if self.segments:
+            shapes |= {f"{state}_again": (2 * self.segment_steps * B, Hp) for state in ("h", "c")}
         shapes |= {f"d{state}_kept": (B, self.width(state)) for state in self.zoneout}
-        if self.D == 2:
-            shapes["dout"] = (N, 2 * P)
-        if self.D == 2 or self.reverse:
-            shapes["dx"] = (N, self.I)
         if self.E:
             shapes["dextra"] = (B, Hp)
         if self.projects:
             shapes["dm"] = (B, Hp)
         if self.recurrent_dropout:
             shapes["dh_masked"] = (B, self.padded(P))
+        return shapes
+
+    def _gradients(self) -> dict[str, Shape]:
+        """What the backward pass hands from step to step and from layer to layer."""
+        N, B, P = self.N, self.B, self.P
+        shapes: dict[str, Shape] = {
+            f"d{state}": (self.L * self.D, B, self.padded(self.width(state)))
+            for state in ("h", "c")[: self.S]
+        }
+        shapes |= {f"dy{d}": (N, P) for d in range(self.D)}
+        if self.D == 2:
+            shapes["dout"] = (N, 2 * P)
+        if self.D == 2 or self.reverse:
+            shapes["dx"] = (N, self.I)
         return shapes
 
     def name(self, kind: str, layer: int, d: int) -> str:
@@ -202,7 +213,7 @@ class Arena:
             size = dtype.itemsize
             for n in shape:
                 size *= n
-            end += -(-size // ALIGNMENT) * ALIGNMENT
+            end += padded(size, ALIGNMENT)
         if end > self._block.nbytes:
             # At least a quarter more, for batches that keep growing; the old block goes first.
             size = max(end, self._block.nbytes * 5 // 4)

@@ -37,8 +37,8 @@ class Layer:
         The rows of y, (N, output_size), in packed order (packing.py); they may be a view of the workspace.
     `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
         From a batch dy to the rows of dx, (N, input_size), likewise. Adds to the gradients.
-    `_frees(workspace)`
-        Whether that way back reads nothing of y, so that a layer above may write over its rows; False, unless
+    `_is_output_donated(workspace)`
+        Whether the backward pass does not read y, so that a layer above may overwrite its rows; False, unless
         a subclass says otherwise.
 
     Attributes
@@ -73,7 +73,7 @@ class Layer:
         self.scalers: dict[str, Scaler] = {}
         self._spare: list[Any] = []  # inference workspaces not in use; list operations are atomic
         self._kept: Any = None  # the training workspace, unless a forward pass has it
-        self._kept_for: Any = None  # the parameters and their version when a training forward filled it
+        self._kept_for: Any = None  # the parameters' revision when a training forward filled it
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Layer":
@@ -96,8 +96,8 @@ class Layer:
     def _forward(self, workspace: Any, batch: Batch, state: Any) -> tuple[Array, Any]:
         raise NotImplementedError
 
-    def _frees(self, workspace: Any) -> bool:
-        """Whether the way back of the last pass reads nothing of the rows of y that it returned."""
+    def _is_output_donated(self, workspace: Any) -> bool:
+        """Whether the backward pass of the last pass does not read the rows of y that it returned."""
         return False
 
     def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
@@ -192,7 +192,7 @@ class Layer:
             kept, self._kept, self._kept_for = self._kept, None, None
             workspace = self._new_workspace(True) if kept is None else kept
             value = result(workspace, *self._forward(workspace, batch, state))
-            self._kept, self._kept_for = workspace, (self._store.place, self._store.version)
+            self._kept, self._kept_for = workspace, self._store.revision
             return value
         try:
             workspace = self._spare.pop()
@@ -209,7 +209,7 @@ class Layer:
                 "backward: no training forward pass left: its gradients can be taken once; call train(), "
                 "then the layer again, before each backward"
             )
-        if self._kept_for != (self._store.place, self._store.version):
+        if self._kept_for != self._store.revision:
             raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")
         return self._kept
 

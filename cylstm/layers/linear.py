@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
 from cylstm._engine import _packed, _packed_dense, isa
-from cylstm._engine.planning import Shape
+from cylstm._engine.planning import Shape, padded
 from cylstm._system.threads import blas_libraries, get_num_threads
 from cylstm.layers.parameters import ParameterStore, fill_drawn
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
@@ -89,7 +89,7 @@ class Linear(RowLayer):
 
     def packed_weight(self) -> Array:
         """In panels, at the parameters' version; shared by all that run."""
-        version = (self._store.place, self._store.version)
+        version = self._store.revision
         packed = self._packed
         if packed is None or packed[0] != version:
             packed = self._packed = (version, self.pack(None))
@@ -99,7 +99,7 @@ class Linear(RowLayer):
         """The weight in panels of outputs, in out or a new array."""
         unit = isa.unit(self.dtype.itemsize)
         if out is None:
-            out = np.empty(-(-self.output_size // unit) * unit * self.input_size, self.dtype)
+            out = np.empty(padded(self.output_size, unit) * self.input_size, self.dtype)
         _packed.pack_rows(out, unit, self.parameters["weight"], 1)
         return out
 
@@ -107,7 +107,7 @@ class Linear(RowLayer):
         """The weight in panels of inputs, for the backward pass."""
         unit = isa.unit(self.dtype.itemsize)
         if out is None:
-            out = np.empty(-(-self.input_size // unit) * unit * self.output_size, self.dtype)
+            out = np.empty(padded(self.input_size, unit) * self.output_size, self.dtype)
         _packed.pack_columns(out, unit, self.parameters["weight"], 1, self.output_size)
         return out
 
@@ -145,7 +145,7 @@ class _Workspace(RowWorkspace):
 
     def packed_pass(self, layer: Linear) -> _packed_dense.PackedDense:
         """The pass over these rows with the weights as they are now."""
-        version = (layer._store.place, layer._store.version)
+        version = layer._store.revision
         if self._pass is not None and self._version == version:
             return self._pass
         if not self.training:

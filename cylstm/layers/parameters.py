@@ -60,7 +60,7 @@ class _Vector:
 
 
 class Place:
-    """Where the vectors of a model and all its parts are; each differs from every other."""
+    """Identity token of a model's flat vectors, shared by all of its layers."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -124,6 +124,11 @@ class ParameterStore:
     def version(self) -> int:
         """Number of times that parameters of the whole model were written."""
         return self.place.version
+
+    @property
+    def revision(self) -> tuple[Place, int]:
+        """Equal to an earlier one if the vectors have neither moved nor been written to since."""
+        return self.place, self.place.version
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Array]:

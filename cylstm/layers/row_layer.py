@@ -116,7 +116,7 @@ class RowLayer(Layer, abstract=True):
         return RowWorkspace(training)
 
     def _forward(self, workspace: Any, batch: Batch, state: None) -> tuple[Array, None]:
-        x = batch.as_it_is(self.dtype) if batch.free else None
+        x = batch.rows_in_place(self.dtype) if batch.donated else None
         workspace.prepare(batch.packing.N, self, x)
         if x is None:
             batch.into(workspace.x)

@@ -128,18 +128,18 @@ class SequenceLayer(Layer, abstract=True):
         """The rows of y in the form of the call."""
         return self._rows_for_caller(rows, call, self.pools, out)
 
-    def _given(self, workspace: Any, rows: Array, call: Call) -> Any:
-        """The rows of y themselves in the form of the call, where the layer needs them no more; else None."""
+    def _donated_y(self, workspace: Any, rows: Array, call: Call) -> Any:
+        """The rows of y themselves in the form of the call, if the layer can donate them; else None."""
         packing = call.batch.packing
         in_order = packing.index(reverse=False) is None and (call.unbatched or not self.batch_first)
-        if not (call.packed or in_order) or not self._let_go(workspace):
+        if not (call.packed or in_order) or not self._donate_output(workspace):
             return None
         if call.packed:
             return PackedSequences(rows, packing)
         return rows.reshape(self._shape_for_caller(packing, call.unbatched, rows.shape[1], False))
 
-    def _let_go(self, workspace: Any) -> bool:
-        """Whether the rows of y of the pass that this workspace was for are the caller's from now on."""
+    def _donate_output(self, workspace: Any) -> bool:
+        """Whether the rows of y of this workspace's last pass belong to the caller from now on."""
         return False
 
     def _check_out(self, out: Any, call: Call) -> None:
@@ -201,7 +201,7 @@ class SequenceLayer(Layer, abstract=True):
             self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
 
         def result(workspace: Any, rows: Array, final: Any) -> tuple[Any, Any]:
-            y = self._given(workspace, rows, call) if out is None else None
+            y = self._donated_y(workspace, rows, call) if out is None else None
             if y is None:
                 y = self._y_for_caller(rows, call, out)
             return y, self._state_for_caller(final, call.unbatched)

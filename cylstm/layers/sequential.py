@@ -178,7 +178,7 @@ class Sequential(SequenceLayer):
         workspace.packings = [batch.packing]
         for layer, part, before in zip(self.layers, workspace.workspaces, state, strict=True):
             rows, after = layer._forward(part, batch, before)
-            batch = Batch(rows, layer._packing_after(batch.packing), layer._frees(part))
+            batch = Batch(rows, layer._packing_after(batch.packing), layer._is_output_donated(part))
             workspace.packings.append(batch.packing)
             final.append(after)
         return batch.values, tuple(final)

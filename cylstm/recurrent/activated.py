@@ -12,8 +12,9 @@ from cylstm.layers.activation import checked
 from cylstm.recurrent.base import CELL_OPTIONS, COMMON_OPTIONS, RecurrentLayer, State
 from cylstm.recurrent.gru import GRU
 from cylstm.recurrent.lstm import LSTM
+from cylstm.recurrent.parameter_names import parameter_name
 from cylstm.recurrent.rnn import RNN
-from cylstm.recurrent.workspace import Workspace, parameter_name
+from cylstm.recurrent.workspace import Workspace
 from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
@@ -77,7 +78,7 @@ class ActivatedLayer(RecurrentLayer, abstract=True):
         if training:
             raise RuntimeError(f"{type(self).__name__}: is for inference only; expected eval(), got train()")
 
-    def _frees(self, workspace: Any) -> bool:
+    def _is_output_donated(self, workspace: Any) -> bool:
         return False  # it has no workspace
 
     def _step_stages(self, workspace: Any, state: State, packing: Packing) -> Any:
@@ -95,7 +96,7 @@ class ActivatedLayer(RecurrentLayer, abstract=True):
             batch.into(x, reverse)
             last = [part[d].astype(self.dtype)[by_length] for part in initial]
             rows = self._direction(x, packing, d, last)
-            y[:, d * H : (d + 1) * H] = rows[packing.back] if reverse else rows
+            y[:, d * H : (d + 1) * H] = rows[packing.reverse_to_forward] if reverse else rows
             for part, values in zip(final, last, strict=True):
                 part[d][by_length] = values
         return y, final

@@ -16,8 +16,10 @@ from cylstm.layers.parameters import ParameterStore, fill_drawn
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.recurrent.cells import CELLS
 from cylstm.recurrent.masks import Masks
-from cylstm.recurrent.panels import PackedWeights
-from cylstm.recurrent.workspace import PARAMETERS, Workspace, parameter_name
+from cylstm.recurrent.panels import SharedWeights
+from cylstm.recurrent.parameter_names import parameter_name
+from cylstm.recurrent.spec import StackSpec
+from cylstm.recurrent.workspace import Workspace
 from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
@@ -121,9 +123,14 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self._store = ParameterStore(shapes, _checks.real_dtype(dtype))
         rng = _checks.generator(seed)
         self._store.initialize(lambda flat: self._draw_parameters(flat, rng))
-        self._packed: PackedWeights | None = None
+        self._shared = SharedWeights(self._store)
         # Apart from the weights' numbers.
         self.masks = Masks(np.random.default_rng(None if seed is None else [seed, 1]))
+        self._options: tuple[Any, ...] = self._current_options()
+        self._stack = StackSpec(
+            self.spec, self.input_size, self.hidden_size, self.state_width("h"), self.num_layers,
+            self.num_directions, self.dtype, *self._options,
+        )  # fmt: skip
 
     dropout: float
     input_dropout: float
@@ -280,7 +287,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     def inspect(self, batch: Batch, state: State | None) -> Workspace:
         """A workspace of its own after a forward pass, for diagnostics."""
-        workspace = Workspace(self, training=True, inspected=True)
+        workspace = Workspace(self._store, self.masks, self._shared, training=True, inspected=True)
         self._forward(workspace, batch, state)
         return workspace
 
@@ -309,37 +316,38 @@ class RecurrentLayer(SequenceLayer, abstract=True):
                     array[k] = parameters[parameter_name(f"{name}_0", *divmod(k, self.num_directions))]
         return state
 
-    def engine_parameters(self, l: int, d: int) -> dict[str, Array]:
-        """Parameters of one layer and direction by the engine's names; the cell's own are `own`."""
-        views = self.parameters
-        names = {ours: parameter_name(kind, l, d) for ours, kind in PARAMETERS.items()}
-        found = {ours: views[name] for ours, name in names.items() if name in views}
-        own = [parameter_name(kind, l, d) for kind, _ in self.spec.own]
-        return found | ({"own": self._store.block(self._store.data, own)} if own else {})
+    def _current_options(self) -> tuple[Any, ...]:
+        """Those of a `StackSpec`, in its order; a caller may set them at any time."""
+        return (
+            self.reverse, self.dropout, self.input_dropout, self.recurrent_dropout, self.zoneout,
+            self.zoneout_cell, self.clip,
+        )  # fmt: skip
+
+    def _current_spec(self) -> StackSpec:
+        """The same object as before, unless an option was set since."""
+        options = self._current_options()
+        if options != self._options:
+            names = StackSpec._fields[-len(options) :]
+            self._stack = self._stack._replace(**dict(zip(names, options, strict=True)))
+            self._options = options
+        return self._stack
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
-        return Workspace(self, training, in_place)
+        return Workspace(self._store, self.masks, self._shared, training, in_place)
 
-    def _frees(self, workspace: Workspace) -> bool:
-        return workspace.plan.hands_out
+    def _is_output_donated(self, workspace: Workspace) -> bool:
+        return workspace.plan.donates_output
 
-    def _let_go(self, workspace: Workspace) -> bool:
-        return self.training and workspace.let_go()
+    def _donate_output(self, workspace: Workspace) -> bool:
+        return self.training and workspace.donate_output()
 
     def _forward(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
-        workspace.prepare(batch.packing)
+        workspace.prepare(batch.packing, self._current_spec())
         return workspace.forward(batch, state)
 
     def _step_stages(self, workspace: Workspace, state: State, packing: Packing) -> list[tuple[Any, ...]]:
-        workspace.prepare(packing)
+        workspace.prepare(packing, self._current_spec())
         return workspace.stages(state)
-
-    def packed_weights(self) -> PackedWeights:
-        """Those of inference, packed at the parameters' version; shared by all that run."""
-        packed = self._packed
-        if packed is None or not packed.is_of(self):
-            packed = self._packed = PackedWeights(self, training=False)
-        return packed
 
     def _backward(
         self, workspace: Workspace, dy: Batch, dstate: State | None, need_dx: bool

@@ -37,7 +37,7 @@ class CellSpec(NamedTuple):
         return sum(size for _, size in self.own)
 
     @property
-    def follows(self) -> bool:
+    def recomputable(self) -> bool:
         """Whether the states follow from the gates and the states before, as an LSTM's do."""
         return self.states == LSTM_STATES and not self.extra
 

@@ -142,19 +142,19 @@ class Packing:
         return places
 
     @_kept
-    def there(self) -> Index:
-        """Packed rows of the forward order as the reversed order takes them."""
+    def forward_to_reverse(self) -> Index:
+        """For each row in reversed order, its row in forward order."""
         place = np.empty(self.T * self.B, np.intp)
         place[slice(None) if self._index is None else self._index] = np.arange(self.N)
-        there: Index = place[self._reversed_index]
-        return there
+        rows: Index = place[self._reversed_index]
+        return rows
 
     @_kept
-    def back(self) -> Index:
-        """The inverse of `there`."""
-        back = np.empty(self.N, np.intp)
-        back[self.there] = np.arange(self.N)
-        return back
+    def reverse_to_forward(self) -> Index:
+        """For each row in forward order, its row in reversed order: the inverse of `forward_to_reverse`."""
+        rows = np.empty(self.N, np.intp)
+        rows[self.forward_to_reverse] = np.arange(self.N)
+        return rows
 
     @_kept
     def last(self) -> Index:
@@ -165,8 +165,8 @@ class Packing:
         return rows
 
     @_kept
-    def last_in_turn(self) -> Index:
-        """The same among (2 B) rows, blocks being written in turn."""
+    def last_alternating(self) -> Index:
+        """The same among (2 B) rows, whose halves are written alternately."""
         rows: Index = self._lengths % 2 * self.B + np.arange(self.B)
         return rows
 
@@ -242,16 +242,16 @@ class Batch(NamedTuple):
     values : ndarray of real numbers
         (N, features), packed; or a caller's (T, B, features), in any layout.
     packing : Packing
-    free : bool
-        Whether nobody needs the values any more: who reads them may write over them.
+    donated : bool
+        Whether the reader may overwrite the values, which nobody else needs.
     """
 
     values: Array
     packing: Packing
-    free: bool = False
+    donated: bool = False
 
-    def as_it_is(self, dtype: np.dtype[Any]) -> Array | None:
-        """The packed rows (N, features) where they stand in that order and dtype already, else None."""
+    def rows_in_place(self, dtype: np.dtype[Any]) -> Array | None:
+        """The packed rows (N, features), if the values are in that order and dtype already, else None."""
         values = self.values
         if values.dtype != dtype or not values.dtype.isnative or not values.flags.c_contiguous:
             return None
@@ -263,7 +263,7 @@ class Batch(NamedTuple):
         """Write all packed rows to out (N, features), in its dtype."""
         values, features = self.values, self.values.shape[-1]
         packed = values.ndim == 2
-        own_order = self.packing.there if reverse else None
+        own_order = self.packing.forward_to_reverse if reverse else None
         index = own_order if packed else self.packing.index(reverse)
         if index is None:
             out.reshape(values.shape)[...] = values

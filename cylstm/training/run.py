@@ -76,7 +76,7 @@ class Run:
             "updates": len(history.steps["loss"]),
             "epochs": len(history.epochs),
             "best_epoch": history.best_epoch,
-            "version": (model._store.place, model._store.version),
+            "version": model._store.revision,
         }
 
     @property
@@ -86,7 +86,7 @@ class Run:
 
     def is_at_mark(self, model: SequenceLayer) -> bool:
         """Whether the parameters are those of the last mark."""
-        return bool(self._marked) and self._marked["version"] == (model._store.place, model._store.version)
+        return bool(self._marked) and self._marked["version"] == model._store.revision
 
     def take_snapshot(self, model: SequenceLayer, optimizer: Optimizer | None) -> None:
         """Copy the parameters at the mark, and the state of the optimiser if a checkpoint may need it."""

@@ -21,7 +21,7 @@ from cylstm.convert.onnx import values
 from cylstm.convert.onnx.fold import Attributes
 from cylstm.convert.onnx.values import ROW, Atom, Constant, Groups, Rows, Source, Steps, Value
 from cylstm.layers.activation import FUNCTIONS
-from cylstm.recurrent.workspace import parameter_name
+from cylstm.recurrent.parameter_names import parameter_name
 
 if TYPE_CHECKING:
     from cylstm.convert.onnx.reader import Reader

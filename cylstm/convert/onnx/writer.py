@@ -33,7 +33,7 @@ from cylstm.layers.residual import Residual
 from cylstm.layers.sequential import Sequential
 from cylstm.recurrent.activated import ActivatedLayer, parsed
 from cylstm.recurrent.base import RecurrentLayer
-from cylstm.recurrent.workspace import parameter_name
+from cylstm.recurrent.parameter_names import parameter_name
 
 Array = NDArray[Any]
 TARGETS = ("y", "target")  # names of the scaler of what a model is trained on
