@@ -63,7 +63,7 @@ def test_masks_drop_the_right_share_and_keep_the_mean():
         assert abs((mask == 0).mean() - 0.3) < 0.01
         assert abs(mask.mean() - 1) < 0.01
         np.testing.assert_array_equal(np.unique(mask), np.array([0, 1 / 0.7], np.float32))
-    assert not np.array_equal(layer._kept.buffers.arrays["mask0"], layer._kept.buffers["mask1"])
+    assert not np.array_equal(layer._kept.buffers.arrays["mask0"], layer._kept.buffers.arrays["mask1"])
 
 
 def test_every_call_draws_anew_and_a_seed_repeats_it(rng):

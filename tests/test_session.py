@@ -218,9 +218,10 @@ def test_nothing_can_write_to_it(rng):
 
 def test_weights_are_packed_once():
     session = cylstm.Session(cylstm.LSTM(5, 8, seed=0))
-    packed = session._model._packed
+    shared = session._model._shared
+    packed = shared._packed
     run_in_threads(8, lambda k: session.run(np.ones((k + 1, 2, 5))))
-    assert session._model._packed is packed
+    assert shared._packed is packed
     assert (packed is None) == (isa.path() == "blas")
 
 
