@@ -62,8 +62,8 @@ def namespaces():
 @pytest.mark.parametrize("name", namespaces())
 def test_a_namespace_is_there_after_import_cylstm_alone(name):
     """In a process of its own, in which no other test has imported it."""
-    if name in cylstm._NEEDED:
-        for library in cylstm._NEEDED[name]:
+    if name in cylstm._DEPENDENCIES:
+        for library in cylstm._DEPENDENCIES[name]:
             pytest.importorskip(library, reason=f"cylstm.{name} needs {library}")
     code = f"import cylstm; print(cylstm.{name}.__name__)"
     result = python(code, env={"PYTHONPATH": str(PACKAGE.parent)})
@@ -71,7 +71,7 @@ def test_a_namespace_is_there_after_import_cylstm_alone(name):
 
 
 def test_dir_has_every_namespace_and_no_other_name_is_found():
-    assert set(cylstm._MODULES_LATER) - set(dir(cylstm)) <= set(cylstm._NEEDED)
+    assert set(cylstm._LAZY_MODULES) - set(dir(cylstm)) <= set(cylstm._DEPENDENCIES)
     for name in ("trainers", "Trainers", "_no_such_module", "LTSM"):
         assert not hasattr(cylstm, name)
 
@@ -83,14 +83,14 @@ def test_names_for_type_checkers_are_those_that_are_loaded_on_demand():
         if isinstance(node, ast.If)
     )
     imported = {name.name for node in block.body for name in node.names}
-    assert imported == {*cylstm._LATER, *cylstm._MODULES_LATER}
+    assert imported == {*cylstm._LAZY_NAMES, *cylstm._LAZY_MODULES}
     public = {name.asname or name.name for node in block.body for name in node.names if name.asname}
     assert public | set(cylstm.__all__) >= imported
 
 
-@pytest.mark.parametrize("name", sorted(cylstm._NEEDED))
+@pytest.mark.parametrize("name", sorted(cylstm._DEPENDENCIES))
 def test_a_namespace_whose_library_is_missing_names_the_extra(name):
-    missing = cylstm._NEEDED[name][0]
+    missing = cylstm._DEPENDENCIES[name][0]
     code = f"""
 import sys
 class Hidden:
@@ -115,7 +115,7 @@ print(LSTM.__name__)
 
 def test_dir_leaves_out_what_cannot_be_loaded(monkeypatch):
     before = dir(cylstm)
-    monkeypatch.setitem(cylstm._NEEDED, "serve", ("a_library_that_nobody_has",))
+    monkeypatch.setitem(cylstm._DEPENDENCIES, "serve", ("a_library_that_nobody_has",))
     assert "serve" not in dir(cylstm)
     assert {*before} - {*dir(cylstm)} <= {"serve"}
 

@@ -197,7 +197,7 @@ def test_importing_brings_in_numpy_only():
     assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
     # Some versions of NumPy load these themselves; with what trains they take half the time.
     later = ["numpy.random", "hashlib", "logging", "concurrent.futures", "dataclasses", "json", "pathlib"]
-    later += [f"cylstm.{name}" for name in cylstm._MODULES_LATER]
+    later += [f"cylstm.{name}" for name in cylstm._LAZY_MODULES]
     before = "import sys, numpy; there = set(sys.modules); import cylstm"
     assert run(f"{before}; print([m for m in {later} if m in set(sys.modules) - there])")[0] == "[]"
 
@@ -210,8 +210,8 @@ def test_what_is_imported_later_is_there():
     assert run("from cylstm import *; print(Trainer.__name__, QueueFull.__name__)")[0] == "Trainer QueueFull"
     code = """
 import sys, cylstm
-print([n for n in cylstm._MODULES_LATER if getattr(cylstm, n) is not sys.modules[f"cylstm.{n}"]])
-print([n for n, m in cylstm._LATER.items() if getattr(cylstm, n) is not getattr(sys.modules[m], n)])
+print([n for n in cylstm._LAZY_MODULES if getattr(cylstm, n) is not sys.modules[f"cylstm.{n}"]])
+print([n for n, m in cylstm._LAZY_NAMES.items() if getattr(cylstm, n) is not getattr(sys.modules[m], n)])
 """
     assert run(code)[0] == "[]\n[]"
 
