@@ -21,7 +21,7 @@ HEADERS = [
     for folder in ("include/cylstm", "cylstm/_engine")
     for path in sorted(Path(folder).glob("[!_]*.h"))
 ]
-# A build for tests that checks every index and memoryview, and can count lines; see proof/README.md.
+# A build for tests that checks every index and memoryview, and can count lines; see verification/README.md.
 CHECKED = os.environ.get("CYLSTM_CHECKED") == "1"
 # The two -fno flags let loops with square roots and selects vectorise; results stay those of IEEE arithmetic.
 OPTIMISE = ["-O1", "-g1"] if CHECKED else ["-O3", "-g0"]

@@ -4,7 +4,7 @@
     python -m sphinx -W --keep-going -n docs docs/_build
 
 Then open docs/_build/index.html. Pictures are made by docs/pictures.py; the pages' examples are run by
-tests/test_documents.py.
+tests/package/test_documents.py.
 """
 
 from cylstm import __version__

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # tolerances, differences
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 # The same examples in every CI run: a failure there is one of the change, not of the draw.
 settings.register_profile("ci", derandomize=True)

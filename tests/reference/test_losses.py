@@ -1,6 +1,6 @@
 """The losses of the reference: CTC by all of its paths, the others by differences.
 
-PyTorch is compared with the engine, which is compared with the reference, in tests/test_losses.py.
+PyTorch is compared with the engine, which is compared with the reference, in tests/losses/test_losses.py.
 """
 
 import itertools
