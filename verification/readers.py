@@ -236,7 +236,7 @@ def text_readers():
             for codec in made_codecs:
                 try:
                     getattr(codec, method)(body)
-                except (bodies.Refusal, ValueError, TypeError) as error:
+                except (bodies.RequestError, ValueError, TypeError) as error:
                     refusals.append(error)
             if len(refusals) == len(made_codecs):
                 raise refusals[0]
@@ -259,7 +259,10 @@ def text_readers():
         ),
         "read_ts": Reader(sequences, ts, functools.partial(read_ts, missing="interpolate"), wrong, "t.ts"),
         "JSON bodies": Reader(
-            [*requests, states], damaged_body, each_codec("of_json"), (bodies.Refusal, ValueError, TypeError)
+            [*requests, states],
+            damaged_body,
+            each_codec("of_json"),
+            (bodies.RequestError, ValueError, TypeError),
         ),
         "raw bodies": Reader(raw, damaged, each_codec("steps_of_raw"), (ValueError,)),
     }

@@ -76,7 +76,7 @@ def _serve(options: argparse.Namespace) -> None:
         )  # fmt: skip
     except NotServed:
         raise ValueError(
-            f"{options.model}: holds a forecaster, which is not served; `cylstm predict` makes its forecasts"
+            f"{options.model}: holds a forecaster, which cannot be served; `cylstm predict` forecasts"
         ) from None
     except ModelFileError as error:
         raise as_command(options.model, error) from None

@@ -1,8 +1,8 @@
-"""A model behind HTTP and WebSocket: `cylstm serve`, or `application` in any ASGI server.
+"""Serving of models over HTTP and WebSocket: `cylstm serve`, or `application` in any ASGI server.
 
-`Worker` runs it in gunicorn. Needs starlette, uvicorn, websockets and prometheus-client
-(`pip install "cylstm[serve]"`); `import cylstm` alone does not load them. What clients send and get is in
-`help(cylstm.serve.application)`.
+`Worker` runs it in gunicorn. Requires starlette, uvicorn, websockets and prometheus-client
+(`pip install "cylstm[serve]"`), which `import cylstm` does not load. `help(cylstm.serve.application)`
+describes the protocol.
 """
 
 try:
@@ -27,7 +27,7 @@ __all__ = ["Limits", "Worker", "application"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Worker`, for which gunicorn is needed."""
+    """Import `Worker`, which requires gunicorn."""
     if name != "Worker":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -21,46 +21,46 @@ from starlette.types import Receive, Scope, Send
 from cylstm.inference.session import Session
 from cylstm.layers.activation import softmax
 from cylstm.layers.sequence_layer import SequenceLayer
-from cylstm.serve.bodies import JSON, RAW, Refusal, json_of
+from cylstm.serve.bodies import JSON, RAW, RequestError, json_of
 from cylstm.serve.closing import Closing
 from cylstm.serve.limits import Limits
+from cylstm.serve.quotas import Reservation, client_of, evictable
 from cylstm.serve.service import Service
-from cylstm.serve.shares import Holding, client_of, evictable
 from cylstm.serve.streams import stream
 
-PART = 2**16  # bytes of an answer that are written at a time
+PART = 2**16  # bytes of an answer to write at a time
 
 
 def application(
     model: "str | os.PathLike[str] | SequenceLayer | Session", *, threads: int | None = None, **limits: Any
 ) -> Starlette:
-    """A model as an ASGI application, to be run by `cylstm serve`, uvicorn, gunicorn or mounted in another.
+    """Create an ASGI application that serves a model, for `cylstm serve`, uvicorn, gunicorn or mounting.
 
     ===============  ==================================================================================
-    POST /predict    JSON `{"x": [[...], ...]}`, (T, I), gives `{"y": [[...], ...]}`, of the network as it is,
-                     without scaling; one step (I,) gives one.
-                     With `"state"`, null or what an earlier answer had, the answer has the state after
-                     the last step. Or `application/octet-stream`: float32, little-endian, T rows of I, gives
-                     such rows of O. Where an `Embedding` comes first, x is T indices, raw ones are int32.
-    POST /classify   With the file of a classifier, JSON `{"x": ...}` in the units of its data gives
+    POST /predict    JSON `{"x": [[...], ...]}` with shape (T, I) returns `{"y": [[...], ...]}`, the outputs
+                     of the network without scaling; a single step (I,) returns a single step.
+                     With `"state"`, null or that of an earlier answer, the answer includes the state after
+                     the last step. `application/octet-stream` with T rows of I little-endian float32 returns
+                     such rows of O. If the model starts with an `Embedding`, x is T indices, raw ones int32.
+    POST /classify   For a classifier file, JSON `{"x": ...}` in the units of the data returns
                      `{"label": ..., "probabilities": {...}}`.
-    /stream          WebSocket, one stream a connection, whose state is kept: JSON `{"x": ...}`, one step
-                     or (T, I), or raw rows in a binary message; each is answered in kind, in order.
-                     Of browsers, only pages of the same host and of `origins` may open one.
-    GET /healthz     Status 200; once the server has stopped listening, none. 503 if still asked after the
-                     end of the lifespan, as in an application that this one is mounted in.
-    GET /metrics     For Prometheus.
+    /stream          WebSocket, one stateful stream per connection: JSON `{"x": ...}`, a step or (T, I), or
+                     raw rows in a binary message; answers have the same format and order.
+                     Browsers may open streams only for pages of the same host and of `origins`.
+    GET /healthz     Status 200, until the server stops listening; 503 after the end of the lifespan, if the
+                     application is mounted in another one.
+    GET /metrics     Prometheus metrics.
     ===============  ==================================================================================
 
-    A request that cannot be answered gets `{"error": "x: expected ..."}`: 400 no JSON, 408 came too slowly,
-    413 too large, 415 of another type, 422 not for this model, 503 too many at a time (with
-    `Retry-After`), 504 took too long. If its body was not read to the end,
-    the connection is closed. Results have the bits of `Session.run`, whatever else is computed.
+    An error is answered with `{"error": "x: expected ..."}`: 400 invalid JSON, 408 request timeout, 413 too
+    large, 415 unsupported type, 422 does not fit the model, 503 overloaded (with `Retry-After`), 504
+    computation timeout. If the body was not completely read, the connection is closed. Results are
+    bit-identical to `Session.run`.
 
     Parameters
     ----------
     model : path, SequenceLayer or Session
-        A model file of any kind but a forecaster's, or what `Session` takes.
+        A model file other than a forecaster, or an argument of `Session`.
     threads : int, optional
         CPUs for all requests together, as for `Session`.
     **limits
@@ -69,14 +69,14 @@ def application(
     Raises
     ------
     ModelFileError, OSError
-        If the file cannot be read, or holds a forecaster: its network outputs scaled changes, not forecasts.
+        If the file cannot be read, or contains a forecaster, whose network outputs scaled differences.
     ValueError, TypeError
-        If another argument is not as above.
+        If another argument is invalid.
 
     Examples
     --------
     A file `app.py` for `gunicorn --preload -w 4 -k cylstm.serve.Worker app:app`, whose workers share the
-    weights in memory and count for /metrics together (`pip install gunicorn`)::
+    weights in memory and sum their metrics (`pip install gunicorn`)::
 
         import cylstm
 
@@ -92,13 +92,13 @@ def application(
 
 
 def app_of(service: Service) -> Starlette:
-    """The application over a service."""
+    """Create the application of a service."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             yield
-        except asyncio.CancelledError:  # a second Ctrl-C: nothing is waited for
+        except asyncio.CancelledError:  # a second Ctrl-C: do not wait for requests
             return
         await service.close()
 
@@ -138,7 +138,7 @@ async def _predict(service: Service, body: bytes, kind: str) -> Answer:
 
 async def _classify(service: Service, body: bytes, kind: str) -> Answer:
     if kind == RAW:
-        raise Refusal(415, f"content-type: expected {JSON}, got {RAW}")
+        raise RequestError(415, f"content-type: expected {JSON}, got {RAW}")
     y, _ = await service.run(await service.converted(len(body), service.scaled_of_json, body))
     p = softmax(y.astype(np.float64))
     probabilities = dict(zip(service.classes, p.tolist(), strict=True))
@@ -146,10 +146,10 @@ async def _classify(service: Service, body: bytes, kind: str) -> Answer:
 
 
 class Endpoint:
-    """An ASGI application for the requests that `function` has results for: limits, refusals, metrics.
+    """An ASGI application that answers requests with `function` and handles limits, errors and metrics.
 
-    While its body is read a request holds the bytes that it has sent; when it is complete, a turn as well;
-    then the bytes of its answer, until the client has read it.
+    A request reserves memory for its body while that is read, then also a slot of the queue, and finally
+    memory for its answer until the client has read it.
     """
 
     def __init__(
@@ -160,33 +160,31 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         service, client = self._service, client_of((scope.get("client") or [None])[0])
-        memory, turn = service.memory.holding(client), service.turns.holding(client)
+        memory, slot = service.memory.reservation(client), service.slots.reservation(client)
         try:
-            response = await self._counted(Request(scope, receive), memory, turn)
-            if response is None:  # the client has gone
+            response = await self._counted(Request(scope, receive), memory, slot)
+            if response is None:  # the client has disconnected
                 return
             if memory.amount <= PART:
                 return await response(scope, receive, send)
-            with contextlib.suppress(
-                Refusal
-            ):  # then the rest of the answer is missing, and the server closes
+            with contextlib.suppress(RequestError):  # evicted: the server closes the incomplete answer
                 await evictable(response(scope, receive, send), memory)
         finally:
             memory.release()
 
-    async def _counted(self, request: Request, memory: Holding, turn: Holding) -> Response | None:
-        """The response, whatever it is, in the metrics; None if nobody waits for it."""
+    async def _counted(self, request: Request, memory: Reservation, slot: Reservation) -> Response | None:
+        """Answer a request and update the metrics; None if the client has disconnected."""
         metrics = self._service.metrics
         begin, status = time.perf_counter(), 500
         metrics.in_progress.inc()
         try:
-            response = await evictable(self._answer(request, memory, turn), memory, turn)
+            response = await evictable(self._answer(request, memory, slot), memory, slot)
             status = response.status_code
             return response
-        except Refusal as refusal:
-            status = refusal.status
+        except RequestError as error:
+            status = error.status
             headers = {"Retry-After": "1"} if status == 503 else None
-            content = json_of(error=str(refusal))
+            content = json_of(error=str(error))
             return InParts(
                 self._service.limits, content, status_code=status, headers=headers, media_type=JSON
             )
@@ -194,38 +192,38 @@ class Endpoint:
             status = 0
             return None
         finally:
-            turn.release()
+            slot.release()
             metrics.in_progress.dec()
             metrics.requests.labels(self._path, status).inc()
             metrics.seconds.observe(time.perf_counter() - begin)
 
-    async def _answer(self, request: Request, memory: Holding, turn: Holding) -> Response:
+    async def _answer(self, request: Request, memory: Reservation, slot: Reservation) -> Response:
         service = self._service
         kind = _kind(request)
         body = await _body(request, service.limits, memory)
-        turn.claim(1)
+        slot.claim(1)
         content, type_ = await self._function(service, body, kind)
         memory.claim(len(content))
         return InParts(service.limits, content, media_type=type_)
 
 
 def _kind(request: Request) -> str:
-    """The type of a body that can be read."""
-    if {"content-length", "transfer-encoding"} <= set(request.headers):  # where it ends, readers may disagree
-        raise Refusal(400, "transfer-encoding: expected no content-length with it")
+    """Check the headers, and return the content type."""
+    if {"content-length", "transfer-encoding"} <= set(request.headers):  # ambiguous: request smuggling
+        raise RequestError(400, "transfer-encoding: expected no content-length with it")
     given = request.headers.get("content-type", "")
     kind: str = given.partition(";")[0].strip().lower()
     if kind not in (JSON, RAW):
-        raise Refusal(415, f"content-type: expected {JSON} or {RAW}, got {given!r:.80}")
+        raise RequestError(415, f"content-type: expected {JSON} or {RAW}, got {given!r:.80}")
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise Refusal(415, f"content-encoding: expected none, got {encoding!r:.80}")
+        raise RequestError(415, f"content-encoding: expected none, got {encoding!r:.80}")
     return kind
 
 
-async def _body(request: Request, limits: Limits, memory: Holding) -> bytes:
-    """All of it, if it is not too long, and in time."""
-    too_large = Refusal(413, f"body: expected at most {limits.max_body} bytes")
+async def _body(request: Request, limits: Limits, memory: Reservation) -> bytes:
+    """Read the body within the limits of size and time."""
+    too_large = RequestError(413, f"body: expected at most {limits.max_body} bytes")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > limits.max_body):
         raise too_large
@@ -243,13 +241,13 @@ async def _body(request: Request, limits: Limits, memory: Holding) -> bytes:
         with anyio.fail_after(limits.timeout):
             return await read()
     except TimeoutError:
-        raise Refusal(408, f"body: expected within {limits.timeout:g} s") from None
+        raise RequestError(408, f"body: expected to be complete within {limits.timeout:g} s") from None
 
 
 class InParts(Response):
-    """A response of which each part has to be taken in time, and each `max_body` bytes of all of it.
+    """A response with a timeout for each part and for each `max_body` bytes.
 
-    If they are not, the server closes the connection, for the body has not been completed.
+    After a timeout the body is incomplete, so that the server closes the connection.
     """
 
     def __init__(self, limits: Limits, content: bytes, **options: Any) -> None:
@@ -257,7 +255,7 @@ class InParts(Response):
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         body = bytes(self.body)
         limits = self._limits
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -274,11 +272,11 @@ class InParts(Response):
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    """No such path, or method."""
+    """Answer an unknown path or method."""
     words = f"{request.method} {request.scope['path']}: {error.detail}"
     return Response(json_of(error=words[:200]), error.status_code, dict(error.headers or {}), JSON)
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    """A defect, which the server logs."""
+    """Answer after an unexpected exception, which the server logs."""
     return Response(json_of(error="server: internal error"), 500, media_type=JSON)

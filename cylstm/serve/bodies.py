@@ -1,4 +1,4 @@
-"""What clients send and get, as arrays and back: JSON and raw numbers."""
+"""Conversion of request and response bodies to and from arrays: JSON and raw numbers."""
 
 import json
 from typing import Any
@@ -13,8 +13,8 @@ Array = NDArray[Any]
 JSON, RAW = "application/json", "application/octet-stream"
 
 
-class Refusal(Exception):
-    """A request that is not answered with a result, but with a status and a reason."""
+class RequestError(Exception):
+    """A request that is answered with an error status and a message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -22,13 +22,13 @@ class Refusal(Exception):
 
 
 class Codec:
-    """The bodies that belong to a model.
+    """Converter of the bodies for a model.
 
     Parameters
     ----------
     model : SequenceLayer
     max_steps : int
-        Of a sequence.
+        Maximum time steps of a sequence.
     """
 
     def __init__(self, model: SequenceLayer, max_steps: int) -> None:
@@ -39,16 +39,16 @@ class Codec:
         self._first = model._state_for_caller(model._initial_state(1), unbatched=True)
 
     def of_json(self, text: str | bytes, *, stateful: bool = True) -> dict[str, Any]:
-        """`x` and, if a stateful request names one, `state` of a body, as `Session.run` takes them.
+        """Parse `x` and, if present and `stateful`, `state`, as `Session.run` takes them.
 
-        Steps are (T, I), or (I,) for a single one, in the model's dtype; indices (T,) or ().
+        Steps are (T, I), or (I,) for a single step, in the model's dtype; indices are (T,) or ().
 
         Raises
         ------
-        Refusal
-            With status 400, if it is no JSON object of just these.
+        RequestError
+            With status 400, if the body is not a JSON object with these keys.
         ValueError, TypeError
-            If they are not the model's.
+            If the values do not fit the model.
         """
         given = _object_of_json(text, ("x", "state") if stateful else ("x",))
         given["x"] = self._steps_of_json(given["x"])
@@ -61,10 +61,10 @@ class Codec:
         return self._checked(array if self._indices else self._finite("x", array))
 
     def steps_of_raw(self, body: bytes) -> Array:
-        """(T, I), or (T,) indices, as many as there are."""
+        """Parse raw rows: (T, I), or indices (T,)."""
         row = self._raw.itemsize * int(np.prod(self._step))
         if len(body) % row:
-            each = f"{'int32' if self._indices else 'float32'} of {row} bytes a step"
+            each = f"{'int32' if self._indices else 'float32'} of {row} bytes per step"
             raise ValueError(f"x: expected rows of {each}, got {len(body)} bytes")
         return self._checked(np.frombuffer(body, self._raw).reshape(-1, *self._step))
 
@@ -78,37 +78,37 @@ class Codec:
         return x
 
     def _finite(self, name: str, array: Array) -> Array:
-        """In the model's dtype: JSON has no form for what is not finite, but can hold what overflows."""
+        """Convert to the model's dtype; numbers in JSON are finite but may overflow."""
         with np.errstate(over="ignore"):
             converted = array.astype(self._model.dtype)
         if not np.isfinite(converted).all():
-            raise ValueError(f"{name}: expected finite numbers of {self._model.dtype}, got others")
+            raise ValueError(f"{name}: expected finite {self._model.dtype} numbers, got one that overflows")
         return converted
 
     def is_step(self, x: Array) -> bool:
-        """Whether it is one step, without an axis for time."""
+        """Whether x is a single step without a time axis."""
         return x.ndim == len(self._step)
 
     def _state(self, name: str, values: Any, like: Any) -> Any:
-        """A state in the form of another, from the lists that `json_of` has made of one."""
+        """Convert a state from the nested lists of `json_of` to the structure of `like`."""
         if isinstance(like, np.ndarray):
             return self._finite(name, _checks.shaped(name, values, like.shape))
-        if like is None:  # of a layer without a state
+        if like is None:  # a layer without a state
             if values is not None:
                 raise ValueError(f"{name}: expected null, got {type(values).__name__}")
             return None
         if not isinstance(values, list) or len(values) != len(like):
-            came = f"{len(values)}" if isinstance(values, list) else type(values).__name__
-            raise ValueError(f"{name}: expected a list of {len(like)} parts, got {came}")
+            got = f"{len(values)}" if isinstance(values, list) else type(values).__name__
+            raise ValueError(f"{name}: expected a list of {len(like)} parts, got {got}")
         return tuple(self._state(f"{name}[{k}]", values[k], part) for k, part in enumerate(like))
 
     def raw_of(self, y: Array) -> bytes:
-        """As float32."""
+        """Convert outputs to raw float32."""
         return y.astype("<f4").tobytes()
 
 
 def json_of(**values: Any) -> bytes:
-    """One JSON object of arrays, states and what JSON has anyway.
+    """Format arrays, states and plain values as a JSON object.
 
     Raises
     ------
@@ -119,25 +119,25 @@ def json_of(**values: Any) -> bytes:
 
 
 def _listed(value: Any) -> Any:
-    """Arrays as nested lists, whose numbers read back to the same bits."""
+    """Convert arrays to nested lists, whose numbers round-trip exactly."""
     if isinstance(value, tuple):
         return [_listed(part) for part in value]
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _object_of_json(text: str | bytes, names: tuple[str, ...]) -> dict[str, Any]:
-    """The object in a body, of x and other names."""
+    """Parse a JSON object with "x" and optional other keys."""
     try:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"body: expected JSON; {error}") from None
+        raise RequestError(400, f"body: expected JSON; {error}") from None
     if not isinstance(value, dict) or "x" not in value:
-        raise Refusal(400, 'body: expected a JSON object {"x": ...}, got none with "x"')
+        raise RequestError(400, 'body: expected a JSON object {"x": ...}, got none with "x"')
     if others := sorted(set(value) - set(names)):
-        expected = '"x" and maybe "state"' if "state" in names else '"x" alone'
-        raise Refusal(400, f"body: expected {expected}, got {others[0]!r:.40} too")
+        expected = '"x" and optionally "state"' if "state" in names else '"x" alone'
+        raise RequestError(400, f"body: expected {expected}, got {others[0]!r:.40} too")
     return value
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON; raw numbers may be anything")
+    raise ValueError(f"{name} is not JSON; raw bodies may contain any numbers")

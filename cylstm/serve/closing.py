@@ -1,4 +1,4 @@
-"""Answers to requests whose bodies nobody has read: their connections are closed."""
+"""Closing of connections after answers to requests whose body was not read."""
 
 import time
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LINGER = 2.0  # seconds for a client to see its answer, while it still sends
+LINGER = 2.0  # seconds for a client to receive its answer while it is still sending
 
 
 class Closing:
-    """An application whose connections end with an answer that was given before the request was complete.
+    """Middleware that closes a connection if the request was answered before its body was complete.
 
-    Else a server would read the rest of the body, however long, for the sake of a next request. What comes
-    within a moment is read and dropped, up to a bound: a client that is still sending would otherwise get
-    a reset instead of its answer.
+    Otherwise the server would read the rest of the body, however long, before the next request. For a short
+    time, up to `max_bytes` are read and discarded, because a client that is still sending would otherwise
+    get a reset instead of the answer.
 
     Parameters
     ----------
     app : ASGI application
     max_bytes : int
-        Read and dropped of a body at most.
+        Maximum number of bytes to discard.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -46,7 +46,7 @@ class _Exchange:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if not message.get("more_body", False):  # the last part, or the client has gone
+        if not message.get("more_body", False):  # the last part, or the client has disconnected
             self._complete = True
         return message
 
@@ -57,12 +57,12 @@ class _Exchange:
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if not (last and self._closes):
             return await self._send(message)
-        await self._send({**message, "more_body": True})  # all of it, but the connection stays for a moment
+        await self._send({**message, "more_body": True})  # the whole body, but keep the connection open
         await self._drop()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drop(self) -> None:
-        """Read what the client still sends."""
+        """Read and discard what the client still sends."""
         size, end = 0, time.monotonic() + LINGER
         with anyio.move_on_after(LINGER):
             while not self._complete and size <= self._max_bytes and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Connections of a server: how many there may be, and which of them end when nothing comes or is read."""
+"""Connections of a server: their maximum number, and timeouts for clients that do not send or read."""
 
 import asyncio
 from typing import Any, cast
@@ -10,75 +10,73 @@ from uvicorn.server import ServerState
 
 from cylstm.serve.limits import Limits
 from cylstm.serve.logs import warn
-from cylstm.serve.shares import Shares, client_of
+from cylstm.serve.quotas import Quota, client_of
 
 try:
     import resource
-except ImportError:  # Windows, where no bound is so low
+except ImportError:  # Windows, whose limits are high enough
     resource = None  # type: ignore[assignment]
 
-KEEP_ALIVE = 75  # seconds that an idle connection is kept: longer than proxies keep theirs
-LINGER = 1  # seconds that it is kept when the server stops: a request may be on its way
-IDLE_CONNECTIONS = 1000  # beside those of requests and streams
-OTHER_FILES = 200  # that a process has open, and connections that are accepted at once
-HTTP_READ, STREAM_READ = 2**14, 2**12  # bytes that are read at a time: what they hold is worked off at once
-HEAD = 2**15  # bytes of a request's head
-FRAGMENTS = 1024  # of a message of a stream
+KEEP_ALIVE = 75  # seconds to keep an idle connection: longer than proxies do
+LINGER = 1  # seconds to keep an idle connection at shutdown: a request may be in transit
+IDLE_CONNECTIONS = 1000  # in addition to those of requests and streams
+OTHER_FILES = 200  # open files of a process, and connections accepted in one batch
+HTTP_READ, STREAM_READ = 2**14, 2**12  # bytes to read at a time, all of which is parsed at once
+HEAD = 2**15  # maximum bytes of a request head
+FRAGMENTS = 1024  # maximum fragments of a stream message
 
 
 class Connections(ServerState):  # type: ignore[misc]
-    """Those of one server, in one process.
+    """The connections of a server in one process.
 
     Attributes
     ----------
     limits : Limits
-    room : int
-        Connections at most.
-    bytes : Shares
-        What lies between the sockets and the application: answers that clients do not read, and messages of
-        streams that are not complete.
+    max_connections : int
+    bytes : Quota
+        Bytes buffered between the sockets and the application: unread answers and incomplete messages.
     stopping : bool
-        Whether the server stops: a connection that is made from now on answers one request.
+        Whether the server is shutting down: new connections answer one request.
     """
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
         self.stopping = False
-        self.room = _files(limits.max_queue + limits.max_streams + IDLE_CONNECTIONS)
-        self.bytes = Shares(limits.max_bytes, "server: too many bytes")
+        self.max_connections = _available_files(limits.max_queue + limits.max_streams + IDLE_CONNECTIONS)
+        self.bytes = Quota(limits.max_bytes, "server: too many bytes")
         self._clients: dict[str, dict[asyncio.BaseTransport, Watched]] = {}
         self._count = 0
 
-    def begin(self, client: str, transport: asyncio.BaseTransport, protocol: "Watched") -> None:
-        """A connection is there, or has become a stream; if there are too many, another one ends."""
-        own = self._clients.setdefault(client, {})
-        new = transport not in own
-        own[transport] = protocol
-        if new:
+    def add(self, client: str, transport: asyncio.BaseTransport, protocol: "Watched") -> None:
+        """Add a connection, or update one that became a stream; above the limit, close another one."""
+        connections = self._clients.setdefault(client, {})
+        is_new = transport not in connections
+        connections[transport] = protocol
+        if is_new:
             self._count += 1
-            if self._count > self.room:
-                self._end_another()
+            if self._count > self.max_connections:
+                self._close_one()
 
-    def end(self, client: str, transport: asyncio.BaseTransport) -> None:
-        """A connection is there no longer."""
-        own = self._clients.get(client, {})
-        if own.pop(transport, None) is not None:
+    def remove(self, client: str, transport: asyncio.BaseTransport) -> None:
+        """Remove a closed connection."""
+        connections = self._clients.get(client, {})
+        if connections.pop(transport, None) is not None:
             self._count -= 1
-            if not own:
+            if not connections:
                 del self._clients[client]
 
-    def _end_another(self) -> None:
-        """Of the client with most of them, the connection that has waited for its client for longest."""
-        for own in sorted(self._clients.values(), key=len, reverse=True):
-            waiting = [one for one in own.values() if one.waits_for_client()]
+    def _close_one(self) -> None:
+        """Close the longest-waiting connection of the client with the most connections."""
+        for connections in sorted(self._clients.values(), key=len, reverse=True):
+            waiting = [one for one in connections.values() if one.waits_for_client()]
             if waiting:
                 min(waiting, key=lambda one: one.since).abort()
                 return
 
 
-def _files(wanted: int) -> int:
-    """Of so many connections, those for which a process may open files; it asks for more if it has to."""
+def _available_files(wanted: int) -> int:
+    """Return how many of `wanted` connections the open-file limit allows, raising the limit if necessary."""
     if resource is None:
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -88,65 +86,65 @@ def _files(wanted: int) -> int:
     more = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
-    except (OSError, ValueError):  # macOS has a bound of its own
+    except (OSError, ValueError):  # macOS has another limit
         more = soft
     return max(more - OTHER_FILES, more // 2)
 
 
 class Watched(asyncio.Protocol):
-    """What both kinds of connections have: a place among all, and an end if nothing moves for `timeout`.
+    """Base class of connections, which are counted, and closed if there is no progress for `timeout`.
 
-    Unread answers that a transport holds are bounded; while there are any, nothing is read.
+    Unread answers buffered by a transport are limited; while there are any, nothing is read.
     """
 
     transport: Any
     loop: Any
     _all: Connections
-    since = 0.0  # when it last began to wait for its client
+    since = 0.0  # start of the current wait for the client
 
     def watch(self, connections: Connections, read: int) -> None:
-        """Begin, when the connection is made."""
+        """Start watching a new connection."""
         transport = self.transport
         self._all, self.since = connections, self.loop.time()
         name = transport.get_extra_info("peername")
         self._client = client_of(name[0] if isinstance(name, tuple) else None)
-        if hasattr(transport, "max_size"):  # of asyncio: the bytes of one recv
+        if hasattr(transport, "max_size"):  # in asyncio, the bytes of one recv
             transport.max_size = read
         transport.set_write_buffer_limits(high=0)
-        self._unread = connections.bytes.holding(self._client, self.abort)
+        self._unread = connections.bytes.reservation(self._client, self.abort)
         self._full = False
-        self._timer = self.loop.call_later(connections.limits.timeout, self._look, None)
-        connections.begin(self._client, transport, self)
+        self._timer = self.loop.call_later(connections.limits.timeout, self._check_progress, None)
+        connections.add(self._client, transport, self)
 
     def unwatch(self) -> None:
-        """End, when the connection is lost or another protocol watches it."""
+        """Stop watching a connection that is lost or taken over by another protocol."""
         self._timer.cancel()
         self._unread.release()
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection immediately."""
         self.transport.abort()
 
     def waits_for_client(self) -> bool:
-        """Whether the connection may be ended, for it waits for its client and computes nothing."""
+        """Whether the connection waits for its client, so that it may be closed."""
         raise NotImplementedError
 
-    def stuck_at(self) -> Any:
-        """What is to be another thing after `timeout`; None: it may take longer."""
+    def progress(self) -> Any:
+        """Return a value that must change within `timeout`; None if there is no time limit."""
         raise NotImplementedError
 
-    def _look(self, before: Any) -> None:
+    def _check_progress(self, before: Any) -> None:
         if self._full or self.transport.is_closing():
             at: Any = ("unread", self.transport.get_write_buffer_size())
         else:
-            at = self.stuck_at()
+            at = self.progress()
         if at is not None and at == before:
             self.abort()
             return
-        self._timer = self.loop.call_later(self._all.limits.timeout, self._look, at)
+        self._timer = self.loop.call_later(self._all.limits.timeout, self._check_progress, at)
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as it is answered."""
+        """Handle a client that does not read as fast as the server writes."""
         self._full = True
         self._hold_unread()
 
@@ -155,52 +153,52 @@ class Watched(asyncio.Protocol):
             self.abort()
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """Handle a client that has read its answers."""
         self._full = False
         self._unread.release()
 
 
 class Http(Watched, H11Protocol):  # type: ignore[misc]
-    """uvicorn's, without the connections that would stay: nothing comes, or nothing is read.
+    """uvicorn's HTTP protocol with timeouts for clients that do not send or read.
 
-    A connection that neither answers a request, for which the application has its time-outs, nor waits for
-    one, for which uvicorn has, is ended if after `timeout` seconds it is still the same. When the server
-    stops, an idle connection stays for a moment, and its next request is answered: it may be on its way.
+    The application has timeouts for requests in progress, and uvicorn for idle connections. In any other
+    state, a connection is closed if there is no progress for `timeout` seconds. At shutdown, an idle
+    connection stays open for a moment to answer a request that may be in transit.
     """
 
     _stopping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Watch it."""
+        """Start watching the connection."""
         H11Protocol.connection_made(self, cast(asyncio.Transport, transport))
         self.watch(cast(Connections, self.server_state), HTTP_READ)
-        if self._all.stopping:  # it was accepted before, but its turn in the loop came later
+        if self._all.stopping:  # accepted before the shutdown, but scheduled later
             self.shutdown()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Watch it no longer."""
+        """Stop watching the connection."""
         self.unwatch()
-        self._all.end(self._client, self.transport)
+        self._all.remove(self._client, self.transport)
         H11Protocol.connection_lost(self, error)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
-        """Another protocol watches it from now on."""
+        """Leave the connection to the WebSocket protocol."""
         self.unwatch()
         super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
-        """As both do."""
+        """Call both base classes."""
         Watched.pause_writing(self)
         H11Protocol.pause_writing(self)
 
     def resume_writing(self) -> None:
-        """As both do."""
+        """Call both base classes."""
         Watched.resume_writing(self)
         H11Protocol.resume_writing(self)
 
     def shutdown(self) -> None:
-        """Answer what is there or on its way, as the last request of the connection."""
-        if self._answers():
+        """Answer the current request, or one in transit, as the last one of the connection."""
+        if self._is_answering():
             self._answer_as_last()
         else:
             self._stopping = True
@@ -211,18 +209,18 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
             H11Protocol.shutdown(self)
 
     def data_received(self, data: bytes) -> None:
-        """As it is, but of a connection that lingers; what is no HTTP ends it."""
+        """Parse data; invalid HTTP closes the connection, and at shutdown a request is the last one."""
         try:
             H11Protocol.data_received(self, data)
         except (h11.ProtocolError, UnicodeError) as error:  # in the middle of an answer, or in a handshake
             warn(f"Invalid HTTP request received: {error}")
             self.abort()
             return
-        if self._stopping and self._answers():
+        if self._stopping and self._is_answering():
             self._answer_as_last()
 
     def on_response_complete(self) -> None:
-        """It waits for the next request."""
+        """Start waiting for the next request."""
         self.since = self.loop.time()
         super().on_response_complete()
 
@@ -230,46 +228,46 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
         self.cycle.keep_alive = False
         self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def waits_for_client(self) -> bool:
-        """For a request, the rest of one, or that an answer is read."""
-        return self._full or not self._answers() or self.cycle.more_body
+        """Whether it waits for a request, the rest of one, or for an answer to be read."""
+        return self._full or not self._is_answering() or self.cycle.more_body
 
-    def stuck_at(self) -> Any:
-        """Heads that do not come; the rest has time-outs of its own."""
-        waits = self.timeout_keep_alive_task is not None
-        return None if self._answers() or waits else ("head", self.cycle)
+    def progress(self) -> Any:
+        """Limit the time for a request head; other states have separate timeouts."""
+        is_idle = self.timeout_keep_alive_task is not None
+        return None if self._is_answering() or is_idle else ("head", self.cycle)
 
 
 class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
-    """uvicorn's, with bounds on what a client sends before the application takes it."""
+    """uvicorn's WebSocket protocol with limits on data that the application has not received yet."""
 
     def __init__(self, *, server_state: Any, **options: Any) -> None:
         super().__init__(server_state=server_state, **options)
         self._state = server_state
-        self._fragments, self._fragment_bytes = 0, 0  # of a message that is not complete
-        self._messages, self._queued = 0, 0  # complete; bytes of those that the application has not taken
+        self._fragments, self._fragment_bytes = 0, 0  # of the current, incomplete message
+        self._messages, self._queued = 0, 0  # number of complete messages; bytes of those not received yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Watch it."""
+        """Start watching the connection."""
         WebSocketsSansIOProtocol.connection_made(self, transport)
         self.watch(self._state, STREAM_READ)
-        self._arriving = self._state.bytes.holding(self._client, self.abort)
+        self._arriving = self._state.bytes.reservation(self._client, self.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Watch it no longer."""
+        """Stop watching the connection."""
         self.unwatch()
         self._arriving.release()
-        self._all.end(self._client, self.transport)
+        self._all.remove(self._client, self.transport)
         WebSocketsSansIOProtocol.connection_lost(self, error)
 
     def data_received(self, data: bytes) -> None:
-        """Hold what is not complete, or not taken; what is no WebSocket ends it."""
+        """Parse data and count what is incomplete or queued; an invalid WebSocket closes the connection."""
         try:
             super().data_received(data)
-        except (ValueError, LookupError, AssertionError) as error:  # as of a path that is no ASCII
+        except (ValueError, LookupError, AssertionError) as error:  # such as a non-ASCII path
             warn(f"Invalid WebSocket request received: {error}")
             self.abort()
             return
@@ -279,17 +277,17 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
         self._hold_arriving()
 
     def handle_text(self, event: Any) -> None:
-        """A message, or its first fragment."""
+        """Handle a message or its first fragment."""
         self._count(event)
         super().handle_text(event)
 
     def handle_bytes(self, event: Any) -> None:
-        """A message, or its first fragment."""
+        """Handle a message or its first fragment."""
         self._count(event)
         super().handle_bytes(event)
 
     def handle_cont(self, event: Any) -> None:
-        """Another fragment, of which there may be many that are empty."""
+        """Handle a further fragment; their number is limited because they may be empty."""
         self._count(event)
         if self._fragments <= FRAGMENTS:
             super().handle_cont(event)
@@ -302,13 +300,13 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
         self._fragment_bytes += len(event.data)
 
     def send_receive_event_to_app(self) -> None:
-        """A message is complete."""
+        """Queue a complete message."""
         self._queued += self._fragment_bytes
         self._fragments, self._fragment_bytes, self._messages = 0, 0, self._messages + 1
         super().send_receive_event_to_app()
 
     async def receive(self) -> Any:
-        """The next message, which the application holds from now on."""
+        """Receive the next message, which then counts for the application."""
         message = await super().receive()
         if self.queue.empty():
             self._queued = 0
@@ -316,7 +314,7 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
         return message
 
     def _partial(self) -> int:
-        """Bytes of a message that is not complete."""
+        """Return the bytes of the incomplete message."""
         return self._fragment_bytes + len(self.conn.reader.buffer)
 
     def _hold_arriving(self) -> None:
@@ -324,22 +322,22 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
             self.abort()
 
     def pause_writing(self) -> None:
-        """Read nothing meanwhile: answers to pings would pile up."""
+        """Also stop reading, because answers to pings would accumulate."""
         Watched.pause_writing(self)
         self.transport.pause_reading()
         self.writable.clear()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Resume reading as well."""
         Watched.resume_writing(self)
         if not self.read_paused:
             self.transport.resume_reading()
         self.writable.set()
 
     def waits_for_client(self) -> bool:
-        """Streams have a bound of their own."""
+        """Streams have a separate limit."""
         return False
 
-    def stuck_at(self) -> Any:
-        """Messages that do not come to their end."""
+    def progress(self) -> Any:
+        """Limit the time for an incomplete message."""
         return ("message", self._messages) if self._partial() and not self.read_paused else None

@@ -1,46 +1,46 @@
-"""What a server grants its clients."""
+"""Resource limits of a server."""
 
 from dataclasses import dataclass
 
 from cylstm import _checks
 
-BODIES = 64  # of the largest size, that a process holds at a time
+BODIES = 64  # bodies of maximum size that a process holds at a time
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that keep memory and waiting times of a server finite.
+    """Limits on memory, waiting times and concurrency of a server.
 
-    When one that counts is reached, clients (IPv4 addresses, IPv6 /64 networks) share it: a client that
-    has less than the one with most gets room from that one, and others are refused. Requests for /healthz
-    and /metrics count for none.
+    When a shared limit is reached, it is divided fairly between clients (IPv4 addresses, IPv6 /64 networks):
+    a client below the largest user takes capacity from it, and others get an error. Requests for /healthz and
+    /metrics are not limited.
 
     Parameters
     ----------
     max_body : int
-        Bytes of a request's body, or of a message of a stream. A process holds 64 times as many of all
-        bodies and answers; a request beyond that is refused with status 503.
+        Maximum bytes of a request body or a stream message. A process holds up to 64 times as many bytes of
+        bodies and responses; further requests get status 503.
     max_steps : int
-        Time steps of a sequence, or of a message of a stream.
+        Maximum time steps of a sequence or a stream message.
     max_queue : int
-        Requests and messages that wait or are computed at a time, whose bodies are complete; further ones
-        are refused with status 503.
+        Maximum number of complete requests and messages that are queued or processed; further ones get
+        status 503.
     max_streams : int
-        Open streams; further ones are closed with code 1013.
+        Maximum number of open streams; further ones are closed with code 1013.
     timeout : float
-        Seconds in which a head, a body or a message has to be complete (else 408, or the connection ends),
-        in which its result has to be there (else 504), in which a client has to read some of an answer, and
-        each `max_body` bytes of it.
+        Seconds within which a request head, body or message must be complete (else status 408, or the
+        connection is closed), and its result available (else 504). A client must also read some of a
+        response in this time, and each `max_body` bytes of it.
     idle_timeout : float
         Seconds without a message after which a stream is closed.
     origins : tuple of str
-        Origins such as "https://example.com" whose pages may open streams from a browser; "*" for all.
-        Those of the server's own host may anyway.
+        Origins, such as "https://example.com", whose pages may open streams from a browser; "*" for all.
+        Pages of the same host always may.
 
     Raises
     ------
     ValueError, TypeError
-        If a number is not positive, or no int where it counts something, or an origin is none.
+        If a number is not positive, a count is not an int, or an origin is invalid.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class Limits:
     origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check each."""
+        """Check the values."""
         for name in ("max_body", "max_steps", "max_queue", "max_streams"):
             _checks.positive(name, getattr(self, name))
         for name in ("timeout", "idle_timeout"):
@@ -67,10 +67,10 @@ class Limits:
         for origin in self.origins:
             scheme, separator, host = origin.partition("://")
             if origin != "*" and not (scheme and separator and host and "/" not in host):
-                raise ValueError(f'origins: expected "*" or such as "https://example.com", got {origin!r}')
+                raise ValueError(f'origins: expected "*" or an origin, "https://example.com", got {origin!r}')
         object.__setattr__(self, "origins", tuple(self.origins))
 
     @property
     def max_bytes(self) -> int:
-        """Bytes of all bodies that are read, wait or are computed, and of answers that are not read yet."""
+        """Maximum bytes of all request bodies in progress and of unread responses."""
         return BODIES * max(self.max_body, 2**16)

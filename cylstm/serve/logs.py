@@ -1,4 +1,4 @@
-"""What a server writes to its log: a line for each event, whatever clients send."""
+"""Logging of a server: one line per event, regardless of what clients send."""
 
 import asyncio
 import logging
@@ -8,17 +8,17 @@ import h11
 from websockets.exceptions import WebSocketException
 
 WRITTEN_BY_SERVER = logging.getLogger("uvicorn.error"), logging.getLogger("asyncio")
-# What clients do, and what becomes of their requests when the server does not wait for them any longer.
+# Errors caused by clients, and by requests that are abandoned at shutdown.
 OF_CLIENTS = (h11.ProtocolError, WebSocketException, ConnectionError, EOFError, UnicodeError)
 
 
 def warn(message: str) -> None:
-    """Write a line."""
+    """Log a warning."""
     WRITTEN_BY_SERVER[0].warning("%s", message)
 
 
 class OneLine(logging.Filter):
-    """No control characters, and no tracebacks of what clients have done.
+    """A filter that removes control characters, and tracebacks of errors caused by clients.
 
     Examples
     --------
@@ -28,9 +28,9 @@ class OneLine(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to write it; changed so that it can be."""
+        """Sanitise a record; return whether to write it."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, asyncio.CancelledError):  # the server has stopped and waited for long enough
+        if isinstance(error, asyncio.CancelledError):  # the shutdown timed out
             return False
         message = record.getMessage()
         if isinstance(error, OF_CLIENTS):
@@ -44,12 +44,12 @@ class OneLine(logging.Filter):
 
 
 def printable(text: Any) -> str:
-    """Text without characters that a terminal or a log would obey."""
+    """Escape control characters of a text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text).strip())
 
 
 def tidy() -> None:
-    """Let the loggers of the server write so."""
+    """Add the filter to the loggers of the server."""
     for logger in WRITTEN_BY_SERVER:
         if not any(isinstance(one, OneLine) for one in logger.filters):
             logger.addFilter(OneLine())

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""Metrics of a server for Prometheus."""
 
 import os
 from collections.abc import Iterable
@@ -17,27 +17,26 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-SEVERAL = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which the processes of a server keep their numbers
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # names the folder for metrics of several processes
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 class Metrics:
-    """The numbers of one application.
+    """The metrics of an application.
 
-    Where `PROMETHEUS_MULTIPROC_DIR` names a folder, as prometheus_client has it, they are the sums over all
-    processes of the server.
+    If the environment variable `PROMETHEUS_MULTIPROC_DIR` of prometheus_client names a folder, they are
+    summed over all processes of the server.
 
     Attributes
     ----------
     requests : Counter
-        Answers to requests for results, by `path` (that of the route, whatever the client has asked for)
-        and `status`; status 0: the client went away.
+        Answered requests by `path` (of the route) and `status`; status 0 means that the client disconnected.
     seconds : Histogram
-        From the head of such a request to its answer.
+        Time from the head of a request to its answer.
     steps : Counter
-        Time steps that were computed, of requests and streams.
+        Time steps computed for requests and streams.
     in_progress, streams : Gauge
-        Requests that are read, wait or are computed; open streams.
+        Requests in progress; open streams.
     """
 
     def __init__(self) -> None:
@@ -52,23 +51,23 @@ class Metrics:
         )
         self.streams = Gauge("cylstm_streams", "Open streams", registry=own, multiprocess_mode="livesum")
         self._registry = own
-        if SEVERAL in os.environ:
+        if METRICS_FOLDER in os.environ:
             self._registry = CollectorRegistry()
-            self._registry.register(_SumsOfProcesses(Path(os.environ[SEVERAL])))
+            self._registry.register(_SumsOfProcesses(Path(os.environ[METRICS_FOLDER])))
         else:
             ProcessCollector(registry=own)  # memory, CPU time, open files
 
     def text(self) -> bytes:
-        """In Prometheus's text format."""
-        if SEVERAL in os.environ:
-            _forget_the_dead(Path(os.environ[SEVERAL]))
+        """Format the metrics as Prometheus text."""
+        if METRICS_FOLDER in os.environ:
+            _drop_killed(Path(os.environ[METRICS_FOLDER]))
         return bytes(generate_latest(self._registry))
 
 
 class _SumsOfProcesses(Collector):
-    """Adds up the files of all processes, without those that a process has just made and not yet filled.
+    """Sum the metric files of all processes, except for empty ones.
 
-    `MultiProcessCollector` fails on an empty file, which is there for a moment while a worker starts.
+    `MultiProcessCollector` fails on empty files, which exist for a moment while a worker starts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,25 +82,25 @@ class _SumsOfProcesses(Collector):
 def _is_filled(file: Path) -> bool:
     try:
         return file.stat().st_size > 0
-    except FileNotFoundError:  # of a process that has just ended
+    except FileNotFoundError:  # the process has just ended
         return False
 
 
 def share(folder: str) -> None:
-    """Let all processes of this server, which are forked or spawned from now on, count together."""
-    os.environ[SEVERAL] = folder
-    # prometheus_client looks for the folder when it is imported, which has happened.
+    """Sum metrics over all processes that are forked or spawned from now on."""
+    os.environ[METRICS_FOLDER] = folder
+    # prometheus_client, which is already imported, reads the variable at import time only.
     values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
 
 
 def forget(pid: int) -> None:
-    """Drop the gauges of a process of this server that has ended."""
-    if SEVERAL in os.environ:
+    """Remove the gauges of a process that has ended."""
+    if METRICS_FOLDER in os.environ:
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def _forget_the_dead(folder: Path) -> None:
-    """Drop the gauges of processes that were killed; what they have counted stays."""
+def _drop_killed(folder: Path) -> None:
+    """Remove the gauges of killed processes; their counters remain."""
     for file in folder.glob("gauge_live*_*.db"):
         pid = int(file.stem.rsplit("_", 1)[1])
         try:

@@ -1,4 +1,4 @@
-"""The server of `cylstm serve`: uvicorn, in one process or several."""
+"""The server of `cylstm serve`: uvicorn in one or more processes."""
 
 import asyncio
 import contextlib
@@ -23,9 +23,9 @@ from cylstm.serve.logs import tidy
 from cylstm.serve.metrics import share
 from cylstm.serve.supervisor import Supervisor
 
-BACKLOG = 2048  # connections that the kernel accepts before the server does
-AT_ONCE = 100  # that the server accepts before it looks at others
-# SIGHUP: the terminal was closed. Those that a platform lacks are not there.
+BACKLOG = 2048  # connections in the kernel's queue
+ACCEPT_BATCH = 100  # connections that the server accepts in one iteration of the event loop
+# SIGHUP: the terminal was closed. Some signals exist on some platforms only.
 STOPS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 ]
@@ -41,35 +41,36 @@ def run(
     threads: int | None = None,
     started: Callable[[str, bool], Any] = lambda url, scaled: None,
 ) -> None:
-    """Serve a model file until SIGTERM, SIGINT or SIGHUP; requests that were sent before are answered.
+    """Serve a model file until SIGTERM, SIGINT or SIGHUP; shutdown completes accepted requests.
 
     Parameters
     ----------
     path : str
     host, port
-        Where to listen; port 0 takes one that is free.
+        Address to listen on; port 0 selects a free port.
     limits : Limits
-        Of each process.
+        Limits of each process.
     workers : int
-        Processes. One that dies is replaced.
+        Number of processes. A process that dies is replaced.
     threads : int, optional
-        CPUs of each. By default they share those of the machine.
+        CPUs per process. By default the CPUs of the machine are divided between processes.
     started : callable
-        Told, when it listens, the URL and whether the model has scalers, which /predict does not apply.
+        Called once the server listens, with the URL and whether the model has scalers, which /predict does
+        not apply.
 
     Raises
     ------
     OSError
-        If it cannot listen there.
+        If it cannot listen on the address.
     ValueError
-        If the file holds no model, or another argument is not as above.
+        If the file does not contain a model, or another argument is invalid.
     """
     workers = _checks.positive("workers", workers)
     build = functools.partial(application, path, threads=threads, **dataclasses.asdict(limits))
-    app = build()  # of several processes, each reads the file again; what is wrong with it is known here
+    app = build()  # reports errors early; with several workers, each reads the file again
     with _listening(host, port) as listener:
-        # Or an answer's body waits up to 40 ms for the client to acknowledge its head. Asyncio does so only
-        # for sockets that name their protocol; connections inherit it.
+        # Without TCP_NODELAY, the body of an answer may wait 40 ms for the acknowledgement of its head.
+        # asyncio sets it only for sockets with an explicit protocol; connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if workers == 1:
             with stopped_by(STOPS) as stop:
@@ -89,10 +90,10 @@ def run(
 def _serve(
     build: Callable[[], Any], limits: Limits, listener: socket.socket, ended: Callable[[], bool]
 ) -> None:
-    """What a worker does, until `ended` says that its supervisor has gone or wants it to stop."""
+    """Run a worker until `ended` returns that the supervisor has exited or stops the worker."""
     with stopped_by(STOPS) as stop:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the process that has started this one has shown them
+            warnings.simplefilter("ignore")  # the parent process has shown them
             app = build()
         _answer(app, limits, listener, stop, ended)
 
@@ -100,21 +101,21 @@ def _serve(
 def _answer(
     app: Any, limits: Limits, listener: socket.socket, stop: "Stop", ended: Callable[[], bool]
 ) -> None:
-    """Answer requests until a signal, or `ended`; a second Ctrl-C waits for none of them."""
+    """Answer requests until a signal or `ended`; a second Ctrl-C exits without completing requests."""
     server = Server(app, limits, lambda: stop.is_set() or ended())
     stop.again = functools.partial(setattr, server, "force_exit", True)
     server.run([listener])
 
 
 class Stop(threading.Event):
-    """Set by a signal; `again` is called by another Ctrl-C."""
+    """An event that is set by a signal; a second Ctrl-C calls `again`."""
 
     again: Callable[[], Any] = staticmethod(lambda: None)
 
 
 @contextlib.contextmanager
 def stopped_by(signals: list[Any]) -> Iterator[Stop]:
-    """An event that is set by signals, but by those that the process was told to ignore, as by nohup."""
+    """Return an event that is set by signals, except for ignored ones, as with nohup."""
     stop = Stop()
 
     def handle(number: int, frame: Any) -> None:
@@ -135,63 +136,63 @@ def stopped_by(signals: list[Any]) -> Iterator[Stop]:
 
 
 def unblock(signals: list[Any]) -> None:
-    """Take signals that a supervisor held back while this process started."""
+    """Unblock signals that the supervisor blocked during the start of this process."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 class Server(uvicorn.Server):  # type: ignore[misc]
-    """uvicorn with the bounds of `Limits`, which answers every request that has reached the machine.
+    """uvicorn with `Limits`, which at shutdown answers every request that has reached the machine.
 
     Parameters
     ----------
     app : ASGI application
     limits : Limits
-    stops : callable
-        Asked ten times a second whether to stop. Signals are its caller's.
+    should_stop : callable
+        Called ten times per second. The caller handles signals.
     **options
         As for `uvicorn.Config`.
     """
 
-    def __init__(self, app: Any, limits: Limits, stops: Callable[[], bool], **options: Any) -> None:
+    def __init__(self, app: Any, limits: Limits, should_stop: Callable[[], bool], **options: Any) -> None:
         given = {
             "http": Http, "ws": Stream, "loop": "asyncio", "proxy_headers": False, "server_header": False,
-            "ws_max_size": limits.max_body, "ws_per_message_deflate": False, "backlog": AT_ONCE,
+            "ws_max_size": limits.max_body, "ws_per_message_deflate": False, "backlog": ACCEPT_BATCH,
             "h11_max_incomplete_event_size": HEAD, "timeout_keep_alive": KEEP_ALIVE, "log_level": "warning",
             "timeout_graceful_shutdown": int(limits.timeout) + 1, "access_log": False, **options,
         }  # fmt: skip
         super().__init__(uvicorn.Config(app, **given))
         tidy()
         self.server_state = self._connections = Connections(limits)
-        self._stops = stops
+        self._should_stop = should_stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Those of the caller."""
+        """Leave signals to the caller."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen with a long queue, of which few are taken at a time."""
+        """Listen with a long queue; uvicorn's `backlog` also limits the connections accepted at a time."""
         await super().startup(sockets=sockets)
         for listener in sockets or []:
             listener.listen(BACKLOG)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop."""
-        self.should_exit = self.should_exit or self._stops()
+        self.should_exit = self.should_exit or self._should_stop()
         return bool(await super().on_tick(counter))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop, when every connection that clients have made has become one of the server."""
+        """Accept all connections in the kernel's queue, then stop."""
         self._connections.stopping = True
         for listener in sockets or []:
             await self._drain(listener)
         await super().shutdown(sockets=sockets)
 
     async def _drain(self, listener: socket.socket) -> None:
-        """Accept what the kernel has accepted, for it would reset that.
+        """Accept the connections in the kernel's queue, which would be reset otherwise.
 
-        The length of its queue stays: workers of gunicorn that have been started share it.
+        The length of the queue is not changed, because other gunicorn workers share it.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -203,7 +204,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]
                 connection, _ = listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:  # the client has gone, or there are too many files
+            except OSError:  # the client has disconnected, or there are too many open files
                 continue
             connection.setblocking(False)
             await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
@@ -219,7 +220,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from None
+        raise OSError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
 
 
 def _url(listener: socket.socket) -> str:

@@ -1,4 +1,4 @@
-"""Streams over WebSocket: one a connection, whose state is carried from message to message."""
+"""Streams over WebSocket: one per connection, whose state is carried from message to message."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -6,36 +6,36 @@ from urllib.parse import urlsplit
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from cylstm.serve.bodies import Refusal, json_of
+from cylstm.serve.bodies import RequestError, json_of
+from cylstm.serve.quotas import client_of, evictable
 from cylstm.serve.service import Service
-from cylstm.serve.shares import client_of, evictable
 
 GOING_AWAY, POLICY, TOO_BIG, TRY_LATER = 1001, 1008, 1009, 1013  # codes of RFC 6455 and its registry
 
 
 async def stream(service: Service, socket: WebSocket) -> None:
-    """Answer the messages of a connection, one after the other, until it ends.
+    """Answer the messages of a connection in order until it is closed.
 
-    The steps of all streams go through the queue of requests, which joins those that wait into a batch; so
-    the state is all that a stream has, and goes with it. A message that is refused leaves it as it was.
+    The steps of all streams go through the request queue, which combines waiting requests into batches. A
+    stream only holds its state. A message that causes an error does not change the state.
     """
     if not _may_open(socket, service.limits.origins):
-        await socket.close()  # before it is accepted: status 403
+        await socket.close()  # before accepting it: status 403
         return
     await socket.accept()
     if not service.causal:
         await socket.close(POLICY, "model: expected layers that read forward only")
         return
     client = client_of(socket.client.host if socket.client else None)
-    open_ = service.streams.holding(client)
+    open_ = service.streams.reservation(client)
     if service.stopping or not open_.resize(1):
-        await socket.close(TRY_LATER, str(open_.refusal))
+        await socket.close(TRY_LATER, str(open_.error))
         return
     service.metrics.streams.inc()
     try:
         await evictable(_answer_all(service, socket, client), open_)
-    except Refusal as refusal:
-        await socket.close(TRY_LATER, str(refusal))
+    except RequestError as error:
+        await socket.close(TRY_LATER, str(error))
     except (WebSocketDisconnect, RuntimeError) as error:
         if isinstance(error, RuntimeError) and socket.client_state.name == "CONNECTED":
             raise
@@ -45,9 +45,9 @@ async def stream(service: Service, socket: WebSocket) -> None:
 
 
 def _may_open(socket: WebSocket, origins: tuple[str, ...]) -> bool:
-    """Whether a browser may open it for the page that it shows; others name no origin.
+    """Whether the Origin header permits the stream; only browsers send it.
 
-    Browsers open WebSockets of any page to any server, and send what authorises their user along.
+    Browsers allow any page to open a WebSocket to any server, and send the credentials of the user.
     """
     given = socket.headers.getlist("origin")
     if not given or "*" in origins:
@@ -67,13 +67,13 @@ async def _answer_all(service: Service, socket: WebSocket, client: str) -> None:
             return
         try:
             state = await _answer(service, socket, client, given, state)
-        except (TimeoutError, Refusal):  # nobody reads the answer
+        except (TimeoutError, RequestError):  # the client does not read the answer
             return
-        del given  # a stream that waits holds its state and no more
+        del given  # a waiting stream only holds its state
 
 
 async def _message(service: Service, socket: WebSocket) -> str | bytes | None:
-    """The next message; None if the stream has ended, perhaps because there was none to be answered."""
+    """Receive the next message; None if the stream has ended or timed out."""
     limits = service.limits
     try:
         with anyio.fail_after(limits.idle_timeout):
@@ -92,22 +92,22 @@ async def _message(service: Service, socket: WebSocket) -> str | bytes | None:
 
 
 async def _answer(service: Service, socket: WebSocket, client: str, given: str | bytes, state: Any) -> Any:
-    """Send the answer to a message; the state after it, which is the one before if it is refused."""
-    memory, turn = service.memory.holding(client), service.turns.holding(client)
+    """Answer a message and return the new state, which is unchanged after an error."""
+    memory, slot = service.memory.reservation(client), service.slots.reservation(client)
     raw = isinstance(given, bytes)
     answer_of: Any = service.answer_raw if raw else service.answer_json
     try:
         try:
             memory.claim(len(given))
-            turn.claim(1)
-            answer, after = await evictable(answer_of(given, state), memory, turn)
+            slot.claim(1)
+            answer, after = await evictable(answer_of(given, state), memory, slot)
             memory.claim(len(answer))
-        except Refusal as refusal:
-            raw, answer, after = False, json_of(error=str(refusal)), state
+        except RequestError as error:
+            raw, answer, after = False, json_of(error=str(error)), state
         finally:
-            turn.release()
+            slot.release()
         sent = socket.send_bytes(answer) if raw else socket.send_text(answer.decode())
-        del answer  # until the client reads, memory holds it once
+        del answer  # hold the bytes only once until the client reads them
         with anyio.fail_after(service.limits.timeout):
             await evictable(sent, memory)
         return after

@@ -1,4 +1,4 @@
-"""Processes of a server: started, replaced when they die, and stopped."""
+"""Supervision of worker processes: start, restart and shutdown."""
 
 import contextlib
 import multiprocessing
@@ -13,24 +13,25 @@ from typing import Any
 from cylstm.serve.logs import printable
 from cylstm.serve.metrics import forget
 
-TICK = 0.2  # seconds between looks at the processes
-PAUSE = 1.0  # seconds between two starts of a worker
-HELD_BACK = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TICK = 0.2  # seconds between checks of the processes
+PAUSE = 1.0  # minimum seconds between starts of a worker
+BLOCKED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Supervisor:
-    """A number of worker processes.
+    """A set of worker processes.
 
-    A worker has one end of a pipe, whose other end is here: when it is closed, because the workers are to
-    stop or this process was killed, they finish what they have and end.
+    Each worker has one end of a pipe, and the supervisor has the other. When that is closed, to stop the
+    workers or because this process was killed, workers complete accepted requests and exit.
 
     Parameters
     ----------
     serve : callable
-        What a worker does, told what says whether to stop. It can be pickled.
+        Function of a worker. Its argument is a callable that returns whether to stop. Must be picklable.
     count : int
+        Number of workers.
     patience : float
-        Seconds for workers to end before they are killed.
+        Seconds to wait for workers to exit before they are killed.
     """
 
     def __init__(self, serve: Callable[[Callable[[], bool]], None], count: int, patience: float) -> None:
@@ -39,13 +40,13 @@ class Supervisor:
         self._workers: list[_Worker] = [self._started() for _ in range(count)]
 
     def run(self, stop: threading.Event, close: Callable[[], Any]) -> None:
-        """Keep the workers running until `stop` is set; then `close` the listener, and end them."""
+        """Restart workers that die until `stop` is set; then `close` the listener and stop the workers."""
         while not stop.is_set():
             wait([worker.process.sentinel for worker in self._workers], TICK)
             for k, worker in enumerate(self._workers):
                 if worker.process.exitcode is not None:
                     worker.end()
-                    stop.wait(max(0.0, worker.begun + PAUSE - time.monotonic()))
+                    stop.wait(max(0.0, worker.start + PAUSE - time.monotonic()))
                     if not stop.is_set():
                         self._workers[k] = self._started()
         close()
@@ -58,7 +59,7 @@ class Supervisor:
 
     def _started(self) -> "_Worker":
         inner, outer = self._context.Pipe(duplex=False)
-        with _held_back(), inner:
+        with _blocked_signals(), inner:
             process = self._context.Process(target=_work, args=(self._serve, inner), name="cylstm-serve")
             process.start()
         return _Worker(process, outer)
@@ -66,10 +67,10 @@ class Supervisor:
 
 class _Worker:
     def __init__(self, process: Any, pipe: Connection) -> None:
-        self.process, self.pipe, self.begun = process, pipe, time.monotonic()
+        self.process, self.pipe, self.start = process, pipe, time.monotonic()
 
     def end(self) -> None:
-        """Let nothing of it stay."""
+        """Kill the process if necessary, and release its resources."""
         self.pipe.close()
         if self.process.exitcode is None:
             self.process.kill()
@@ -78,21 +79,21 @@ class _Worker:
 
 
 def _work(serve: Callable[[Callable[[], bool]], None], pipe: Connection) -> None:
-    """The process of a worker."""
+    """Run a worker process."""
     try:
-        serve(pipe.poll)  # of a pipe that was closed it says that there is something to read
+        serve(pipe.poll)  # poll() is true once the other end is closed
     except (OSError, ValueError, MemoryError) as error:
         print(f"cylstm: worker: {printable(error)}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
 @contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Hold back the signals that would end a process that is starting: Ctrl-C reaches all of them."""
+def _blocked_signals() -> Iterator[None]:
+    """Block signals that would end a starting process, such as Ctrl-C, which all processes receive."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A worker of gunicorn that runs cylstm's server: `gunicorn -k cylstm.serve.Worker app:app`."""
+"""A gunicorn worker that runs cylstm's server: `gunicorn -k cylstm.serve.Worker app:app`."""
 
 import atexit
 import os
@@ -13,7 +13,7 @@ from gunicorn.workers import base
 from cylstm.serve.connections import KEEP_ALIVE
 from cylstm.serve.limits import Limits
 from cylstm.serve.logs import WRITTEN_BY_SERVER
-from cylstm.serve.metrics import SEVERAL, forget, share
+from cylstm.serve.metrics import METRICS_FOLDER, forget, share
 from cylstm.serve.server import Server, stopped_by
 
 PREFIX = "cylstm-"
@@ -21,11 +21,11 @@ STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 
 
 class Worker(base.Worker):  # type: ignore[misc]
-    """A process of gunicorn with the bounds of `cylstm.serve.Limits` on connections, as `cylstm serve` has.
+    """A gunicorn worker process that enforces `cylstm.serve.Limits` on connections, as `cylstm serve` does.
 
-    They are those of the application, or the defaults if it is another one, into which that of `application`
-    is mounted. The workers of a server count together for /metrics. Idle connections are kept for at least
-    75 s. A worker that is to stop, or whose gunicorn was killed, first answers what has come.
+    The limits are those of the application, or the defaults if it is another application that mounts the one
+    of `application`. /metrics sums over the workers of a server. Idle connections are kept open for at least
+    75 s. A worker that is stopped, or whose gunicorn was killed, completes accepted requests first.
 
     Examples
     --------
@@ -34,25 +34,25 @@ class Worker(base.Worker):  # type: ignore[misc]
 
     @classmethod
     def setup(cls) -> None:
-        """In gunicorn, before it loads the application: a folder in which the workers keep their numbers."""
-        folder = os.environ.get(SEVERAL, "")
-        # After SIGUSR2 the old gunicorn's folder is still there, and goes with it.
+        """Create a folder for the metrics of the workers, before gunicorn loads the application."""
+        folder = os.environ.get(METRICS_FOLDER, "")
+        # After SIGUSR2 the environment names the folder of the old gunicorn, which will delete it.
         inherited = "GUNICORN_PID" in os.environ and os.path.basename(folder).startswith(PREFIX)
-        if not folder or (inherited and not _mine):
+        if not folder or (inherited and not _created):
             folder = tempfile.mkdtemp(prefix=PREFIX)
-            _mine.append(folder)
+            _created.append(folder)
             atexit.register(_remove, folder, os.getpid())
         share(folder)
 
     def init_signals(self) -> None:
-        """Take none but what reopens the logs: `run` takes those that stop."""
+        """Handle only the signal that reopens logs; `run` handles those that stop the worker."""
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, self.handle_usr1)
         signal.siginterrupt(signal.SIGUSR1, False)
 
     def run(self) -> None:
-        """Serve until gunicorn wants it to stop, or is there no longer."""
+        """Serve until gunicorn stops the worker or has exited."""
         state = getattr(self.wsgi, "state", None)
         limits = getattr(state, "limits", None)
         if not isinstance(limits, Limits):
@@ -76,7 +76,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def _options(self, limits: Limits) -> dict[str, Any]:
-        """What gunicorn was told, for uvicorn."""
+        """Convert gunicorn settings to uvicorn options."""
         options: dict[str, Any] = {
             "log_config": None,
             "timeout_keep_alive": max(self.cfg.keepalive, KEEP_ALIVE),
@@ -94,10 +94,10 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.notify()
 
 
-_mine: list[str] = []  # the folder that this process has made
+_created: list[str] = []  # the folder created by this process
 
 
 def _remove(folder: str, pid: int) -> None:
-    """At the end of gunicorn, but not of the workers that it has forked."""
+    """Remove the folder when gunicorn exits, but not when a forked worker exits."""
     if os.getpid() == pid:
         shutil.rmtree(folder, ignore_errors=True)

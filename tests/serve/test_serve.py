@@ -28,7 +28,7 @@ pytest.importorskip("httpx", reason="httpx is not installed; the server or its t
 import httpx
 
 from cylstm.inference import micro_batch
-from cylstm.serve import Limits, app, application, logs, service, shares
+from cylstm.serve import Limits, app, application, logs, quotas, service
 from cylstm.serve.service import Service
 
 JSON, RAW = {"Content-Type": "application/json"}, {"Content-Type": "application/octet-stream"}
@@ -141,10 +141,10 @@ def test_a_forecaster_is_refused(tmp_path, capsys):
     path = tmp_path / "f.safetensors"
     values = np.sin(np.arange(60.0) / 3)[:, None]
     Forecaster(horizon=2, hidden_size=4, epochs=1).fit(values).save(path)
-    with pytest.raises(cylstm.files.ModelFileError, match="holds a forecaster, which is not served"):
+    with pytest.raises(cylstm.files.ModelFileError, match="holds a forecaster, which cannot be served"):
         application(path)
     assert cli.main(["serve", str(path), "--port", "0"]) == 1
-    expected = "holds a forecaster, which is not served; `cylstm predict` makes its forecasts\n"
+    expected = "holds a forecaster, which cannot be served; `cylstm predict` forecasts\n"
     assert capsys.readouterr() == ("", f"cylstm: {path}: {expected}")
 
 
@@ -177,7 +177,7 @@ BAD = [
     (
         {"content": b'{"x": [[NaN, 1, 2]]}', "headers": JSON},
         400,
-        "NaN is not JSON; raw numbers may",
+        "NaN is not JSON; raw bodies may",
     ),
     ({"json": [[1, 2, 3]]}, 400, 'body: expected a JSON object {"x": ...}, got none with "x"'),
     ({"json": {"y": 1}}, 400, 'got none with "x"'),
@@ -191,8 +191,8 @@ BAD = [
     ({"json": {"x": [[1, 2]]}}, 422, "x: expected (T, 3), got (1, 2)"),
     ({"json": {"x": [[[1, 2, 3]]]}}, 422, "x: expected (T, 3), got (1, 1, 3)"),
     ({"json": {"x": [[1, 2, 10**400]]}}, 422, "x: expected numbers in the range of a float"),
-    ({"content": b'{"x": [[1, 2, 1e999]]}', "headers": JSON}, 422, "x: expected finite numbers of float32"),
-    ({"json": {"x": [[1, 2, 1e39]]}}, 422, "x: expected finite numbers of float32"),
+    ({"content": b'{"x": [[1, 2, 1e999]]}', "headers": JSON}, 422, "x: expected finite float32 numbers"),
+    ({"json": {"x": [[1, 2, 1e39]]}}, 422, "x: expected finite float32 numbers"),
     ({"json": {"x": [[1, 2, 3]] * 21}}, 422, "x: expected 1 to 20 steps, got 21"),
     ({"json": {"x": [[1, 2, 3]], "state": 3}}, 422, "state: expected a list of 2 parts, got int"),
     (
@@ -204,7 +204,7 @@ BAD = [
     ({"json": {"x": [[1, 2, 3]], "state": [[[[1e99] * 8]] * 2, None]}}, 422, "state[0][0]: expected finite"),
     ({"json": {"x": [[1, 2, 3]], "state": [None, 1]}}, 422, "state[0]: expected a list of 2"),
     ({"content": b"", "headers": RAW}, 422, "x: expected 1 to 20 steps, got 0"),
-    ({"content": b"12345678", "headers": RAW}, 422, "rows of float32 of 12 bytes a step, got 8 bytes"),
+    ({"content": b"12345678", "headers": RAW}, 422, "rows of float32 of 12 bytes per step, got 8 bytes"),
     ({"content": bytes(12 * 21), "headers": RAW}, 422, "x: expected 1 to 20 steps, got 21"),
     ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "got 'text/plain'"),
     ({"content": b"x"}, 415, "content-type: expected application/json or application/octet-stream, got ''"),
@@ -303,7 +303,7 @@ def test_paths_share_the_bound_on_requests(trained):
         async with client(application) as http:
             paths = "/predict", "/classify"
             slow = [asyncio.create_task(http.post(name, **body)) for name in paths]
-            while service.turns.held < 2:
+            while service.slots.used < 2:
                 await asyncio.sleep(0.01)
             more = [await http.post(name, **body) for name in paths]
             held.gate.set()
@@ -335,7 +335,7 @@ def test_bodies_that_do_not_come_take_no_turns():
             return answers
 
     assert [answer.status_code for answer in asyncio.run(ask())] == [200] * 3
-    assert (service.turns.held, service.memory.held) == (0, 0)
+    assert (service.slots.used, service.memory.used) == (0, 0)
 
 
 def test_what_takes_too_long_is_given_up_and_not_computed():
@@ -365,7 +365,10 @@ def test_a_body_that_does_not_come_is_given_up():
         await asyncio.sleep(10)
 
     response = predicted(application(network(), timeout=0.2), content=slow(), headers=RAW)
-    assert (response.status_code, response.json()) == (408, {"error": "body: expected within 0.2 s"})
+    assert (response.status_code, response.json()) == (
+        408,
+        {"error": "body: expected to be complete within 0.2 s"},
+    )
 
 
 def test_a_defect_is_no_result_and_no_words(rng):
@@ -472,10 +475,10 @@ def test_a_client_that_fills_the_queue_leaves_room_for_another():
 
 
 def test_a_client_is_an_address_or_a_network():
-    assert shares.client_of("2001:db8::1") == shares.client_of("2001:db8::ffff:1") == "2001:db8::/64"
-    assert shares.client_of("::ffff:10.0.0.1") == shares.client_of("10.0.0.1") == "10.0.0.1"
-    assert shares.client_of("2001:db8:0:1::1") != shares.client_of("2001:db8::1")
-    assert shares.client_of(None) == shares.client_of("") == ""
+    assert quotas.client_of("2001:db8::1") == quotas.client_of("2001:db8::ffff:1") == "2001:db8::/64"
+    assert quotas.client_of("::ffff:10.0.0.1") == quotas.client_of("10.0.0.1") == "10.0.0.1"
+    assert quotas.client_of("2001:db8:0:1::1") != quotas.client_of("2001:db8::1")
+    assert quotas.client_of(None) == quotas.client_of("") == ""
 
 
 def test_answers_that_nobody_reads_are_bounded_and_time_out():
@@ -489,7 +492,7 @@ def test_answers_that_nobody_reads_are_bounded_and_time_out():
         tasks = [asyncio.create_task(call.run()) for call in calls]
         largest = 0
         while not all(task.done() for task in tasks):
-            largest = max(largest, service.memory.held)
+            largest = max(largest, service.memory.used)
             await asyncio.sleep(0.01)
         return [call.status for call in calls], largest
 
@@ -498,7 +501,7 @@ def test_answers_that_nobody_reads_are_bounded_and_time_out():
     assert sorted(set(statuses)) == [200, 503]
     assert 1e6 < largest <= bound
     assert time.monotonic() - begin < 15
-    assert service.memory.held == 0
+    assert service.memory.used == 0
 
 
 def test_an_answer_that_is_read_by_the_drop_times_out():

@@ -263,7 +263,7 @@ def test_faults_of_the_command_are_one_line(path, tmp_path, capsys):
         ([path, "--max-body", "0"], "--max-body: expected a positive int, got 0"),
         ([path, "--timeout", "-1"], "--timeout: expected a number in"),
         ([path, "--workers", "0"], "workers: expected a positive int, got 0"),
-        ([path, "--port", taken.getsockname()[1]], "cannot listen at 127.0.0.1, port"),
+        ([path, "--port", taken.getsockname()[1]], "cannot listen on 127.0.0.1, port"),
         ([path, "--port", "70000"], "port: expected 0 to 65535, got 70000"),
         ([path, "--host", "256.1.1.1"], "256.1.1.1"),
     ]:
