@@ -1,6 +1,9 @@
-"""Buffers planned once: sizes of a recurrent stack, and the memory that they are cut from."""
+"""The buffers of a recurrent stack, one table; and the memory that they are cut from.
 
-from collections.abc import Mapping
+A new buffer is a row of `BUFFERS` here, and a member of the engine's struct.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +24,11 @@ class Plan(NamedTuple):
     Parameters
     ----------
     N, B, I, H, P, L, D : int
-        Real steps of all sequences, sequences, input size, units, width of h, layers, directions.
+        Valid steps of all sequences, sequences, input size, units, width of h, layers, directions.
     G, S, E : int
         Gates, states and extra planes of the cell.
     training : bool
-        Whether everything that the backward pass reads is kept.
+        Whether everything that the backward pass reads is saved.
     reverse : bool
         Whether the layers read in another order than the one in which rows come and go.
     projects : bool
@@ -35,13 +38,13 @@ class Plan(NamedTuple):
     zoneout : tuple of str
         States that keep some of their units.
     drawn : bool
-        Whether masks say which; else they keep a share of each.
+        Whether masks say which; else each keeps a fraction of its value.
     inspected : bool
-        Whether the backward pass also keeps dL/dh_t of every step.
+        Whether the backward pass also saves dL/dh_t of every step.
     unit : int
         Units are padded to a multiple of it, a panel on the packed path; 1 on the BLAS path.
     ahead : int
-        Rows of gates that inference on the packed path keeps, if B is not more.
+        Rows of gates in inference on the packed path, if B is not more.
     strips : int
         Numbers of the packed path's scratch for gradients.
     segments, segment_steps : int
@@ -78,6 +81,36 @@ class Plan(NamedTuple):
         """The width of n units in the buffers."""
         return padded(n, self.unit)
 
+    @property
+    def Hp(self) -> int:
+        """H, padded."""
+        return self.padded(self.H)
+
+    @property
+    def Pp(self) -> int:
+        """P, padded."""
+        return self.padded(self.P)
+
+    @property
+    def gate_rows(self) -> int:
+        """Rows of gates: of all steps, or of a few in inference on the packed path."""
+        return self.N if self.training or not self.ahead else max(self.B, self.ahead)
+
+    @property
+    def gap(self) -> int:
+        """Numbers between rows of gates, so that a column's elements do not all share a cache set."""
+        return 32 if self.unit > 1 else 0
+
+    @property
+    def saved_rows(self) -> int:
+        """Rows of what only the backward pass reads after its step."""
+        return self.N if self.training else self.B
+
+    @property
+    def reorders(self) -> bool:
+        """Whether rows come and go in another order than the one in which some direction reads them."""
+        return self.D == 2 or self.reverse
+
     def inputs(self, layer: int) -> int:
         """Features that a layer reads."""
         return self.D * self.P if layer else self.I
@@ -87,94 +120,45 @@ class Plan(NamedTuple):
         return self.P if state == "h" else self.H
 
     def has_input(self, layer: int) -> bool:
-        """Whether a layer reads a buffer of its own, not the states of the layer below where they stand."""
-        apart = self.padded(self.P) > self.P
-        return layer == 0 or self.D == 2 or self.dropout or self.input_dropout or apart
+        """Whether a layer has an input buffer, rather than reading the states of the layer below in place."""
+        return layer == 0 or self.D == 2 or self.dropout or self.input_dropout or self.Pp > self.P
 
     @property
     def donates_output(self) -> bool:
-        """Whether only the caller needs the top layer's hidden sequence, as it stands."""
-        apart = self.padded(self.P) > self.P
-        return self.segments > 0 and self.D == 1 and not self.reverse and not apart
+        """Whether only the caller needs the top layer's hidden sequence, in its present order and layout."""
+        return self.segments > 0 and not self.reorders and self.Pp == self.P
+
+    @property
+    def alternates(self) -> bool:
+        """Whether c of this step and of the one before take turns in one buffer."""
+        return self.segments > 0 or not self.training
+
+    @property
+    def c_rows(self) -> int:
+        """Rows of c: those of two steps, or of all steps and the initial one."""
+        return 2 * self.B if self.alternates else self.B + self.N
+
+    def buffers(self, scope: str, layer: int = 0) -> dict[str, Shape]:
+        """Names and shapes of the table's buffers of one scope (and layer) that this pass needs."""
+        return {
+            row.name: row.shape(self, layer)
+            for row in BUFFERS
+            if row.scope == scope and row.needed(self, layer)
+        }
 
     def shapes(self) -> dict[str, Shape]:
         """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
 
-        Kept from forward to backward: what a layer and direction has of its own. The rest is scratch. In
-        inference layers share what dies within a pass, and hidden sequences take turns.
+        In training, each layer and direction has its own buffers, saved from forward to backward. In
+        inference layers share them, and hidden sequences take turns.
         """
-        N, P = self.N, self.P
-        shapes: dict[str, Shape] = {"no_bias": (self.G * self.H,)}
+        shapes: dict[str, Shape] = {}
         for layer in range(self.L):
-            inputs = self.inputs(layer)
             for d in range(self.D):
-                own = self.of_direction() | ({"x": (N, inputs)} if self.has_input(layer) else {})
-                shapes |= {self.name(kind, layer, d): shape for kind, shape in own.items()}
-            if self.input_dropout:
-                shapes[f"mask_x{layer}"] = (self.B, inputs)
-            if self.dropout and layer + 1 < self.L:
-                shapes[f"mask{layer}"] = (N, self.D * P)
-        if self.D == 2 or self.reverse:
-            shapes["out"] = (N, self.D * P)
-        return shapes | (self.scratch() | self._gradients() if self.training else {})
-
-    def of_direction(self) -> dict[str, Shape]:
-        """Buffers of every layer and direction, by kind."""
-        N, B, P, Hp, Pp = self.N, self.B, self.P, self.padded(self.H), self.padded(self.P)
-        again = N if self.training else B  # rows of what only the backward pass reads again
-        rows = N if self.training or not self.ahead else max(B, self.ahead)
-        shapes: dict[str, Shape] = {"gates": (rows, self.G * Hp + self._gap), "h": (B + N, Pp)}
-        if self.S == 2:
-            shapes["c"] = (B + N if self.training and not self.segments else 2 * B, Hp)
-        if self.segments:
-            shapes |= {"h_kept": (B, Hp), "c_kept": (self.segments * B, Hp)}
-        if self.E:
-            shapes["extra"] = (again, self.E * Hp)
-        if self.projects:
-            shapes["m"] = (again, Hp)
-        if self.recurrent_dropout:
-            shapes |= {"mask_h": (B, P), "h_masked": (N, Pp)}
-        if self.drawn:
-            shapes |= {f"zone_{state}": (N, self.width(state)) for state in self.zoneout}
-        if self.inspected:
-            shapes["dh_steps"] = (N, P)
-        return shapes
-
-    @property
-    def _gap(self) -> int:
-        """Numbers between rows of gates, so that a column's places do not all share a cache set."""
-        return 32 if self.unit > 1 else 0
-
-    def scratch(self) -> dict[str, Shape]:
-        """Scratch of the backward pass, which all layers and directions share, by the engine's names."""
-        B, P, Hp = self.B, self.P, self.padded(self.H)
-        shapes: dict[str, Shape] = (
-            {"strips": (self.strips,)} if self.unit > 1 else {"sums": (self.G * self.H,)}
-        )
-        if self.segments:
-            shapes |= {f"{state}_again": (2 * self.segment_steps * B, Hp) for state in ("h", "c")}
-        shapes |= {f"d{state}_kept": (B, self.width(state)) for state in self.zoneout}
-        if self.E:
-            shapes["dextra"] = (B, Hp)
-        if self.projects:
-            shapes["dm"] = (B, Hp)
-        if self.recurrent_dropout:
-            shapes["dh_masked"] = (B, self.padded(P))
-        return shapes
-
-    def _gradients(self) -> dict[str, Shape]:
-        """What the backward pass hands from step to step and from layer to layer."""
-        N, B, P = self.N, self.B, self.P
-        shapes: dict[str, Shape] = {
-            f"d{state}": (self.L * self.D, B, self.padded(self.width(state)))
-            for state in ("h", "c")[: self.S]
-        }
-        shapes |= {f"dy{d}": (N, P) for d in range(self.D)}
-        if self.D == 2:
-            shapes["dout"] = (N, 2 * P)
-        if self.D == 2 or self.reverse:
-            shapes["dx"] = (N, self.I)
-        return shapes
+                of_direction = self.buffers(DIRECTION, layer)
+                shapes |= {self.name(kind, layer, d): shape for kind, shape in of_direction.items()}
+            shapes |= {f"{name}{layer}": shape for name, shape in self.buffers(LAYER, layer).items()}
+        return shapes | self.buffers(STACK) | (self.buffers(SCRATCH) if self.training else {})
 
     def name(self, kind: str, layer: int, d: int) -> str:
         """A buffer's name: of its own in training, shared where inference allows."""
@@ -184,8 +168,65 @@ class Plan(NamedTuple):
         return f"{kind}{layer}_{d}"
 
 
+class Buffer(NamedTuple):
+    """A row of the table of buffers.
+
+    Parameters
+    ----------
+    name : str
+    scope : str
+        DIRECTION: one for each layer and direction, which the engine has by this name. LAYER: one for each
+        layer. STACK: one. SCRATCH: one, in training, which the engine has by this name in every pass.
+    shape : function of (Plan, layer)
+    needed : function of (Plan, layer)
+        Whether a pass has this buffer.
+    """
+
+    name: str
+    scope: str
+    shape: Callable[[Plan, int], Shape]
+    needed: Callable[[Plan, int], bool] = lambda p, layer: True
+
+
+DIRECTION, LAYER, STACK, SCRATCH = "direction", "layer", "stack", "scratch"
+BUFFERS = (
+    Buffer("gates", DIRECTION, lambda p, _: (p.gate_rows, p.G * p.Hp + p.gap)),
+    Buffer("h", DIRECTION, lambda p, _: (p.B + p.N, p.Pp)),
+    Buffer("c", DIRECTION, lambda p, _: (p.c_rows, p.Hp), lambda p, _: p.S == 2),
+    Buffer("h_kept", DIRECTION, lambda p, _: (p.B, p.Hp), lambda p, _: p.segments > 0),
+    Buffer("c_kept", DIRECTION, lambda p, _: (p.segments * p.B, p.Hp), lambda p, _: p.segments > 0),
+    Buffer("extra", DIRECTION, lambda p, _: (p.saved_rows, p.E * p.Hp), lambda p, _: p.E > 0),
+    Buffer("m", DIRECTION, lambda p, _: (p.saved_rows, p.Hp), lambda p, _: p.projects),
+    Buffer("mask_h", DIRECTION, lambda p, _: (p.B, p.P), lambda p, _: p.recurrent_dropout),
+    Buffer("h_masked", DIRECTION, lambda p, _: (p.N, p.Pp), lambda p, _: p.recurrent_dropout),
+    Buffer("zone_h", DIRECTION, lambda p, _: (p.N, p.P), lambda p, _: p.drawn and "h" in p.zoneout),
+    Buffer("zone_c", DIRECTION, lambda p, _: (p.N, p.H), lambda p, _: p.drawn and "c" in p.zoneout),
+    Buffer("dh_steps", DIRECTION, lambda p, _: (p.N, p.P), lambda p, _: p.inspected),
+    Buffer("x", DIRECTION, lambda p, layer: (p.N, p.inputs(layer)), lambda p, layer: p.has_input(layer)),
+    Buffer("mask_x", LAYER, lambda p, layer: (p.B, p.inputs(layer)), lambda p, _: p.input_dropout),
+    Buffer("mask", LAYER, lambda p, _: (p.N, p.D * p.P), lambda p, layer: p.dropout and layer + 1 < p.L),
+    Buffer("no_bias", STACK, lambda p, _: (p.G * p.H,)),
+    Buffer("out", STACK, lambda p, _: (p.N, p.D * p.P), lambda p, _: p.reorders),
+    Buffer("dh", STACK, lambda p, _: (p.L * p.D, p.B, p.Pp), lambda p, _: p.training),
+    Buffer("dc", STACK, lambda p, _: (p.L * p.D, p.B, p.Hp), lambda p, _: p.training and p.S == 2),
+    Buffer("dy0", STACK, lambda p, _: (p.N, p.P), lambda p, _: p.training),
+    Buffer("dy1", STACK, lambda p, _: (p.N, p.P), lambda p, _: p.training and p.D == 2),
+    Buffer("dout", STACK, lambda p, _: (p.N, 2 * p.P), lambda p, _: p.training and p.D == 2),
+    Buffer("dx", STACK, lambda p, _: (p.N, p.I), lambda p, _: p.training and p.reorders),
+    Buffer("strips", SCRATCH, lambda p, _: (p.strips,), lambda p, _: p.unit > 1),
+    Buffer("sums", SCRATCH, lambda p, _: (p.G * p.H,), lambda p, _: p.unit == 1),
+    Buffer("h_again", SCRATCH, lambda p, _: (2 * p.segment_steps * p.B, p.Hp), lambda p, _: p.segments > 0),
+    Buffer("c_again", SCRATCH, lambda p, _: (2 * p.segment_steps * p.B, p.Hp), lambda p, _: p.segments > 0),
+    Buffer("dh_kept", SCRATCH, lambda p, _: (p.B, p.P), lambda p, _: "h" in p.zoneout),
+    Buffer("dc_kept", SCRATCH, lambda p, _: (p.B, p.H), lambda p, _: "c" in p.zoneout),
+    Buffer("dextra", SCRATCH, lambda p, _: (p.B, p.Hp), lambda p, _: p.E > 0),
+    Buffer("dm", SCRATCH, lambda p, _: (p.B, p.Hp), lambda p, _: p.projects),
+    Buffer("dh_masked", SCRATCH, lambda p, _: (p.B, p.Pp), lambda p, _: p.recurrent_dropout),
+)
+
+
 class Arena:
-    """One block of memory that grows to the largest request and is cut anew for each.
+    """One block of memory that grows to the largest request and is cut into arrays for each.
 
     >>> arena = Arena()
     >>> views = arena.cut({"a": (2, 3), "b": (4,)}, "float32")
@@ -199,12 +240,12 @@ class Arena:
     def __init__(self) -> None:
         self._block = np.empty(0, np.uint8)
         self.allocations = 0
-        self.used = 0.0  # share of the block that the last cut took
+        self.used = 0.0  # fraction of the block that the last cut took
 
     def cut(self, shapes: Mapping[str, Shape], dtype: DTypeLike) -> dict[str, NDArray[np.floating]]:
         """Arrays of these shapes, uninitialised, aligned, and not overlapping.
 
-        The arrays of an earlier cut share the memory, so they must be used no more.
+        The arrays of an earlier cut share the memory, so they must not be used any more.
         """
         dtype = np.dtype(dtype)
         offsets, end = {}, 0

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from cylstm._engine import _packed, isa
-from cylstm._engine.planning import Arena, Plan
+from cylstm._engine.planning import DIRECTION, SCRATCH, Arena, Plan
 from cylstm.recurrent.spec import StackSpec
 from cylstm.sequences.packing import Packing
 
@@ -87,8 +87,7 @@ class StackBuffers:
     def carried(self, name: str, l: int, d: int, packing: Packing) -> CarriedState:
         """A state of one layer and direction."""
         buffer, width = self.of(name, l, d), self.plan.width(name)
-        alternates = name == "c" and (self.plan.segments or not self.training)
-        last: Any = packing.last_alternating if alternates else packing.last
+        last: Any = packing.last_alternating if name == "c" and self.plan.alternates else packing.last
         if packing.order is None and packing.B:  # one after the other
             last = slice(int(last[0]), int(last[0]) + packing.B)
         first = buffer[: packing.B]
@@ -97,10 +96,10 @@ class StackBuffers:
     def engine_arrays(self, l: int, d: int) -> dict[str, Array]:
         """The buffers of one layer and direction by the engine's names."""
         plan = self.plan
-        arrays = {kind: self.of(kind, l, d) for kind in plan.of_direction()} | {"x": self.input(l, d)}
+        arrays = {kind: self.of(kind, l, d) for kind in plan.buffers(DIRECTION, l)} | {"x": self.input(l, d)}
         arrays |= {"b_ih": self.arrays["no_bias"], "b_hh": self.arrays["no_bias"]}
         if self.training:
-            arrays |= {name: self.arrays[name] for name in plan.scratch()}
+            arrays |= {name: self.arrays[name] for name in plan.buffers(SCRATCH)}
             states = {f"d{state}": self.arrays[f"d{state}"][l * plan.D + d] for state in ("h", "c")[: plan.S]}
             arrays |= states | {"dy": self.arrays[f"dy{d}"], "dx": self.input_gradient(l, d)}
         return arrays

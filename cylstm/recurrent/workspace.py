@@ -76,7 +76,7 @@ class Workspace:
         self.packing, self.spec = packing, spec
         self.buffers.plan_for(spec, packing)
         plan = self.plan = self.buffers.plan
-        self.d_own = np.zeros((spec.cell.planes, plan.padded(plan.H)), spec.dtype)
+        self.d_own = np.zeros((spec.cell.planes, plan.Hp), spec.dtype)
         if self.training:  # in inspection the gradients are not the layer's
             self.grad = np.zeros_like(self.store.data) if self.inspected else self.store.grad
         self.parts = [(l, d) for l in range(plan.L) for d in range(plan.D)]
@@ -204,7 +204,7 @@ class Workspace:
 
     def traced(self) -> dict[str, list[Array]]:
         """Gates and states, (T, B, features) for each layer and direction."""
-        H, Hp, cell = self.plan.H, self.plan.padded(self.plan.H), self.spec.cell
+        H, Hp, cell = self.plan.H, self.plan.Hp, self.spec.cell
         result: dict[str, list[Array]] = {name: [] for name in (*cell.gates, *cell.states)}
         for l, d in self.parts:
             gates = self.scattered("gates", l, d)
