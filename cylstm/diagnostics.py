@@ -1,4 +1,4 @@
-"""What happens inside a recurrent layer: how far back gradients reach."""
+"""Diagnostics of recurrent layers: the flow of gradients through time."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ Array = NDArray[Any]
 
 
 def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = None) -> Array:
-    """Norm of dL/dh_t over time: where it falls towards 0, the layer cannot learn from steps so far back.
+    """Norm of dL/dh_t over time; the layer cannot learn from steps where it is near 0.
 
     Hochreiter (1991) and Bengio et al. (1994) describe how it vanishes or explodes;
-    `plotting.plot_gradient_flow` draws it. The layer's gradients stay as they are.
+    `plotting.plot_gradient_flow` draws it. The layer's gradients are not changed.
 
     Parameters
     ----------
@@ -23,14 +23,14 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
     x : array of real numbers
         As in a call of the layer, of at least one step.
     dy : array, optional
-        dL/dy. By default that of the sum of the outputs of each sequence's last step.
+        dL/dy. By default that of the sum of each sequence's outputs at its last step.
     state : optional
         The state before the first step.
 
     Returns
     -------
     ndarray
-        (L·D, T): for every layer and direction, the root of the sum over batch and units.
+        (L·D, T): for every layer and direction, the norm over batch and units.
 
     Examples
     --------
@@ -50,8 +50,8 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
         raise ValueError(f"x: expected at least one step, got {np.shape(x)}")
     if dy is None:
         upstream = np.zeros((T, B, layer.output_size), layer.dtype)
-        (some,) = np.nonzero(packing.lengths)
-        upstream[packing.lengths[some] - 1, some] = 1
+        (nonempty,) = np.nonzero(packing.lengths)
+        upstream[packing.lengths[nonempty] - 1, nonempty] = 1
     else:
         upstream, unbatched_dy = layer._time_major("dy", dy, layer.output_size)
         if upstream.shape[:2] != (T, B) or unbatched_dy != unbatched:

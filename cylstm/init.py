@@ -1,4 +1,4 @@
-"""Other initial weights than those that every layer starts with."""
+"""Initialization of weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from cylstm.layers.sequential import Sequential
 from cylstm.recurrent.base import RecurrentLayer
 
 Array = NDArray[Any]
-Draw = Callable[[tuple[int, ...], int], Array]  # a matrix of this shape, with so many inputs or units
+Draw = Callable[[tuple[int, ...], int], Array]  # of the shape of the matrix and its number of inputs or units
 
 
 def initialize(
@@ -31,7 +31,7 @@ def initialize(
     embedding_std: float = embedding.STD,
     seed: int | None = None,
 ) -> None:
-    """Draw all weights of a layer, or of all layers of a model, again.
+    """Reinitialize all weights of a layer or a model.
 
     Biases, peepholes and learned states become 0, gains of norms 1.
 
@@ -42,12 +42,12 @@ def initialize(
         or a `Sequential` or `Residual` of them.
     weights, recurrent : str
         `recurrent` is for `weight_hh_*` of recurrent layers, `weights` for all other matrices; each gate's
-        matrix by itself, and those of queries, keys and values:
+        matrix is drawn separately, and so are those of queries, keys and values:
         "glorot", from U(-a, a) with a = sqrt(6 / (rows + columns)) (Glorot and Bengio 2010); "orthogonal",
-        evenly from all orthogonal matrices (Saxe et al. 2014); "uniform", PyTorch's: from
+        uniformly from all orthogonal matrices (Saxe et al. 2014); "uniform", PyTorch's: from
         U(-1/sqrt(n), 1/sqrt(n)), where n is the hidden size, or the number of inputs of other layers.
     forget_bias : float
-        Of an LSTM's forget gate, if it has one: above 0 it starts open, and the layer remembers
+        Bias of an LSTM's forget gate, if it has one: above 0 the gate starts open, and the layer remembers
         (Jozefowicz et al. 2015).
     embedding_std : float
         Standard deviation of an embedding's vectors, from a normal distribution.
@@ -56,7 +56,7 @@ def initialize(
     Raises
     ------
     TypeError
-        If a layer is none of these, which is then named; nothing is changed.
+        If a layer is none of these; the error names it, and nothing is changed.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def initialize(
 
 
 def _each(layer: Layer) -> list[Layer]:
-    """The layers of a model that have parameters, checked."""
+    """The layers of a model that have parameters; a TypeError if one of them is not supported."""
     if isinstance(layer, Sequential):
         return [part for below in layer.layers for part in _each(below)]
     if isinstance(layer, (RecurrentLayer, Embedding, LayerNorm, Linear, Attention)):
@@ -130,7 +130,7 @@ def _recurrent(
 
 
 def _dense(state: dict[str, Array], draw: Draw) -> None:
-    """Of a dense or an attention layer: those of queries, keys and values are matrices by themselves."""
+    """Initialize a dense or an attention layer; its query, key and value matrices are drawn separately."""
     for name, value in state.items():
         if value.ndim == 1:
             value[...] = 0
@@ -149,7 +149,7 @@ def _matrix(rng: "np.random.Generator", kind: str, shape: tuple[int, ...], n: in
     if kind == "orthogonal":
         tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
         q, r = np.linalg.qr(tall)
-        q = q * np.sign(np.diag(r))  # makes the draw even (Mezzadri 2007)
+        q = q * np.sign(np.diag(r))  # makes the distribution uniform (Mezzadri 2007)
         return np.asarray(q if rows >= columns else q.T)
     bound = (6 / (rows + columns)) ** 0.5 if kind == "glorot" else n**-0.5
     return rng.uniform(-bound, bound, shape)

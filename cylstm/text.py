@@ -1,16 +1,18 @@
-"""Language models of characters: text in, text out."""
+"""Character-level language models."""
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, files
+from cylstm import _checks
+from cylstm._checks import shown
 from cylstm._checks.options import without_option_warnings
 from cylstm.data import TokenStream, Vocabulary
+from cylstm.files import SavedModel
 from cylstm.inference.stream import Stream
 from cylstm.layers.activation import softmax
 from cylstm.layers.base import Layer
@@ -26,24 +28,25 @@ from cylstm.training.checkpoints import digest_of
 from cylstm.training.history import history_of
 
 Array = NDArray[Any]
-LEAST_READ = 5000  # characters at each place of an evaluation, so that where it begins does not count
+MIN_CHUNK = 5000  # characters in each stream of an evaluation, so that the initial state matters little
+SIZES = ("hidden_size", "num_layers", "embedding_size", "dropout")  # which are saved
 
 
-class CharacterModel:
-    """Learns which character comes next, and writes text.
+class CharacterModel(SavedModel):
+    """Predict the next character of a text, and generate text.
 
-    An embedding, an LSTM and a dense layer, trained by truncated backpropagation over several places of the
-    text at once, with the state carried on (Graves 2013, arXiv:1308.0850).
+    An embedding, an LSTM and a dense layer, trained by truncated backpropagation through time on several
+    parts of the text in parallel, with the state carried over (Graves 2013, arXiv:1308.0850).
 
     Parameters
     ----------
     hidden_size : int
-        Units of each layer.
+        Units per layer.
     num_layers : int
     embedding_size : int
-        Numbers for a character.
+        Size of a character's embedding vector.
     dropout : float
-        Share of each layer's outputs that is left out in training.
+        Dropout probability of each layer's outputs.
     seed : int
 
     Examples
@@ -54,6 +57,8 @@ class CharacterModel:
     >>> model.sample("the c", 20, temperature=0.1, seed=0)
     'the cat sat on the mat. t'
     """
+
+    entry = "text"
 
     def __init__(
         self,
@@ -70,12 +75,6 @@ class CharacterModel:
         self.model: Sequential | None = None
         self.vocabulary = Vocabulary("characters", ())
 
-    def __repr__(self) -> str:
-        """As it was constructed."""
-        from cylstm._reprs import as_constructed
-
-        return as_constructed(self)
-
     def fit(
         self,
         text: str,
@@ -90,26 +89,26 @@ class CharacterModel:
         resume: bool = False,
         progress: bool = True,
     ) -> History:
-        """Train on a text, and keep the weights of the lowest loss on its end.
+        """Train on a text, and keep the weights with the lowest loss on its end.
 
         Parameters
         ----------
         text : str
         epochs : int
         validation : float
-            Share of the text, its end, to measure on and not to learn from; 0 for none.
+            Fraction of the text, at its end, that is held out for validation; 0 for none.
         batch_size, length : int
-            Places of the text that are read at once, and steps between two updates.
+            Parts of the text that are read in parallel, and steps between two updates.
         lr : float
-            The largest learning rate; it rises for 100 updates and falls along a cosine.
+            Maximum learning rate; linear warmup for 100 updates, then cosine decay.
         patience, checkpoints, resume, progress
-            As for `Trainer.fit`. If the training fails in an epoch, the model has the best weights so far; if
-            it cannot start, it stays as it was.
+            As for `Trainer.fit`. If the training fails in an epoch, the model keeps the best weights so far;
+            if it cannot start, it is unchanged.
 
         Returns
         -------
         History
-            Losses are in nats a character.
+            Losses are in nats per character.
 
         Raises
         ------
@@ -118,10 +117,10 @@ class CharacterModel:
         """
         vocabulary = Vocabulary.of_characters(text)
         ids = vocabulary.encode(text)
-        share = _checks.number("validation", validation, 0, 1)
-        n = len(ids) - round(share * len(ids))
+        fraction = _checks.number("validation", validation, 0, 1)
+        n = len(ids) - round(fraction * len(ids))
         if n <= 2 * batch_size:
-            raise ValueError(f"text: expected more than {2 * batch_size} characters to learn from, got {n}")
+            raise ValueError(f"text: expected more than {2 * batch_size} training characters, got {n}")
         saved = Checkpoints.of(checkpoints, resume)
         if saved is not None:
             saved.identify({"text": digest_of((), text)}, resume)
@@ -134,7 +133,9 @@ class CharacterModel:
             clip_norm=1.0,
             seed=self.seed,
         )
-        held_out = TokenStream(ids[n:], min(batch_size, max(1, len(ids) - n - 1)), length) if share else None
+        held_out = (
+            TokenStream(ids[n:], min(batch_size, max(1, len(ids) - n - 1)), length) if fraction else None
+        )
         try:
             history = trainer.fit(
                 TokenStream(ids[:n], batch_size, length), held_out, epochs, patience=patience,
@@ -149,10 +150,10 @@ class CharacterModel:
 
     def _built(self, V: int) -> Sequential:
         H, seed = self.hidden_size, self.seed
-        with without_option_warnings():  # dropout is for the last layer, too
+        with without_option_warnings():  # dropout also acts on the last layer, below
             lstm = LSTM(self.embedding_size, H, self.num_layers, dropout=self.dropout, seed=seed + 1)
         return Sequential(
-            Embedding(V, self.embedding_size, std=1.0, seed=seed),  # few symbols
+            Embedding(V, self.embedding_size, std=1.0, seed=seed),  # a small vocabulary
             lstm,
             Dropout(self.dropout, seed=seed + 2),
             Linear(H, V, seed=seed + 3),
@@ -160,11 +161,11 @@ class CharacterModel:
 
     def _fitted(self) -> Sequential:
         if self.model is None:
-            raise ValueError("model: expected one that was trained or loaded; call fit first")
+            raise ValueError("model: expected a fitted model; call fit first, or load a model file")
         return self.model
 
     def evaluate(self, text: str) -> dict[str, float]:
-        """How well the characters of a text are predicted.
+        """Measure how well the characters of a text are predicted.
 
         Parameters
         ----------
@@ -174,19 +175,19 @@ class CharacterModel:
         Returns
         -------
         dict
-            `nats` and `bits` a character; `characters`, how many; `unknown`, how many of them were in no text
-            that was trained on.
+            `nats` and `bits` per character; `characters`, the number of predicted characters; `unknown`, how
+            many of them are not in the vocabulary.
 
         Raises
         ------
         ValueError
-            Without a model that was trained or loaded, or if the text is shorter than two characters.
+            If the model is not fitted, or if the text is shorter than two characters.
         """
         model, ids = self._fitted(), self.vocabulary.encode(text)
         if len(ids) < 2:
             raise ValueError(f"text: expected at least two characters, got {len(ids)}")
-        places = min(64, 1 + len(ids) // LEAST_READ)
-        stream = TokenStream(ids, places, 100)
+        streams = min(64, 1 + len(ids) // MIN_CHUNK)
+        stream = TokenStream(ids, streams, 100)
         nats = Trainer(model, CrossEntropy()).evaluate(stream)["loss"]
         unknown = int((stream.targets == Vocabulary.UNKNOWN).sum())
         return {
@@ -197,28 +198,28 @@ class CharacterModel:
         }
 
     def sample(self, prompt: str, n: int = 500, *, temperature: float = 0.8, seed: int | None = None) -> str:
-        """The prompt, and n characters that may follow it.
+        """Generate n characters that follow a prompt; returns the prompt and these.
 
         Parameters
         ----------
         prompt : str
         n : int
         temperature : float
-            Above 0: what the outputs are divided by. Less of it keeps to what is likely.
+            Above 0: divisor of the logits. Lower values favour probable characters.
         seed : int, optional
-            Of the choices.
+            For the random choices.
 
         Raises
         ------
         ValueError
-            Without a model that was trained or loaded, or with an empty prompt.
+            If the model is not fitted, or if the prompt is empty.
         """
         return prompt + "".join(self.continued(prompt, n, temperature=temperature, seed=seed))
 
     def continued(
         self, prompt: str, n: int, *, temperature: float = 0.8, seed: int | None = None
     ) -> Iterator[str]:
-        """The n characters of `sample`, one by one."""
+        """Generate the n characters of `sample` one by one."""
         model = self._fitted()
         if not prompt:
             raise ValueError("prompt: expected at least one character, got none")
@@ -227,53 +228,23 @@ class CharacterModel:
         logits = stream.run(self.vocabulary.encode(prompt)[:, None])[-1, 0]
         for _ in range(_checks.natural("n", n)):
             logits = logits.astype(float) / temperature
-            logits[: Vocabulary.UNKNOWN + 1] = -np.inf  # padding and what is no character
+            logits[: Vocabulary.UNKNOWN + 1] = -np.inf  # padding and unknown
             choice = int(rng.choice(len(logits), p=softmax(logits)))
             yield self.vocabulary.symbols[choice]
             logits = stream.step(choice)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write model and vocabulary to one file (`cylstm.files`).
-
-        Raises
-        ------
-        ValueError
-            Without a model that was trained or loaded.
-        """
-        own = {
-            name: getattr(self, name) for name in ("hidden_size", "num_layers", "embedding_size", "dropout")
-        }
-        files.save(self._fitted(), path, extra={"text": {"vocabulary": self.vocabulary.config, **own}})
+    def _to_saved(self) -> tuple[Layer, dict[str, Any]]:
+        sizes = {name: getattr(self, name) for name in SIZES}
+        return self._fitted(), {"vocabulary": self.vocabulary.config, **sizes}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "CharacterModel":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        ModelFileError
-            If the file is damaged, or holds no model of text.
-        """
-        return cls.of(path, *files.load_with_extra(path))
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str], model: Layer, extra: Mapping[str, Any]) -> "CharacterModel":
-        """That of a file whose content has been read (`files.load_with_extra`).
-
-        Raises
-        ------
-        ModelFileError
-            If the file, which it names, holds no model of text.
-        """
-        try:
-            stored = dict(extra["text"])
-            vocabulary = Vocabulary.from_config(stored.pop("vocabulary"))
-            loaded = cls(**stored)
-            if not isinstance(model, Sequential) or not model.reads_indices or not model.causal:
-                raise ValueError("its layers are others")
-            if len(vocabulary) != model.output_size:
-                raise ValueError(f"{len(vocabulary)} characters for {model.output_size} outputs")
-        except (KeyError, TypeError, ValueError) as error:
-            raise files.ModelFileError(f"{path}: not a model of text: {error}") from error
-        loaded.model, loaded.vocabulary = model, vocabulary
+    def _from_saved(cls, network: Layer, values: dict[str, Any]) -> "CharacterModel":
+        vocabulary = Vocabulary.from_config(values["vocabulary"])
+        loaded = cls(**{name: values[name] for name in SIZES})
+        if not isinstance(network, Sequential) or not network.reads_indices or not network.causal:
+            raise ValueError(f"network: expected a causal Sequential that reads ids, got {shown(network)}")
+        if len(vocabulary) != network.output_size:
+            expected = f"{network.output_size} characters, one per output"
+            raise ValueError(f"vocabulary: expected {expected}, got {len(vocabulary)}")
+        loaded.model, loaded.vocabulary = network, vocabulary
         return loaded

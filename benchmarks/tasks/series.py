@@ -25,7 +25,7 @@ def monthly(values: np.ndarray, period: int | None, weight_decay: float, epochs:
     when the last fifth of the months that are learnt from is forecast from the rest.
     """
     n, length = int(SHARE * len(values)), 120
-    scaling = Scaling.learnt(values[:n], period, HORIZON)
+    scaling = Scaling.fitted(values[:n], period, HORIZON)
     z, inputs = scaling.inputs(values, 0)
     target = scaling.targets(z[:n])
     x, y = (

@@ -1,22 +1,24 @@
-"""`Classifier`: sequences and names of classes in, names out."""
+"""`Classifier`: classification of sequences."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, files
+from cylstm import _checks
 from cylstm._checks import array_like, shown
 from cylstm.classification import network
 from cylstm.classification.network import Sequences
 from cylstm.data import Arrays, StandardScaler, _inputs
+from cylstm.files import SavedModel
 from cylstm.layers.activation import softmax
 from cylstm.layers.base import Layer
 from cylstm.layers.sequential import Sequential
 from cylstm.losses import CrossEntropy
 from cylstm.optim import AdamW, CosineDecay
+from cylstm.recurrent.base import RecurrentLayer
 from cylstm.training import Checkpoints, History, Trainer
 from cylstm.training.checkpoints import digest_of
 from cylstm.training.history import history_of
@@ -26,28 +28,28 @@ Samples = tuple[Any, Sequence[str]]
 CLIP_NORM = 1.0
 
 
-class Classifier:
-    """The class of each sequence, by an LSTM in both directions and the largest of its states over time.
+class Classifier(SavedModel):
+    """Classify sequences with a bidirectional LSTM and max pooling over time.
 
     The network and training of `cylstm.sklearn.SequenceClassifier`, without scikit-learn: every channel is
-    standardised by what `fit` sees, AdamW, the learning rate falls to 0 as half a cosine.
+    standardised with the mean and deviation of the training data; AdamW with cosine decay to 0.
 
     Parameters
     ----------
     hidden_size : int
-        Units of a layer, and of each direction.
+        Units per layer and direction.
     num_layers : int
     dropout : float
-        Between layers, and before the last, dense one; a third of it on the inputs.
+        Between layers and before the dense layer; a third of it on the inputs.
     seed : int
-        Of weights, masks and order.
+        For weights, dropout masks and the order of the samples.
 
     Attributes
     ----------
     classes : list of str
-        In the order of the outputs.
+        Names of the classes, in the order of the outputs.
     columns : list of str
-        Names of the channels, for the file; none by default.
+        Names of the channels, which are saved with the model; empty by default.
 
     Examples
     --------
@@ -60,6 +62,8 @@ class Classifier:
     ['low', 'high']
     """
 
+    entry = "classifier"
+
     def __init__(
         self, hidden_size: int = 64, num_layers: int = 1, dropout: float = 0.3, seed: int = 0
     ) -> None:
@@ -71,12 +75,6 @@ class Classifier:
         self.model: Sequential | None = None
         self.classes: list[str] = []
         self.columns: list[str] = []
-
-    def __repr__(self) -> str:
-        """As it was constructed."""
-        from cylstm._reprs import as_constructed
-
-        return as_constructed(self)
 
     def fit(
         self,
@@ -91,30 +89,30 @@ class Classifier:
         resume: bool = False,
         progress: bool = True,
     ) -> History:
-        """Train a new network, and keep the weights of the lowest loss on the validation data.
+        """Train a new network, and keep the weights with the lowest loss on the validation data.
 
         Parameters
         ----------
         train, validation : tuple (sequences, labels)
-            (n, T, channels), or a list of n arrays (T_i, channels); and n names of classes. Those of `train`
-            are all there are.
+            (n, T, channels), or a list of n arrays (T_i, channels); and n names of classes. The validation
+            data can contain only classes of `train`.
         epochs, patience, checkpoints, resume, progress
-            As for `Trainer.fit`; without validation data there is no patience. If the training fails in an
-            epoch, the classifier has the best weights so far; if it cannot start, it stays as it was.
+            As for `Trainer.fit`; without validation data, `patience` has no effect. If the training fails in
+            an epoch, the classifier keeps the best weights so far; if it cannot start, it is unchanged.
         batch_size : int
         lr : float
-            At the start.
+            Initial learning rate.
 
         Returns
         -------
         History
-            With the `accuracy` on the validation data, if there are any.
+            With the `accuracy` on the validation data, if given.
 
         Raises
         ------
         ValueError, TypeError
-            If sequences are no arrays of finite numbers, of the same channels; if there is only one class, or
-            another one in the validation data.
+            If the sequences are not arrays of finite numbers with the same channels; if there is only one
+            class, or an unknown one in the validation data.
         """
         x, labels = _checked(train[0]), [str(label) for label in array_like.labels("labels", train[1])]
         _inputs.warn_of_ids("sequences", x)
@@ -124,10 +122,10 @@ class Classifier:
         saved = Checkpoints.of(checkpoints, resume)
         if saved is not None:
             saved.identify({"classes": classes, "data": digest_of(x, "\0".join(labels))}, resume)
-        draw = _checks.generator(self.seed)
+        rng = _checks.generator(self.seed)
 
         def seed() -> int:
-            return int(draw.integers(2**31))
+            return int(rng.integers(2**31))
 
         model = network.build(
             x[0].shape[1],
@@ -149,7 +147,7 @@ class Classifier:
         source = _source(model, classes, x, labels, batch_size)
         held_out = None
         if validation is not None:
-            held_out = _source(model, classes, _for(model, validation[0]), validation[1], batch_size)
+            held_out = _source(model, classes, _checked_for(model, validation[0]), validation[1], batch_size)
         try:
             history = trainer.fit(
                 source, held_out, epochs,
@@ -164,7 +162,7 @@ class Classifier:
         return history
 
     def probabilities(self, sequences: Any) -> Array:
-        """The probability of each class, (n, classes), in the order of `classes`.
+        """Predict the probability of each class, (n, classes), in the order of `classes`.
 
         Parameters
         ----------
@@ -172,19 +170,19 @@ class Classifier:
             As in `fit`.
         """
         model = self._fitted()
-        return softmax(network.outputs(model, network.scaled(model, _for(model, sequences))))
+        return softmax(network.outputs(model, network.scaled(model, _checked_for(model, sequences))))
 
     def predict(self, sequences: Any) -> list[str]:
-        """The likeliest class of each sequence."""
+        """Predict the most probable class of each sequence."""
         return [self.classes[i] for i in self.probabilities(sequences).argmax(axis=1)]
 
     def confusion(self, sequences: Any, labels: Sequence[str]) -> Array:
-        """How many sequences of each class (rows) were taken for each (columns), in the order of `classes`.
+        """Confusion matrix: how many sequences of each class (rows) are predicted as each class (columns).
 
         Raises
         ------
         ValueError
-            If there is a label that is no class, or not one label for each sequence.
+            If a label is not one of `classes`, or if their number is not that of the sequences.
         """
         targets = _targets(self.classes, sequences, labels)
         counts = np.zeros((len(self.classes), len(self.classes)), np.intp)
@@ -193,58 +191,41 @@ class Classifier:
 
     def _fitted(self) -> Sequential:
         if self.model is None:
-            raise ValueError("model: expected one that was trained or loaded; call fit first")
+            raise ValueError("model: expected a fitted model; call fit first, or load a model file")
         return self.model
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write network, scaling and names of the classes to one file (`cylstm.files`)."""
-        own = {name: getattr(self, name) for name in ("classes", "columns")}
-        files.save(self._fitted(), path, extra={"classifier": own})
+    def _to_saved(self) -> tuple[Layer, dict[str, Any]]:
+        return self._fitted(), {"classes": self.classes, "columns": self.columns}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Classifier":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        ModelFileError
-            If the file is damaged, or holds no classifier.
-        """
-        return cls.of(path, *files.load_with_extra(path))
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str], model: Layer, extra: Mapping[str, Any]) -> "Classifier":
-        """That of a file whose content has been read (`files.load_with_extra`).
-
-        Raises
-        ------
-        ModelFileError
-            If the file, which it names, holds no classifier.
-        """
-        try:
-            stored = extra["classifier"]
-            classes, columns = stored["classes"], stored["columns"]
-            for names in (classes, columns):
-                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                    raise ValueError("its names are damaged")
-            if not isinstance(model, Sequential) or not model.pools or not model.batch_first:
-                raise ValueError("its layers are others")
-            if len(set(classes)) != len(classes) or len(classes) != model.output_size:
-                raise ValueError(f"{len(classes)} classes for {model.output_size} outputs")
-            if classes != sorted(classes) or len(columns) not in (0, model.input_size):
-                raise ValueError("its names are damaged")
-            if len(model.scalers["x"].config["offset"]) != model.input_size:
-                raise ValueError("its scaling is of another size")
-            recurrent = model.layers[1].config
-            loaded = cls(recurrent["hidden_size"], recurrent["num_layers"], recurrent["dropout"])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise files.ModelFileError(f"{path}: not a classifier: {error}") from error
-        loaded.model, loaded.classes, loaded.columns = model, classes, columns
+    def _from_saved(cls, network: Layer, values: dict[str, Any]) -> "Classifier":
+        classes, columns = values["classes"], values["columns"]
+        for key, names in (("classes", classes), ("columns", columns)):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{key}: expected a list of names, got {shown(names)}")
+        if classes != sorted(set(classes)):
+            raise ValueError(f"classes: expected different names in order, got {shown(classes)}")
+        if not isinstance(network, Sequential) or not network.pools or not network.batch_first:
+            raise ValueError(f"network: expected a batch-first Sequential with pooling, got {shown(network)}")
+        if len(classes) != network.output_size:
+            raise ValueError(f"classes: expected {network.output_size}, one per output, got {len(classes)}")
+        if len(columns) not in (0, network.input_size):
+            raise ValueError(f"columns: expected {network.input_size} names or none, got {len(columns)}")
+        if "x" not in network.scalers:
+            raise ValueError("scalers: expected one for x, got none")
+        scaled = len(network.scalers["x"].config["offset"])
+        if scaled != network.input_size:
+            raise ValueError(f"scalers: expected {network.input_size} channels for x, got {scaled}")
+        recurrent = network.layers[1] if len(network.layers) > 1 else network
+        if not isinstance(recurrent, RecurrentLayer):
+            raise ValueError(f"network: expected a recurrent second layer, got {shown(recurrent)}")
+        loaded = cls(recurrent.hidden_size, recurrent.num_layers, recurrent.config["dropout"])
+        loaded.model, loaded.classes, loaded.columns = network, classes, columns
         return loaded
 
 
 def _checked(sequences: Any) -> Sequences:
-    """(n, T, I), or n arrays (T_i, I), of finite numbers."""
+    """Check sequences: (n, T, I), or n arrays (T_i, I), of finite numbers."""
     x = _inputs.either_of("sequences", sequences)
     if len(x) == 0 or x[0].ndim != 2 or any(0 in part.shape for part in x):
         shape = x[0].shape if isinstance(x, list) else x.shape
@@ -253,8 +234,8 @@ def _checked(sequences: Any) -> Sequences:
     return x
 
 
-def _for(model: Sequential, sequences: Any) -> Sequences:
-    """The same, of the model's channels."""
+def _checked_for(model: Sequential, sequences: Any) -> Sequences:
+    """Check sequences, and that their channels are those of the model."""
     x = _checked(sequences)
     if x[0].shape[1] != model.input_size:
         raise ValueError(f"sequences: expected {model.input_size} channels, got {x[0].shape[1]}")

@@ -1,4 +1,4 @@
-"""The network that says one row of numbers about each sequence: of the classifier, and of the estimators."""
+"""The network of `Classifier` and the scikit-learn estimators: one row of outputs per sequence."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -24,8 +24,8 @@ Array = NDArray[Any]
 Sequences = Array | list[Array]  # (n, T, I), or n arrays (T_i, I)
 Cell = Literal["lstm", "gru", "rnn"]
 CELLS: dict[str, type[LSTM | GRU | RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-SMOOTHING = 0.1  # of labels: some of a few hundred are wrong, or not typical
-AT_ONCE = 256  # sequences in a batch of a prediction
+SMOOTHING = 0.1  # of labels: with a few hundred, some are wrong or not typical
+BATCH_SIZE = 256  # sequences per batch in predictions
 
 
 def build(
@@ -41,24 +41,24 @@ def build(
     bidirectional: bool = True,
     pooling: How = "max",
 ) -> Sequential:
-    """A new network, whose outputs are 0 for any sequence until it has learnt.
+    """Build a new network, whose outputs are 0 for any sequence until it is trained.
 
     Parameters
     ----------
     features, outputs : int
-        Channels of the sequences, numbers in a row.
+        Channels of the sequences, outputs per sequence.
     seed : callable
-        The next seed, of weights and masks.
+        Returns the next seed, for weights and dropout masks.
     cell, hidden_size, num_layers, dropout, bidirectional, pooling
         As for `cylstm.sklearn.SequenceClassifier`.
     input_dropout : float
-        Share of the inputs that are left out in training. None: a third of `dropout`.
+        Dropout probability of the inputs. None: a third of `dropout`.
     """
     if cell not in CELLS:
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {shown(cell)}")
     if pooling not in get_args(How):
         raise ValueError(f"pooling: expected one of {', '.join(get_args(How))}, got {shown(pooling)}")
-    with without_option_warnings():  # dropout is for the last layer, too
+    with without_option_warnings():  # dropout also acts on the last layer, below
         recurrent = CELLS[cell](
             features,
             hidden_size,
@@ -81,7 +81,7 @@ def build(
 
 
 def scaled(model: SequenceLayer, x: Sequences) -> Sequences:
-    """x by the model's own scaler, in its dtype."""
+    """Transform x by the model's scaler for x, and convert it to the model's dtype."""
     transformed = model.scalers["x"].transform(x)
     if isinstance(transformed, list):
         return [part.astype(model.dtype, copy=False) for part in transformed]
@@ -90,7 +90,7 @@ def scaled(model: SequenceLayer, x: Sequences) -> Sequences:
 
 
 def outputs(model: Sequential, x: Sequences) -> Array:
-    """What the model says, (n, V) in float64, about scaled sequences."""
-    source = Arrays(x, np.zeros(len(x)), AT_ONCE, target_per="sequence")
+    """The model's outputs for scaled sequences, (n, V) in float64."""
+    source = Arrays(x, np.zeros(len(x)), BATCH_SIZE, target_per="sequence")
     parts = [gradients.outputs(model, batch, None)[0] for batch in source.epoch()]
     return np.concatenate(parts).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Data that comes with the package."""
+"""Datasets included in the package."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,6 +1,6 @@
-"""Simple forecasts that a model has to beat.
+"""Simple forecasts to compare a model with.
 
-Each function takes the values (N,), the number `n` of rows that may be learnt from, and the
+Each function takes the values (N,), the number `n` of training rows, and the
 horizon, and returns forecasts (N, horizon): element [t, h-1] is made at row t for row t+h
 from rows up to t. What cannot be forecast is NaN.
 """
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def persistence(values: Any, n: int, horizon: int) -> Array:
-    """The present value.
+    """Repeat the current value.
 
     >>> persistence(np.array([1.0, 2.0]), 2, 3)
     array([[1., 1., 1.],
@@ -37,9 +37,9 @@ def seasonal_naive(values: Any, n: int, horizon: int, period: int) -> Array:
 
 
 def autoregression(values: Any, n: int, horizon: int, lags: int) -> Array:
-    """AR(lags) with an intercept: least squares of its own for each horizon, on targets before row n.
+    """AR(lags) with an intercept: a separate least-squares fit for each horizon, on targets before row n.
 
-    The horizons share most of their rows, which are reduced to a triangle once.
+    The horizons share most of their rows, which are reduced by one QR decomposition.
     """
     values, horizon = _vector(values), _checks.positive("horizon", horizon)
     lags = _checks.positive("lags", lags)
@@ -76,7 +76,7 @@ def climatology(values: Any, n: int, horizon: int, period: int) -> Array:
 
 
 def autoregression_of_anomalies(values: Any, n: int, horizon: int, lags: int, period: int) -> Array:
-    """The mean of the season, plus AR(lags) of the departures from it."""
+    """The mean of the season, plus AR(lags) of the anomalies."""
     values = _vector(values)
     means = seasonal_means(values, n, period)
     anomalies = values - means[np.arange(len(values)) % period]
@@ -86,18 +86,18 @@ def autoregression_of_anomalies(values: Any, n: int, horizon: int, lags: int, pe
 def rmse(forecasts: Array, values: Any, n: int) -> Array:
     """Root mean squared error by horizon, of forecasts whose targets are rows n and later.
 
-    Made from row n-1 on, so that the first one-step target is row n.
+    The forecasts start at row n-1, so that the first one-step target is row n.
     """
-    return np.array([np.sqrt(np.mean(d**2)) if d.size else np.nan for d in _departures(forecasts, values, n)])
+    return np.array([np.sqrt(np.mean(d**2)) if d.size else np.nan for d in _errors(forecasts, values, n)])
 
 
 def mae(forecasts: Array, values: Any, n: int) -> Array:
     """Mean absolute error by horizon, of the same forecasts."""
-    return np.array([np.mean(np.abs(d)) if d.size else np.nan for d in _departures(forecasts, values, n)])
+    return np.array([np.mean(np.abs(d)) if d.size else np.nan for d in _errors(forecasts, values, n)])
 
 
-def _departures(forecasts: Array, values: Any, n: int) -> list[Array]:
-    """What forecasts whose targets are rows n and later missed them by, for each horizon."""
+def _errors(forecasts: Array, values: Any, n: int) -> list[Array]:
+    """Errors of the forecasts whose targets are rows n and later, by horizon."""
     values, forecasts = _vector(values), _checks.real_array("forecasts", forecasts)
     N, horizon = forecasts.shape
     last = [max(n - 1, N - h) for h in range(1, horizon + 1)]  # the row after the last one with a target

@@ -1,16 +1,17 @@
-"""`Forecaster`: series in, forecasts out."""
+"""`Forecaster`: forecasts of time series."""
 
-import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import _checks, files
+from cylstm import _checks
+from cylstm._checks import shown
 from cylstm.data.series import LARGEST
+from cylstm.files import SavedModel
 from cylstm.forecasting.scaling import Scaling
 from cylstm.forecasting.training import BLOCKS, PENALTIES, UPDATES, ForecastTraining, forecasts
 from cylstm.layers.base import Layer
@@ -21,8 +22,8 @@ from cylstm.training import Checkpoints
 Array = NDArray[np.float64]
 
 
-class Forecaster:
-    """Forecasts of one or several series, at every step for the next `horizon` steps.
+class Forecaster(SavedModel):
+    """Forecast one or several series: at every step, the next `horizon` steps.
 
     Parameters
     ----------
@@ -33,17 +34,17 @@ class Forecaster:
     hidden_size : int
         Units of the LSTM.
     epochs : int
-        Of each network: 50 optimiser steps on 16 windows of up to 120 rows.
+        For each network: 50 optimiser steps on 16 windows of up to 120 rows.
     seed : int
-        Of the initial weights and the choice of windows.
+        For the initial weights and the choice of windows.
 
     Attributes
     ----------
     columns : list of str
-        Names of the series, for the file; none by default.
+        Names of the series, which are saved with the model; empty by default.
     training : ForecastTraining
-        Set by `fit`: `penalty`, the chosen one; `validation`, the errors by epoch of each; `history`, of the
-        network that was kept.
+        Set by `fit`: the chosen `penalty`; `validation`, the errors of each penalty by epoch; `history`, of
+        the final network.
 
     Examples
     --------
@@ -55,6 +56,7 @@ class Forecaster:
     (200, 2, 1)
     """
 
+    entry = "forecaster"
     training: ForecastTraining
 
     def __init__(
@@ -76,25 +78,19 @@ class Forecaster:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it can forecast."""
+        """Whether the forecaster has a trained network."""
         return self._fitted is not None
 
     @property
     def updates(self) -> int:
-        """How many updates `fit` makes at most, for a progress bar."""
+        """Maximum number of updates in `fit`, for a progress bar."""
         return UPDATES * self.epochs * (len(PENALTIES) * len(BLOCKS) + 1)
 
     @property
     def least_rows(self) -> int:
-        """How many rows `fit` needs."""
+        """Number of rows that `fit` needs."""
         shortest = self.horizon + max(self.period or 0, 8)
         return math.ceil(max(shortest / BLOCKS[0][0], 5 * self.horizon)) + 1
-
-    def __repr__(self) -> str:
-        """As it was constructed."""
-        from cylstm._reprs import as_constructed
-
-        return as_constructed(self)
 
     def fit(
         self,
@@ -105,19 +101,20 @@ class Forecaster:
         resume: bool = False,
         progress: Callable[[int], Any] = lambda updates: None,
     ) -> "Forecaster":
-        """Learn from all rows.
+        """Train on all rows.
 
         Parameters
         ----------
         values : array
             (N, C): C series in columns, in order of time.
         patience : int, optional
-            End the training of each network that chooses the penalty after so many epochs without a lower
-            error on its block, and train the last one for as many epochs as were best there.
+            End each training that serves the choice of the penalty after this many epochs without a lower
+            error on its block, and train the final network for the best number of epochs found there.
         checkpoints : Checkpoints or path, optional
-            A path alone: every 10 minutes; always after each network, and at Ctrl-C.
+            When to write checkpoints; for a path, every 10 minutes. They are also written after each network
+            and at Ctrl-C.
         resume : bool
-            Go on from the checkpoint if there is one, to the same bits as if there had been no break.
+            Resume from the checkpoint if it exists; results are bit-identical to an uninterrupted training.
         progress : callable
             Called with the number of updates since the last call; they add up to `updates`.
 
@@ -126,14 +123,14 @@ class Forecaster:
         ValueError
             If there are fewer than `least_rows` rows, or values that are not finite.
         CheckpointError
-            If the checkpoint to go on from is damaged, or of another training.
+            If the checkpoint is damaged, or belongs to another training.
         KeyboardInterrupt
             At Ctrl-C.
 
         Notes
         -----
-        If the training ends with an exception after its first network is finished, the forecaster has the
-        best network so far, which may have learned from fewer rows.
+        If the training ends with an exception after its first network is finished, the forecaster keeps the
+        best network so far, which may have been trained on fewer rows.
         """
         values = self._checked(values)
         if len(values) < self.least_rows:
@@ -156,43 +153,47 @@ class Forecaster:
         return self
 
     def forecast(self, values: Any, phase: int = 0) -> Array:
-        """Forecasts made at every row, from that row and all before it.
+        """Forecast from every row, using that row and all earlier ones.
 
         Parameters
         ----------
         values : array
-            (N, C), from the first row on.
+            (N, C).
         phase : int
-            Season of the first row, counted from that of the first row of the training data.
+            Season of the first row, relative to the first row of the training data.
 
         Returns
         -------
         ndarray
             (N, horizon, C); element [t, h-1] is for row t+h.
         """
-        if self._fitted is None:
-            raise RuntimeError("forecast: not fitted; call fit first, or load a model file")
-        model, scaling = self._fitted
+        model, scaling = self._checked_fitted("forecast")
         values = self._checked(values)
         if values.shape[1] != len(scaling.scale):
             raise ValueError(f"values: expected {len(scaling.scale)} columns, got {values.shape[1]}")
         return forecasts(model, scaling, values, phase % len(scaling.seasonal))
 
     def likely_phase(self, values: Any, phase: int = 0) -> int:
-        """The phase for which values (N, C) are clearly nearer to the means of the seasons than for this one.
+        """The phase that fits the values (N, C) clearly better than the given one, if any.
 
-        Clearly: with half of the mean squared departure, without what all rows depart by. If there is none,
-        or less than one season of rows, `phase` itself, in [0, period).
+        A phase fits clearly better if it halves the variance of the anomalies. If there is none, or if there
+        are fewer rows than one season has, the result is `phase` modulo the period.
         """
-        if self._fitted is None:
-            raise RuntimeError("likely_phase: not fitted; call fit first, or load a model file")
-        scaling, values = self._fitted[1], self._checked(values)
+        _, scaling = self._checked_fitted("likely_phase")
+        values = self._checked(values)
         phase %= len(scaling.seasonal)
         if len(values) < len(scaling.seasonal):
             return phase
-        departures = scaling.departures_by_phase(values)
-        best = int(departures.argmin())
-        return best if departures[best] < departures[phase] / 2 else phase
+        variances = scaling.variance_by_phase(values)
+        best = int(variances.argmin())
+        return best if variances[best] < variances[phase] / 2 else phase
+
+    def _checked_fitted(
+        self, method: str, fix: str = "call fit first, or load a model file"
+    ) -> tuple[Sequential, Scaling]:
+        if self._fitted is None:
+            raise RuntimeError(f"{method}: not fitted; {fix}")
+        return self._fitted
 
     def _checked(self, values: Any) -> Array:
         array = _checks.real_array("values", values).astype(np.float64)
@@ -202,61 +203,24 @@ class Forecaster:
             raise ValueError(f"values: expected finite numbers below {LARGEST:g} in size")
         return array
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write network and scaling to one file, atomically."""
-        if self._fitted is None:
-            raise RuntimeError("save: not fitted; call fit first")
-        model, scaling = self._fitted
-        arrays = {field.name: getattr(scaling, field.name).tolist() for field in dataclasses.fields(scaling)}
-        files.save(model, path, extra={"forecaster": {"columns": self.columns, **arrays}})
+    def _to_saved(self) -> tuple[Layer, dict[str, Any]]:
+        model, scaling = self._checked_fitted("save", "call fit first")
+        return model, {"columns": self.columns, **scaling.config}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Forecaster":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        ModelFileError
-            If the file is damaged, or holds no forecaster.
-        """
-        return cls.of(path, *files.load_with_extra(path))
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str], model: Layer, extra: Mapping[str, Any]) -> "Forecaster":
-        """That of a file whose content has been read (`files.load_with_extra`).
-
-        Raises
-        ------
-        ModelFileError
-            If the file, which it names, holds no forecaster.
-        """
-        try:
-            stored = extra["forecaster"]
-            scaling = Scaling(
-                *(np.array(stored[field.name], np.float64) for field in dataclasses.fields(Scaling))
-            )
-            columns = stored["columns"]
-            horizon, C = scaling.change_scale.shape
-            features = 2 * C + (2 if len(scaling.seasonal) > 1 else 0)
-            fits = (
-                isinstance(model, Sequential)
-                and isinstance(model.layers[0], LSTM)
-                and (model.input_size, model.output_size) == (features, horizon * C)
-                and scaling.seasonal.ndim == 2
-                and scaling.seasonal.shape[1:] == scaling.scale.shape == scaling.step_scale.shape == (C,)
-                and isinstance(columns, list)
-                and all(getattr(scaling, name).min() > 0 for name in ("scale", "step_scale", "change_scale"))
-                and len(columns) in (0, C)
-                and all(isinstance(name, str) for name in columns)
-                and all(
-                    np.isfinite(getattr(scaling, field.name)).all() for field in dataclasses.fields(scaling)
-                )
-            )
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-            fits = False
-        if not fits or not isinstance(model, Sequential):
-            raise files.ModelFileError(f"{path}: holds a model, but no forecaster")
+    def _from_saved(cls, network: Layer, values: dict[str, Any]) -> "Forecaster":
+        scaling, columns = Scaling.from_config(values), values["columns"]
+        horizon, C = scaling.change_scale.shape
         period = len(scaling.seasonal) if len(scaling.seasonal) > 1 else None
-        forecaster = cls(horizon, period, model.layers[0].output_size)
-        forecaster.columns, forecaster._fitted = columns, (model, scaling)
+        if not isinstance(network, Sequential) or not isinstance(network.layers[0], LSTM):
+            raise ValueError(f"network: expected a Sequential that starts with an LSTM, got {shown(network)}")
+        sizes, expected = (network.input_size, network.output_size), (2 * C + 2 * bool(period), horizon * C)
+        if sizes != expected:
+            raise ValueError(f"network: expected input and output sizes {expected}, got {sizes}")
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise ValueError(f"columns: expected a list of names, got {shown(columns)}")
+        if len(columns) not in (0, C):
+            raise ValueError(f"columns: expected {C} names or none, got {len(columns)}")
+        forecaster = cls(horizon, period, network.layers[0].output_size)
+        forecaster.columns, forecaster._fitted = columns, (network, scaling)
         return forecaster

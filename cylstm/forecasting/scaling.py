@@ -1,10 +1,13 @@
-"""Departures of series from their seasons: what the forecaster's network reads, and what it says."""
+"""Scaling of series to the inputs of the forecaster's network, and of its outputs to forecasts."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cylstm._checks import shown
 from cylstm.forecasting import baselines
 
 Array = NDArray[np.float64]
@@ -13,14 +16,14 @@ FURTHEST = 1e18  # in standard deviations: squares of larger inputs overflow the
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """What turns values (N, C) into inputs and outputs of the network, and back.
+    """Conversion of values (N, C) to inputs and targets of the network, and of its outputs to forecasts.
 
     Parameters
     ----------
     seasonal : (period, C) means of the seasons; one row without a season.
-    scale : (C,) standard deviation of the departures from them.
+    scale : (C,) standard deviation of the anomalies, the differences from them.
     step_scale : (C,) standard deviation of their changes in one step, in units of `scale`.
-    change_scale : (horizon, C) standard deviation of their changes in h steps, likewise.
+    change_scale : (horizon, C) standard deviation of their changes in h steps, in units of `scale`.
     """
 
     seasonal: Array
@@ -29,16 +32,37 @@ class Scaling:
     change_scale: Array
 
     @classmethod
-    def learnt(cls, values: Array, period: int | None, horizon: int) -> "Scaling":
-        """From rows that may be learnt from."""
+    def fitted(cls, values: Array, period: int | None, horizon: int) -> "Scaling":
+        """The scaling of training rows."""
         seasonal = np.stack(
             [baselines.seasonal_means(column, len(values), period or 1) for column in values.T], axis=1
         )
-        departures = values - seasonal[np.arange(len(values)) % len(seasonal)]
-        scale = _deviation(departures)
-        z = departures / scale
+        anomalies = values - seasonal[np.arange(len(values)) % len(seasonal)]
+        scale = _deviation(anomalies)
+        z = anomalies / scale
         changes = [_deviation(z[h:] - z[:-h]) for h in range(1, horizon + 1)]
         return cls(seasonal, scale, changes[0], np.stack(changes))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """JSON values to save."""
+        return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Scaling":
+        """The scaling of saved values; a KeyError or ValueError if one is missing or does not fit."""
+        scaling = cls(*(_finite(field.name, config[field.name]) for field in dataclasses.fields(cls)))
+        if scaling.change_scale.ndim != 2:
+            raise ValueError(f"change_scale: expected (horizon, columns), got {scaling.change_scale.shape}")
+        C = scaling.change_scale.shape[1]
+        shapes = {"seasonal": (*scaling.seasonal.shape[:1], C), "scale": (C,), "step_scale": (C,)}
+        for name, shape in shapes.items():
+            if getattr(scaling, name).shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {getattr(scaling, name).shape}")
+        for name in ("scale", "step_scale", "change_scale"):
+            if getattr(scaling, name).min() <= 0:
+                raise ValueError(f"{name}: expected values above 0")
+        return scaling
 
     def inputs(self, values: Array, phase: int) -> tuple[Array, Array]:
         """z (N, C), and the network's inputs (N, features); row 0 is in season `phase`."""
@@ -52,12 +76,12 @@ class Scaling:
         if far.any():
             raise ValueError(
                 f"values: row {int(np.argmax(far)) + 1} is more than {FURTHEST:g} deviations from the mean "
-                "of the rows learnt from; expected values of the same kind"
+                "of the training rows; expected values of the same kind"
             )
         return z, inputs
 
-    def departures_by_phase(self, values: Array) -> Array:
-        """Variance of the scaled departures of values (N, C) by the season of row 0, (period,)."""
+    def variance_by_phase(self, values: Array) -> Array:
+        """Variance of the scaled anomalies of values (N, C) by the season of row 0, (period,)."""
         period = len(self.seasonal)
         z, means = values / self.scale, self.seasonal / self.scale
         z = z - z.mean(axis=0)
@@ -65,14 +89,14 @@ class Scaling:
         sums = np.stack([z[season::period].sum(axis=0) for season in range(period)])
         variances = np.empty(period)
         for phase in range(period):
-            moved = np.roll(means, -phase, axis=0)
-            moved = moved - counts @ moved / len(z)
-            squares = (z**2).sum() - 2 * (sums * moved).sum() + (counts @ moved**2).sum()
+            shifted = np.roll(means, -phase, axis=0)
+            shifted = shifted - counts @ shifted / len(z)
+            squares = (z**2).sum() - 2 * (sums * shifted).sum() + (counts @ shifted**2).sum()
             variances[phase] = squares / z.size
         return variances
 
     def targets(self, z: Array) -> Array:
-        """(N - horizon, horizon * C), the scaled changes."""
+        """The scaled changes, (N - horizon, horizon * C)."""
         horizon, rows = len(self.change_scale), len(z) - len(self.change_scale)
         ahead = np.arange(rows)[:, None] + np.arange(1, horizon + 1)
         targets: Array = ((z[ahead] - z[:rows, None]) / self.change_scale).reshape(rows, -1)
@@ -87,8 +111,19 @@ class Scaling:
         return forecasts
 
 
+def _finite(name: str, values: Any) -> Array:
+    """An array of saved numbers; a ValueError if there are none, or others."""
+    try:
+        array = np.array(values, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: expected numbers, got {shown(values)}") from None
+    if not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got {shown(values)}")
+    return array
+
+
 def _deviation(values: Array) -> Array:
-    """Standard deviation of each column; 1 for one that does not vary."""
+    """Standard deviation of each column; 1 for a constant column."""
     deviation = values.std(axis=0)
     varies = deviation > 1e-12 * np.abs(values).max(axis=0, initial=0)
     return np.where(varies, deviation, 1.0)

@@ -1,4 +1,4 @@
-"""The training of a forecaster: networks on parts of the rows to choose by, then one on all of them."""
+"""Training of a forecaster: networks that choose the penalty on parts of the rows, then one on all rows."""
 
 import itertools
 import math
@@ -22,13 +22,13 @@ from cylstm.training.history import attach
 
 Array = NDArray[np.float64]
 PENALTIES = (1e-4, 1e-3, 1e-2, 5e-2)
-BLOCKS = ((0.6, 0.8), (0.8, 1.0))  # learn from the rows before the first, be judged up to the second
+BLOCKS = ((0.6, 0.8), (0.8, 1.0))  # train on the rows before the first, validate up to the second
 WINDOW, BATCH, LEARNING_RATE, CLIP_NORM = 120, 16, 3e-3, 1.0
 UPDATES = 50  # in an epoch
 
 
 class RandomWindows(Source):
-    """Windows that begin anywhere in the rows: as many as an epoch has updates, times 16.
+    """Windows at random rows: 16 for each update of an epoch.
 
     Parameters
     ----------
@@ -43,16 +43,16 @@ class RandomWindows(Source):
         self.length = min(WINDOW, len(target))
 
     def __len__(self) -> int:
-        """Minibatches of an epoch."""
+        """Number of minibatches in an epoch."""
         return UPDATES
 
     @property
     def targets(self) -> NDArray[Any]:
-        """Of all rows."""
+        """Targets of all rows."""
         return self.target
 
     def check(self) -> None:
-        """Nothing: what makes the inputs refuses rows that cannot be trained on."""
+        """Does nothing: `Scaling.inputs` has checked the rows."""
 
     def _plan(self, rng: "np.random.Generator | None") -> Sequence[NDArray[Any]]:
         places = len(self.target) - self.length + 1
@@ -66,11 +66,12 @@ class RandomWindows(Source):
 
 
 class ForecastTraining:
-    """What `Forecaster.fit` does, and its results.
+    """The training in `Forecaster.fit`, and its results.
 
-    Every penalty is tried on every block: a network learns from the rows before the block, and after each
-    epoch its forecasts of the block are measured. The penalty of the lowest error then trains the network on
-    all rows: for all epochs, or, with patience, for as many as were best on the blocks.
+    Every penalty is tried on every block: a network is trained on the rows before the block, and its
+    forecasts of the block are measured after each epoch. The penalty with the lowest error is then used to
+    train the final network on all rows: for all epochs, or, with patience, for the best number of epochs on
+    the blocks.
 
     Parameters
     ----------
@@ -79,17 +80,17 @@ class ForecastTraining:
     values : array
         (N, C).
     saved : Checkpoints, optional
-        Its notes hold the errors of the networks before the one whose checkpoint it is.
+        Its notes hold the errors of the networks that were finished before.
     resume : bool
-        Go on from it if it exists.
+        Resume from the checkpoint if it exists.
     progress : callable
-        Called with the number of updates that were made, or are not needed, since the last call.
+        Called with the number of updates made or skipped since the last call.
 
     Attributes
     ----------
     network : tuple (Sequential, Scaling) or None
-        The one to use if the training ends here: that of all rows, from its first epoch on; before, of those
-        that were trained to choose the penalty the one of the most rows, and of these of the lowest error.
+        The best so far. The final network from its first epoch on; before, of the finished networks the one
+        trained on the most rows, and among these the one with the lowest error.
     """
 
     def __init__(
@@ -104,24 +105,24 @@ class ForecastTraining:
         identity = {**settings, "penalties": list(PENALTIES), "values": digest_of([values])}
         self.resume = saved is not None and saved.identify(identity, resume)
         self.notes: dict[str, Any] = {} if saved is None else saved.notes
-        self.notes.setdefault("finished", [])  # the errors by epoch of each network on its block
-        self.notes.setdefault("errors", [])  # those of the present one
+        self.notes.setdefault("finished", [])  # errors by epoch of each network on its block
+        self.notes.setdefault("errors", [])  # those of the current network
         self.network: tuple[Sequential, Scaling] | None = None
         self._rank = (0, -math.inf)  # its rows and -error
 
     def run(self) -> tuple[Sequential, Scaling]:
-        """All trainings that are left; sets `penalty`, `validation` and `history`.
+        """Run all remaining trainings; sets `penalty`, `validation` and `history`.
 
         Raises
         ------
         KeyboardInterrupt
-            At Ctrl-C, when a checkpoint is written, if there is to be one.
+            At Ctrl-C, after the checkpoint, if any, has been written.
         """
         finished = self.notes["finished"]
         self.progress(UPDATES * (len(finished) * self.settings["epochs"] + len(self.notes["errors"])))
         trials = list(itertools.product(PENALTIES, BLOCKS))
         for penalty, block in trials[len(finished) :]:
-            begin, end = (int(share * len(self.values)) for share in block)
+            begin, end = (int(fraction * len(self.values)) for fraction in block)
             self._train(begin, penalty, self.settings["epochs"], end)
             finished.append(self.notes["errors"])
             self.notes["errors"] = []
@@ -130,8 +131,8 @@ class ForecastTraining:
             penalty: np.mean([c[: min(map(len, by_block))] for c in by_block], axis=0).tolist()
             for penalty, by_block in curves.items()
         }
-        judged = (lambda curve: curve[-1]) if self.settings["patience"] is None else min
-        self.penalty = min(PENALTIES, key=lambda penalty: np.mean([judged(c) for c in curves[penalty]]))
+        final_error = (lambda curve: curve[-1]) if self.settings["patience"] is None else min
+        self.penalty = min(PENALTIES, key=lambda penalty: np.mean([final_error(c) for c in curves[penalty]]))
         epochs = self.settings["epochs"]
         if self.settings["patience"] is not None:
             epochs = round(float(np.mean([np.argmin(curve) + 1 for curve in curves[self.penalty]])))
@@ -141,12 +142,12 @@ class ForecastTraining:
     def _train(
         self, n: int, penalty: float, epochs: int, end: int | None = None
     ) -> tuple[Sequential, Scaling, History]:
-        """One network for the first n rows, judged after each epoch on those up to the end, if there is one.
+        """Train a network on the first n rows; with `end`, validate after each epoch on the rows up to it.
 
-        Adam on random windows; the rate falls to zero as a cosine over all epochs of the settings.
+        Adam on random windows, with cosine decay to zero over all epochs of the settings.
         """
         horizon, seed = self.settings["horizon"], self.settings["seed"]
-        scaling = Scaling.learnt(self.values[:n], self.settings["period"], horizon)
+        scaling = Scaling.fitted(self.values[:n], self.settings["period"], horizon)
         z, inputs = scaling.inputs(self.values[:n], 0)
         x, target = inputs.astype(np.float32), scaling.targets(z).astype(np.float32)
         model = _network(x.shape[1], self.settings["hidden_size"], target.shape[1], seed)
@@ -156,7 +157,7 @@ class ForecastTraining:
             if end is None:
                 self.network = model, scaling
                 return False
-            return self._judge(int(record["epoch"]), error(model, scaling, self.values[:end], n))
+            return self._is_exhausted(int(record["epoch"]), error(model, scaling, self.values[:end], n))
 
         trainer = Trainer(
             model,
@@ -166,7 +167,7 @@ class ForecastTraining:
             clip_norm=CLIP_NORM,
             seed=seed,
         )
-        resume, self.resume = self.resume, False  # the checkpoint is of the first network that is left
+        resume, self.resume = self.resume, False  # the checkpoint belongs to the first remaining network
         history = trainer.fit(
             RandomWindows(x, target), None, epochs, callbacks=[after_epoch], checkpoints=self.saved,
             resume=resume, progress=False,
@@ -180,15 +181,15 @@ class ForecastTraining:
         self.progress(UPDATES * (self.settings["epochs"] - len(history.epochs)))
         return model, scaling, history
 
-    def _judge(self, epoch: int, error: float) -> bool:
-        """Note the error after an epoch, in place of one of an earlier call; whether it no longer falls."""
+    def _is_exhausted(self, epoch: int, error: float) -> bool:
+        """Record the error after an epoch; returns whether patience is exhausted."""
         errors, patience = self.notes["errors"], self.settings["patience"]
         errors[epoch - 1 :] = [error]
         return patience is not None and len(errors) - 1 - int(np.argmin(errors)) >= patience
 
 
 def _network(features: int, hidden_size: int, outputs: int, seed: int) -> Sequential:
-    """One that begins as the persistence forecast."""
+    """A new network, whose forecasts are those of persistence until it is trained."""
     model = Sequential(LSTM(features, hidden_size, seed=seed), Linear(hidden_size, outputs, seed=seed))
     start = model.state_dict()
     start["1.weight"][...], start["1.bias"][...] = 0, 0
@@ -197,7 +198,7 @@ def _network(features: int, hidden_size: int, outputs: int, seed: int) -> Sequen
 
 
 def forecasts(model: Sequential, scaling: Scaling, values: Array, phase: int) -> Array:
-    """(N, horizon, C), made at every row from that row and all before it."""
+    """Forecasts (N, horizon, C) from every row, using that row and all earlier ones."""
     z, inputs = scaling.inputs(values, phase)
     outputs, _ = model(inputs)
     return scaling.values(z, outputs.astype(np.float64), phase)

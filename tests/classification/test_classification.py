@@ -105,18 +105,18 @@ def test_a_file_holds_all_that_classification_needs(tmp_path):
         ("columns", None),
     ],
 )
-def test_a_damaged_description_is_refused(tmp_path, field, value):
+def test_load_rejects_damaged_names(tmp_path, field, value):
     classifier, _ = fitted(epochs=1)
     path = tmp_path / "c.safetensors"
     classifier.save(path)
     model, extra = files.load_with_extra(path)
     extra["classifier"][field] = value
     cylstm.save(model, path, extra=extra)
-    with pytest.raises(cylstm.ModelFileError, match="not a classifier"):
+    with pytest.raises(cylstm.ModelFileError, match=rf"c\.safetensors: a classifier, but damaged: {field}: "):
         Classifier.load(path)
 
 
-def test_other_models_are_no_classifiers(tmp_path):
+def test_load_rejects_other_models(tmp_path):
     classifier, _ = fitted(epochs=1)
     classifier.save(tmp_path / "c.safetensors")
     model, extra = files.load_with_extra(tmp_path / "c.safetensors")
@@ -133,8 +133,15 @@ def test_other_models_are_no_classifiers(tmp_path):
         other = cylstm.Sequential(other) if nested else other
         other.scalers["x"] = scaler
         cylstm.save(other, tmp_path / name, extra=extra)
-    for name in "123456":
-        with pytest.raises(cylstm.ModelFileError, match="not a classifier"):
+    for name, message in {
+        "1": "a classifier, but damaged: scalers: expected one for x, got none; save the model again",
+        "2": "a classifier, but damaged: scalers: expected 2 channels for x, got 3",
+        "3": "a classifier, but damaged: network: expected a batch-first Sequential with pooling, got LSTM",
+        "4": r"expected a classifier, got a network \(LSTM\) alone; cylstm.load reads it",
+        "5": "a classifier, but damaged: network: expected a recurrent second layer, got Pooling",
+        "6": "a classifier, but damaged: network: expected a recurrent second layer, got Sequential",
+    }.items():
+        with pytest.raises(cylstm.ModelFileError, match=f"{name}: {message}"):
             Classifier.load(tmp_path / name)
 
 
@@ -201,7 +208,7 @@ def test_samples_that_cannot_be_learnt_from_are_refused(train, validation, messa
 
 def test_it_has_to_be_fitted_first(tmp_path):
     for use in (lambda c: c.predict([np.ones((3, 2))]), lambda c: c.save(tmp_path / "c")):
-        with pytest.raises(ValueError, match="model: expected one that was trained or loaded"):
+        with pytest.raises(ValueError, match="model: expected a fitted model; call fit first"):
             use(Classifier())
 
 

@@ -1,6 +1,7 @@
 """Model files: what is written is read, and what is damaged is refused with a reason."""
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from model_files import description_of, with_metadata
 
 import cylstm
 from cylstm import files
+from cylstm.classification import Classifier
+from cylstm.forecasting import Forecaster
+from cylstm.text import CharacterModel
 
 
 def model(dtype="float32"):
@@ -121,8 +125,8 @@ HUGE = 2**50
         (lambda d: d["model"]["layers"][0].update(type="SequenceLayer"), "unknown layer SequenceLayer"),
         (lambda d: d["extra"].update(note=1), "its content is not what was saved"),
         (lambda d: d.pop("sha256"), "sha256"),
-        (lambda d: d["model"].update(layers=[]), "a model of no layers"),
-        (lambda d: d["model"].update(layers="LSTM"), "a model of no layers"),
+        (lambda d: d["model"].update(layers=[]), "expected at least one layer, got none"),
+        (lambda d: d["model"].update(layers="LSTM"), "expected at least one layer, got none"),
         (lambda d: d["model"].update(layers=[1, 2]), "unknown layer 1"),
         (lambda d: d.update(model=3), "its architecture is damaged"),
         (lambda d: d.update(extra=[]), "its architecture is damaged"),
@@ -255,3 +259,36 @@ def test_files_of_other_kinds_are_named(tmp_path):
         path.write_bytes(content)
         with pytest.raises(cylstm.ModelFileError, match=f"not a readable cylstm model: .*{message}"):
             cylstm.load(path)
+
+
+SAVED_MODELS = {"forecaster": Forecaster, "classifier": Classifier, "text": CharacterModel}
+
+
+@pytest.mark.parametrize("entry", SAVED_MODELS)
+def test_saved_model_errors_name_the_content_and_the_loader(tmp_path, entry):
+    path, network = tmp_path / "m.safetensors", cylstm.LSTM(2, 3)
+    words = files.SAVED_MODELS[entry][0]
+    assert SAVED_MODELS[entry].entry == entry
+    conditions = [
+        ({}, rf"expected {words}, got a network \(LSTM\) alone; cylstm\.load reads it"),
+        ({"notes": 1}, r"with extra \['notes'\]; cylstm\.files\.load_with_extra reads both"),
+        (
+            {entry: 3},
+            f"{words}, but damaged: expected an object in its metadata, got int; save",
+        ),
+        ({entry: {}}, f"{words}, but damaged: '.*' is missing; save the model again"),
+    ]
+    for other in SAVED_MODELS:
+        if other != entry:
+            found, loader = files.SAVED_MODELS[other]
+            conditions.append(({other: {}}, f"expected {words}, got {found}; {loader}.load reads it"))
+    for extra, message in conditions:
+        cylstm.save(network, path, extra=extra)
+        with pytest.raises(cylstm.ModelFileError, match=f"m.safetensors: .*{message}"):
+            SAVED_MODELS[entry].load(path)
+
+
+def test_saved_models_cover_the_loaders():
+    for entry, (_, loader) in files.SAVED_MODELS.items():
+        module, name = loader.rsplit(".", 1)
+        assert getattr(importlib.import_module(module), name) is SAVED_MODELS[entry]

@@ -25,7 +25,7 @@ def waves():
 
 @pytest.mark.parametrize("period", [None, 12])
 def test_scaled_targets_turn_back_into_the_values_to_forecast(waves, period):
-    scaling = Scaling.learnt(waves, period, horizon=3)
+    scaling = Scaling.fitted(waves, period, horizon=3)
     z, inputs = scaling.inputs(waves, phase=0)
     assert inputs.shape == (240, 4 if period is None else 6)
     np.testing.assert_allclose(inputs[:, :2].std(axis=0), 1, rtol=0.01)
@@ -35,7 +35,7 @@ def test_scaled_targets_turn_back_into_the_values_to_forecast(waves, period):
 
 
 def test_nothing_said_by_the_network_is_persistence(waves):
-    scaling = Scaling.learnt(waves, None, horizon=3)
+    scaling = Scaling.fitted(waves, None, horizon=3)
     z, _ = scaling.inputs(waves, phase=0)
     np.testing.assert_allclose(scaling.values(z, np.zeros((240, 6)), 0), np.repeat(waves[:, None], 3, axis=1))
 
@@ -201,18 +201,19 @@ def saved(waves, tmp_path_factory):
         [[1.0], [2.0, 3.0]],
     ],
 )
-def test_a_damaged_scaling_is_refused(saved, tmp_path, field, value):
+def test_load_rejects_a_damaged_scaling(saved, tmp_path, field, value):
     model, extra = files.load_with_extra(saved)
     extra["forecaster"][field] = value
     path = tmp_path / "f.safetensors"
     cylstm.save(model, path, extra=extra)
-    with pytest.raises(cylstm.ModelFileError, match="holds a model, but no forecaster"):
+    message = rf"f\.safetensors: a forecaster, but damaged: (seasonal|{field}): expected .*; save the model"
+    with pytest.raises(cylstm.ModelFileError, match=message):
         Forecaster.load(path)
 
 
-def test_a_model_without_scaling_is_no_forecaster(tmp_path):
+def test_load_rejects_a_network_alone(tmp_path):
     cylstm.save(cylstm.LSTM(2, 3), tmp_path / "m.safetensors")
-    with pytest.raises(cylstm.ModelFileError, match="holds a model, but no forecaster"):
+    with pytest.raises(cylstm.ModelFileError, match=r"expected a forecaster, got a network \(LSTM\) alone"):
         Forecaster.load(tmp_path / "m.safetensors")
 
 
@@ -238,7 +239,7 @@ def test_values_that_cannot_be_learnt_from_are_refused(values, message):
         quick(values)
 
 
-def test_the_least_rows_are_enough():
+def test_least_rows_suffice():
     for horizon, period in [(1, None), (12, 12), (7, 30), (3, 1)]:
         forecaster = Forecaster(horizon, period, hidden_size=2, epochs=1)
         values = np.random.default_rng(0).standard_normal((forecaster.least_rows, 1))
@@ -262,19 +263,19 @@ def test_values_far_from_those_learnt_from_are_refused(waves):
         forecaster.forecast(values)
 
 
-def test_the_likely_phase_is_that_of_the_least_departures():
+def test_likely_phase_minimizes_the_variance_of_anomalies():
     """Against the definition, with two series, a shift of all rows and no whole number of seasons."""
     rng = np.random.default_rng(0)
     season = rng.standard_normal((7, 2)) * [1, 5]
     rows = season[np.arange(140) % 7] + rng.normal(0, 0.1, (140, 2))
     forecaster = Forecaster(2, period=7, hidden_size=4, epochs=1).fit(rows)
-    scaling = Scaling.learnt(rows, 7, 2)
+    scaling = Scaling.fitted(rows, 7, 2)
     later = rows[3:28] + np.array([2, -3])
     expected = []
     for phase in range(7):
         z = (later - scaling.seasonal[(np.arange(25) + phase) % 7]) / scaling.scale
         expected.append(z.var(axis=0).mean())
-    np.testing.assert_allclose(scaling.departures_by_phase(later), expected, rtol=1e-9)
+    np.testing.assert_allclose(scaling.variance_by_phase(later), expected, rtol=1e-9)
     assert [forecaster.likely_phase(later, phase) for phase in (0, 3, 10, -1)] == [3, 3, 3, 3]
     assert forecaster.likely_phase(later[:6], 9) == 2  # too few rows to say
     assert forecaster.likely_phase(rng.standard_normal((25, 2)), 5) == 5

@@ -242,8 +242,8 @@ def test_loading_says_which_module_to_import(tmp_path):
     assert run(f"{path}import my_layers; {load}") == "Sequential(Shifted(features=3)) True\n"
     caught = f"\ntry: {load}\nexcept cylstm.ModelFileError as error: print(error, 'my_layers' in sys.modules)"
     assert run(path + caught).endswith(
-        "not a readable cylstm model: unknown layer Shifted: by the file, the module 'my_layers' defines it; "
-        "import the module that does before the model is loaded False\n"
+        "not a readable cylstm model: unknown layer Shifted, defined in the module 'my_layers'; "
+        "import that module before loading the model False\n"
     )
 
 
