@@ -11,7 +11,7 @@ from cylstm import _checks
 from cylstm._checks import shown
 from cylstm._checks.options import warn_without_effect
 from cylstm.layers import embedding
-from cylstm.layers.attention import Attention
+from cylstm.layers.attention_base import Attention
 from cylstm.layers.base import Layer
 from cylstm.layers.embedding import Embedding
 from cylstm.layers.layer_norm import LayerNorm

@@ -1,4 +1,4 @@
-"""Activation functions, and the layer that applies one."""
+"""Activation functions and the activation layer."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ Array = NDArray[Any]
 
 
 class Function(NamedTuple):
-    """A function of numbers: y = value(x, alpha, beta), dx = back(x, y, dy, alpha, beta).
+    """An activation function: y = value(x, alpha, beta), dx = back(x, y, dy, alpha, beta).
 
-    `alpha` and `beta` are their values where none are given, None for a function that has no such.
+    `alpha` and `beta` are default values, or None if the function has no such parameter.
     """
 
     value: Callable[[Array, Any, Any], Array]
@@ -33,7 +33,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """Shares of every row (..., V) that are as exp(x)."""
+    """Compute the softmax over the last axis."""
     powers = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
     result: Array = powers / powers.sum(axis=-1, keepdims=True)
     return result
@@ -46,26 +46,25 @@ def _log_softmax(x: Array) -> Array:
 
 
 def _exp_below(x: Array) -> Array:
-    """exp(x) below 0, 1 above."""
+    """Compute exp(min(x, 0))."""
     result: Array = np.exp(np.minimum(x, 0))
     return result
 
 
 def _normal(x: Array) -> Array:
-    """Share of the standard normal distribution below x, in float64 (SciPy loads when it is used)."""
+    """Standard normal CDF in float64; SciPy is imported lazily."""
     from scipy.special import ndtr
 
     return np.asarray(ndtr(x.astype(float)))
 
 
-def _bell(x: Array) -> Array:
+def _normal_density(x: Array) -> Array:
     return np.asarray(np.exp(-0.5 * x.astype(float) ** 2) / np.sqrt(2 * np.pi))
 
 
 SELU = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
-# By the names of PyTorch and Keras, and of ONNX for those that only it has; beta of no function is its slope.
-# Slopes where there are two, at a bend, are PyTorch's.
+# Names follow PyTorch and Keras, else ONNX. Subgradients at kinks follow PyTorch.
 FUNCTIONS: dict[str, Function] = {
     "relu": Function(lambda x, a, b: np.maximum(x, 0), lambda x, y, dy, a, b: np.where(x <= 0, 0, dy)),
     "tanh": Function(lambda x, a, b: np.tanh(x), lambda x, y, dy, a, b: dy * (1 - y * y)),
@@ -91,7 +90,9 @@ FUNCTIONS: dict[str, Function] = {
         lambda x, y, dy, a, b: dy * b * np.where(x > 0, 1, a * _exp_below(x)),
         *SELU,
     ),
-    "gelu": Function(lambda x, a, b: x * _normal(x), lambda x, y, dy, a, b: dy * (_normal(x) + x * _bell(x))),
+    "gelu": Function(
+        lambda x, a, b: x * _normal(x), lambda x, y, dy, a, b: dy * (_normal(x) + x * _normal_density(x))
+    ),
     "silu": Function(
         lambda x, a, b: x * _sigmoid(x),
         lambda x, y, dy, a, b: dy * _sigmoid(x) * (1 + x * (1 - _sigmoid(x))),
@@ -119,22 +120,20 @@ FUNCTIONS: dict[str, Function] = {
 def checked(
     kind: Any, alpha: Any, beta: Any, name: str = "kind"
 ) -> tuple[Function, float | None, float | None]:
-    """The function of this name, with alpha and beta as given or as by default."""
+    """Look up a function by name; return it with alpha and beta, or their defaults."""
     if kind not in FUNCTIONS:
         raise ValueError(f"{name}: expected one of {', '.join(FUNCTIONS)}, got {shown(kind)}")
     function, values = FUNCTIONS[kind], []
     for parameter, value, default in (("alpha", alpha, function.alpha), ("beta", beta, function.beta)):
         if value is not None and default is None:
-            raise ValueError(
-                f"{parameter}: expected None, for {kind} has no such parameter, got {shown(value)}"
-            )
+            raise ValueError(f"{parameter}: expected None, {kind} has no such parameter, got {shown(value)}")
         finite = None if value is None else _checks.number(parameter, value, -1e38, 1e38)
         values.append(default if finite is None else finite)
     return function, values[0], values[1]
 
 
 class Activation(Sizeless, RowLayer):
-    """A function of every number, or softmax of every row.
+    """Apply an elementwise function, or softmax over the features.
 
     Parameters
     ----------
@@ -142,15 +141,15 @@ class Activation(Sizeless, RowLayer):
         relu, tanh, sigmoid, softmax, log_softmax, leaky_relu, elu, selu, gelu, silu, softplus, softsign,
         hard_sigmoid, affine (αx + β), scaled_tanh (α tanh βx), thresholded_relu (x above α, else 0).
     alpha, beta : float, optional
-        Of the functions that have them, as ONNX defines them; ONNX's defaults.
+        Parameters of the function, defined as in ONNX and with its defaults.
     features : int, optional
-        Numbers in a row. In a `Sequential` it follows from the layer before.
+        Number of features. In a `Sequential`, inferred from the preceding layer.
     dtype : {"float32", "float64"}
-        In a `Sequential` that of the other layers.
+        In a `Sequential`, that of the other layers.
 
     Notes
     -----
-    Losses take what comes before a last sigmoid or softmax: train without it.
+    Losses expect logits: train without a final sigmoid or softmax.
 
     Examples
     --------
@@ -173,29 +172,29 @@ class Activation(Sizeless, RowLayer):
         super().__init__()
         self._function, self.alpha, self.beta = checked(kind, alpha, beta)
         self.kind = kind
-        self._begin(features, dtype)
+        self._set_size(features, dtype)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
-        chosen = {"alpha": self.alpha, "beta": self.beta}
+        """The constructor arguments as JSON-compatible values."""
+        parameters = {"alpha": self.alpha, "beta": self.beta}
         return {
             "kind": self.kind,
-            **{name: value for name, value in chosen.items() if value is not None},
+            **{name: value for name, value in parameters.items() if value is not None},
             **self._sizes(),
         }
 
     def _planes(self, N: int, training: bool) -> dict[str, Shape]:
-        return {"kept": (N, self.output_size)} if training else {}  # y, where dy takes its place
+        return {"saved_y": (N, self.output_size)} if training else {}  # dy overwrites workspace.y
 
     def _rows_forward(self, workspace: RowWorkspace) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):  # as IEEE says, without warnings
+        with np.errstate(invalid="ignore", over="ignore"):  # IEEE 754 results without warnings
             workspace.y[...] = self._function.value(workspace.x, self.alpha, self.beta)
         if workspace.training:
-            workspace.planes["kept"][...] = workspace.y
+            workspace.planes["saved_y"][...] = workspace.y
 
     def _rows_backward(self, workspace: RowWorkspace, need_dx: bool) -> Array:
-        x, y, dy = workspace.x, workspace.planes["kept"], workspace.y
+        x, y, dy = workspace.x, workspace.planes["saved_y"], workspace.y
         with np.errstate(invalid="ignore", over="ignore"):
             workspace.x[...] = self._function.back(x, y, dy, self.alpha, self.beta)
         return workspace.x

@@ -1,201 +1,30 @@
-"""Attention over the states of a sequence."""
+"""Attention layers: multiplicative, additive, multi-head."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
-from cylstm._checks import shown
-from cylstm._checks.options import warn_without_effect
-from cylstm._engine.planning import Arena, Shape
-from cylstm.layers.parameters import ParameterStore
-from cylstm.layers.stateless import StatelessLayer
-from cylstm.sequences.packing import Batch, Packing
+from cylstm._engine.planning import Shape
+from cylstm.layers.attention_base import Attention, AttentionWorkspace, Query
 
 Array = NDArray[Any]
-Query = Literal["steps", "last"]
-
-
-class Attention(StatelessLayer, abstract=True):
-    """Base of the attention layers: y_t = sum_j a_tj v_j, with a_t = softmax(e_t) over the real steps j.
-
-    Computed on padded batches (B, T, F), whose padding weighs nothing. A subclass gives the shapes of its
-    planes, and what its scores e_tj, queries, keys and values v_j are, forward and back.
-    """
-
-    heads = 1
-    pads = True
-
-    def __init__(
-        self, features: int, query: Query, causal: bool, dtype: DTypeLike, seed: int | None, **sizes: Any
-    ) -> None:
-        super().__init__()
-        self.input_size = self.output_size = _checks.positive("features", features)
-        if query not in get_args(Query):
-            raise ValueError(f"query: expected one of {', '.join(get_args(Query))}, got {shown(query)}")
-        self.query, self.attends_before = query, _checks.flag("causal", causal)
-        self.pools = query == "last"
-        if self.pools and self.attends_before:
-            warn_without_effect("causal", causal, "with query='last' the last step sees all before it")
-        self._sizes = {"features": self.input_size, **sizes}
-        self._store = ParameterStore(dict(self.parameter_shapes(self._sizes)), _checks.real_dtype(dtype))
-        rng = _checks.generator(seed)
-        self._store.initialize(lambda flat: self._draw_parameters(flat, rng))
-
-    def _draw_parameters(self, flat: Array, rng: "np.random.Generator") -> None:
-        """Those of Glorot and Bengio 2010; biases are zeros."""
-        for view in self._store.views(flat).values():
-            if view.ndim == 2:
-                bound = np.sqrt(6 / sum(view.shape))
-                view[...] = rng.uniform(-bound, bound, view.shape)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
-        chosen = {"query": self.query, "causal": self.attends_before}
-        return {**self._sizes, **chosen, "dtype": self.dtype.name}
-
-    def weights(self, x: Any, *, lengths: Any = None) -> Array:
-        """The attention weights a, as computed in the mode of `eval()`.
-
-        Parameters
-        ----------
-        x, lengths
-            As in a call of the layer.
-
-        Returns
-        -------
-        ndarray
-            (B, heads, T, T), or (B, heads, 1, T) with `query="last"`: of every query on every step; 0 for
-            queries and steps of padding.
-        """
-        call = self._checked_call(x, None, lengths)
-        workspace = self._new_workspace(False)
-        self._forward(workspace, call.batch, None)
-        weights: Array = workspace["weights"].copy()
-        lengths = call.batch.packing.lengths[:, None]
-        padding = lengths == 0 if self.pools else np.arange(call.batch.packing.T) >= lengths
-        weights.swapaxes(1, 2)[padding] = 0  # (B, queries, heads, T)
-        return weights
-
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "AttentionWorkspace":
-        return AttentionWorkspace()
-
-    def _planes(self, B: int, queries: int, T: int) -> dict[str, Shape]:
-        """Buffers of its own, for so many queries a sequence."""
-        raise NotImplementedError
-
-    def _scores(self, w: "AttentionWorkspace") -> None:
-        """w["weights"] (B, heads, queries, T) = e, from w["x"] (B,T,F) and w["q"] (B,queries,F)."""
-        raise NotImplementedError
-
-    def _scores_back(self, w: "AttentionWorkspace") -> None:
-        """From w["dweights"] = dL/de to w["dx"] and w["dq"], added to; adds to the gradients."""
-        raise NotImplementedError
-
-    def _context(self, w: "AttentionWorkspace") -> None:
-        """w["y"] (B,queries,F) = a v; v is x."""
-        np.matmul(w["weights"][:, 0], w["x"], out=w["y"])
-
-    def _context_back(self, w: "AttentionWorkspace") -> None:
-        """From w["dy"] to w["dweights"] = dL/da, and to w["dx"], which it writes."""
-        np.matmul(w["dy"], w["x"].swapaxes(1, 2), out=w["dweights"][:, 0])
-        np.matmul(w["weights"][:, 0].swapaxes(1, 2), w["dy"], out=w["dx"])
-
-    def _forward(self, workspace: "AttentionWorkspace", batch: Batch, state: None) -> tuple[Array, None]:
-        w = workspace
-        w.prepare(batch.packing, self)
-        if not batch.packing.N:
-            return np.zeros((batch.packing.B if self.pools else 0, self.output_size), self.dtype), None
-        batch.into(w["rows"])
-        batch.packing.scatter(w["rows"], w["x"].swapaxes(0, 1))
-        w["q"][...] = w["x"][w.sequences, w.last][:, None] if self.pools else w["x"]
-        self._scores(w)
-        a, of_row = w["weights"], w["of_row"]
-        a += w.mask
-        a -= a.max(axis=-1, keepdims=True, initial=np.finfo(a.dtype).min, out=of_row)
-        np.exp(a, out=a)
-        a /= np.maximum(a.sum(axis=-1, keepdims=True, out=of_row), np.finfo(a.dtype).tiny, out=of_row)
-        self._context(w)
-        if self.pools:
-            w["y"][batch.packing.lengths == 0] = 0
-            return w["y"][:, 0], None
-        Batch(w["y"].swapaxes(0, 1), batch.packing).into(w["rows"])
-        return w["rows"], None
-
-    def _backward(
-        self, workspace: "AttentionWorkspace", dy: Batch, dstate: None, need_dx: bool
-    ) -> tuple[Array | None, None]:
-        w = workspace
-        if not w.packing.N:
-            return w["rows"], None
-        if self.pools:
-            w["dy"][:, 0] = dy.values
-            w["dy"][w.packing.lengths == 0] = 0
-        else:
-            dy.into(w["rows"])
-            w.packing.scatter(w["rows"], w["dy"].swapaxes(0, 1))
-        self._context_back(w)
-        a, da = w["weights"], w["dweights"]
-        da -= np.einsum("bhtj,bhtj->bht", a, da)[..., None]  # through softmax: a (da - sum a da)
-        da *= a
-        w["dq"][...] = 0
-        self._scores_back(w)
-        if not need_dx:
-            return None, None
-        if self.pools:
-            w["dx"][w.sequences, w.last] += w["dq"][:, 0]
-        else:
-            w["dx"] += w["dq"]
-        Batch(w["dx"].swapaxes(0, 1), w.packing).into(w["rows"])
-        return w["rows"], None
-
-
-class AttentionWorkspace(dict[str, Array]):
-    """Padded buffers (B, T, …) by name, and the mask of what must not be looked at."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._arena = Arena()
-        self.packing: Any = None
-
-    def prepare(self, packing: Packing, layer: Attention) -> None:
-        """Cut the buffers for a batch, if it is another one."""
-        if packing is self.packing:
-            return
-        self.packing = packing
-        B, T, F = packing.B, packing.T, layer.input_size
-        queries = 1 if layer.pools else T
-        shapes: dict[str, Shape] = {"rows": (packing.N, F)}
-        shapes |= dict.fromkeys(("x", "dx"), (B, T, F)) | dict.fromkeys(
-            ("q", "dq", "y", "dy"), (B, queries, F)
-        )
-        shapes |= dict.fromkeys(("weights", "dweights"), (B, layer.heads, queries, T))
-        shapes["of_row"] = (B, layer.heads, queries, 1)  # the largest number, the sum
-        self.update(self._arena.cut(shapes | layer._planes(B, queries, T), layer.dtype))
-        self.sequences, self.last = np.arange(B), np.maximum(packing.lengths - 1, 0)
-        steps = np.arange(T)
-        hidden = steps >= packing.lengths[:, None, None, None]
-        if layer.attends_before and not layer.pools:
-            hidden = hidden | (steps > steps[:, None])
-        # Finite, so that a query of which nothing is left gives a number and no NaN.
-        self.mask = np.where(hidden, np.finfo(layer.dtype).min / 2, 0).astype(layer.dtype)
 
 
 class MultiplicativeAttention(Attention):
-    """e_tj = q_t W x_j, the general score of Luong et al. 2015; y_t = sum_j a_tj x_j.
+    """Attention with scores e_tj = q_t W x_j, "general" in Luong et al. 2015; y_t = sum_j a_tj x_j.
 
     Parameters
     ----------
     features : int
-        Numbers in a row of x and of y.
+        Number of features of x and y.
     query : {"steps", "last"}
-        Whether every step looks at all others, y being (T, B, features), or only each sequence's last one, y
-        being (B, features), with zeros for a sequence of no steps.
+        "steps": every step is a query, and y is (T, B, features). "last": only the last valid step of each
+        sequence is, and y is (B, features), with zeros for sequences of length 0.
     causal : bool
-        Whether a step sees only itself and the ones before.
+        Whether steps only attend to themselves and earlier steps.
     dtype : {"float32", "float64"}
     seed : int, optional
 
@@ -242,14 +71,14 @@ class MultiplicativeAttention(Attention):
 
 
 class AdditiveAttention(Attention):
-    """e_tj = v tanh(W_q q_t + W_k x_j + b), the score of Bahdanau et al. 2015; y_t = sum_j a_tj x_j.
+    """Scores e_tj = v tanh(W_q q_t + W_k x_j + b) (Bahdanau et al. 2015); y_t = sum_j a_tj x_j.
 
     Parameters
     ----------
     features : int
-        Numbers in a row of x and of y.
+        Number of features of x and y.
     attention_size : int
-        Numbers in v and b.
+        Size of v and b.
     query, causal, dtype, seed
         As for `MultiplicativeAttention`.
 
@@ -287,7 +116,7 @@ class AdditiveAttention(Attention):
         return {"Q": (B, queries, A), "K": (B, T, A), "tanh": (queries, T, A)}
 
     def _tanh(self, w: AttentionWorkspace, b: int) -> Array:
-        """tanh(Q_t + K_j) of one sequence, (queries, T, A)."""
+        """Compute tanh(Q_t + K_j) of sequence b, (queries, T, A)."""
         np.add(w["Q"][b][:, None], w["K"][b], out=w["tanh"])
         return np.tanh(w["tanh"], out=w["tanh"])
 
@@ -318,16 +147,16 @@ class AdditiveAttention(Attention):
 
 
 class MultiHeadAttention(Attention):
-    """Scaled dot-product self-attention of several heads (Vaswani et al. 2017).
+    """Multi-head scaled dot-product self-attention (Vaswani et al. 2017).
 
-    Parameters are those of `torch.nn.MultiheadAttention`, by its names.
+    Parameter names are those of `torch.nn.MultiheadAttention`.
 
     Parameters
     ----------
     features : int
-        Numbers in a row of x and of y.
+        Number of features of x and y.
     num_heads : int
-        A divisor of features.
+        Must divide `features`.
     query, causal, dtype, seed
         As for `MultiplicativeAttention`.
 
@@ -371,11 +200,11 @@ class MultiHeadAttention(Attention):
         return rows | {"Q": (B, queries, F), "context": (B, queries, F)}
 
     def _by_head(self, plane: Array) -> Array:
-        """(B, heads, T, F / heads), a view of (B, T, F)."""
+        """Return a view (B, heads, T, F / heads) of (B, T, F)."""
         return plane.reshape(*plane.shape[:2], self.heads, self.input_size // self.heads).swapaxes(1, 2)
 
     def _thirds(self, arrays: dict[str, Array]) -> list[tuple[Array, Array]]:
-        """Weight and bias of queries, keys and values."""
+        """Return weight and bias of queries, keys and values."""
         F = self.input_size
         weight, bias = arrays["in_proj_weight"], arrays["in_proj_bias"]
         return [(weight[k * F : (k + 1) * F], bias[k * F : (k + 1) * F]) for k in range(3)]

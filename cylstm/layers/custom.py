@@ -1,4 +1,4 @@
-"""Base classes of layers that users write in NumPy: a forward and a backward pass, with parameters."""
+"""Base classes of user-defined layers in NumPy, with a forward and a backward pass and parameters."""
 
 import inspect
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ Array = NDArray[Any]
 
 
 class Context:
-    """What belongs to one call of a custom layer: `forward_pass` puts attributes on it for `backward_pass`.
+    """The context of a call of a custom layer: `forward_pass` sets attributes for `backward_pass`.
 
     Attributes
     ----------
     training : bool
-        Whether a backward pass may follow.
+        Whether the layer is in training mode, so that a backward pass may follow.
     lengths : ndarray
-        (B,), the valid steps of each sequence, for a `CustomSequenceLayer`.
+        (B,), the number of valid steps of each sequence, for a `CustomSequenceLayer`.
     """
 
     lengths: NDArray[np.intp]
@@ -35,17 +35,17 @@ class Context:
         self.training = training
 
     def __repr__(self) -> str:
-        """What was put on it, by name."""
+        """Show names and types of the attributes."""
         values = ", ".join(f"{name}={type(value).__name__}" for name, value in vars(self).items())
         return f"Context({values})"
 
     def __getattr__(self, name: str) -> Any:
-        """Only what is missing comes here."""
-        raise AttributeError(f"context: forward_pass has set no {name!r}")
+        """Raise an error for missing attributes."""
+        raise AttributeError(f"context: forward_pass has not set {name!r}")
 
 
 class _Custom(Layer, abstract=True):
-    """What both kinds of custom layers share: parameters, configuration, checks of results."""
+    """Common base of custom layers: parameters, configuration, checks of results."""
 
     def _set_up(
         self, input_size: int, output_size: int, parameters: Mapping[str, Any] | None, dtype: DTypeLike
@@ -65,56 +65,56 @@ class _Custom(Layer, abstract=True):
             view[...] = values[name]
 
     def forward_pass(self, x: Array, context: Any) -> Any:
-        """The outputs y for inputs x."""
+        """Compute the outputs y for inputs x."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method forward_pass(x, context)")
 
     def backward_pass(self, dy: Array, context: Any) -> Any:
-        """The gradient dL/dx for dL/dy; adds those of the parameters to `self.gradients`."""
+        """Compute dL/dx from dL/dy, and add parameter gradients to `self.gradients`."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method backward_pass(dy, context)")
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values: by default the attributes of their names."""
+        """The constructor arguments as JSON-compatible values, by default from attributes of these names."""
         config = {}
         for name, argument in inspect.signature(type(self)).parameters.items():
             if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD) or not hasattr(self, name):
                 raise TypeError(
-                    f"{type(self).__name__}: expected an attribute for each argument of its constructor, got "
-                    f"none for {name!r}; set self.{name}, or override config"
+                    f"{type(self).__name__}: expected an attribute for each constructor argument, got none "
+                    f"for {name!r}; set self.{name}, or override config"
                 )
             value = getattr(self, name)
             config[name] = value.name if isinstance(value, np.dtype) else value
         return config
 
     def _result(self, method: str, value: Any, shape: tuple[int, ...]) -> Array:
-        """What a method returned, of this shape."""
+        """Check the shape of the result of a method."""
         return _checks.shaped(f"{type(self).__name__}.{method}: result", value, shape)
 
 
 class CustomLayer(RowLayer, _Custom, abstract=True):
-    """Base of layers written in NumPy that map every step by itself.
+    """Base class of layers written in NumPy that map each step independently.
 
-    A subclass gives `forward_pass` and `backward_pass`. It then works in a `Sequential`, with a `Trainer`, a
-    `Session` and a `Stream`, and is saved, copied and pickled like any layer. To load a model with it, import
-    the module that defines it first.
+    A subclass implements `forward_pass` and `backward_pass`. It can be used in a `Sequential`, `Trainer`,
+    `Session` and `Stream`, and saved, copied and pickled like any layer. To load a model that contains it,
+    import the module that defines it first.
 
     Parameters
     ----------
     input_size, output_size : int
-        Features of a step of x and of y, I and O.
+        Number of features of x and y, I and O.
     parameters : mapping of str to array, optional
-        Initial values by name. They are `self.parameters[name]`, in the layer's dtype, and their gradients
+        Initial values by name. They become `self.parameters[name]` in the layer's dtype, with gradients
         `self.gradients[name]`.
     dtype : {"float32", "float64"}
 
     Notes
     -----
-    `forward_pass(x, context)` gets the valid steps of a batch, (N, I) and read-only, and returns (N, O).
-    `backward_pass(dy, context)` gets dL/dy, (N, O), adds to the gradients, and returns dL/dx, (N, I). What
-    the second needs of the first is put on the `context`, which has `training` as well. Sessions call
-    `forward_pass` from several threads: it must not write to the layer itself.
+    `forward_pass(x, context)` gets the valid steps of a batch, read-only (N, I), and returns (N, O).
+    `backward_pass(dy, context)` gets dL/dy (N, O), adds to the gradients, and returns dL/dx (N, I). Store
+    values for the backward pass as attributes of `context`, which also has `training`. Sessions call
+    `forward_pass` from several threads, so it must not modify the layer.
 
-    `config` are the constructor's arguments, by default the attributes of their names. See
+    `config` returns the constructor arguments, by default the attributes of the same names. See
     `docs/how-to/write-a-layer.md`.
 
     Examples
@@ -163,19 +163,19 @@ class CustomLayer(RowLayer, _Custom, abstract=True):
 
 
 class CustomSequenceLayer(StatelessLayer, _Custom, abstract=True):
-    """Base of layers written in NumPy whose outputs at a step depend on other steps.
+    """Base class of layers written in NumPy whose outputs depend on several steps.
 
-    As `CustomLayer`, but `forward_pass(x, context)` gets whole sequences (T, B, I), with zeros after the end
-    of each, and returns (T, B, O); `backward_pass(dy, context)` gets dL/dy likewise, and returns dL/dx.
-    `context.lengths` (B,) are the valid steps of each sequence. Outputs and gradients at other steps are not
-    used. Such a layer has no state: a `Stream`, which runs a model step by step, refuses it.
+    Like `CustomLayer`, but `forward_pass(x, context)` gets zero-padded sequences (T, B, I) and returns (T, B,
+    O); `backward_pass(dy, context)` gets dL/dy in the same layout, and returns dL/dx. `context.lengths` (B,)
+    holds the number of valid steps of each sequence. Outputs and gradients at other steps are ignored. Such a
+    layer has no state, so that it cannot be used in a `Stream`.
 
     Parameters
     ----------
     input_size, output_size, parameters, dtype
         As for `CustomLayer`.
     batch_first : bool, optional
-        Whether x is (B, T, I) where the layer is called by itself. By default as in the model around it.
+        Whether x is (B, T, I) in calls of the layer itself. By default as in the enclosing model.
 
     Examples
     --------
@@ -232,7 +232,7 @@ class CustomSequenceLayer(StatelessLayer, _Custom, abstract=True):
         return self._packed(dx, workspace.packing), None
 
     def _padded(self, batch: Batch, features: int) -> Array:
-        """(T, B, features) of a batch, in new memory, with zeros where there is no step."""
+        """Copy a batch to a zero-padded array (T, B, features)."""
         packing = batch.packing
         rows = np.empty((packing.N, features), self.dtype)
         batch.into(rows)
@@ -243,20 +243,20 @@ class CustomSequenceLayer(StatelessLayer, _Custom, abstract=True):
         return steps
 
     def _packed(self, steps: Array, packing: Packing) -> Array:
-        """The valid steps, (N, features), in new memory."""
+        """Copy the valid steps to rows (N, features)."""
         rows = np.empty((packing.N, steps.shape[-1]), self.dtype)
         Batch(steps, packing).into(rows)
         return rows
 
 
 class _RowWorkspace(RowWorkspace):
-    """With the context of a training forward pass."""
+    """A workspace with the context of a training forward pass."""
 
     context: Context | None = None
 
 
 class _SequenceWorkspace:
-    """The context of a training forward pass, and how its rows are packed."""
+    """The context and the packing of a training forward pass."""
 
     def __init__(self, training: bool) -> None:
         self.training = training

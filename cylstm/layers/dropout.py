@@ -1,4 +1,4 @@
-"""Dropout as a layer."""
+"""The dropout layer."""
 
 from typing import Any
 
@@ -16,20 +16,20 @@ Array = NDArray[Any]
 
 
 class Dropout(Sizeless, RowLayer):
-    """In training, sets numbers to 0 at random and divides the others by what is left of them on average.
+    """In training, set features to 0 with probability p and scale the others by 1 / (1 - p).
 
-    Srivastava et al. 2014. In evaluation it does nothing.
+    See Srivastava et al. 2014. In evaluation mode it is the identity.
 
     Parameters
     ----------
     p : float
-        Probability of a 0, in [0, 1).
+        Dropout probability, in [0, 1).
     features : int, optional
-        Numbers in a row. In a `Sequential` it follows from the layer before.
+        Number of features. In a `Sequential`, inferred from the preceding layer.
     dtype : {"float32", "float64"}
-        In a `Sequential` that of the other layers.
+        In a `Sequential`, that of the other layers.
     seed : int, optional
-        Of the masks.
+        Seed of the masks.
 
     Examples
     --------
@@ -52,11 +52,11 @@ class Dropout(Sizeless, RowLayer):
         super().__init__()
         self.p = _checks.number("p", p, 0, 1)
         self.masks = Masks(_checks.generator(seed))
-        self._begin(features, dtype)
+        self._set_size(features, dtype)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
+        """The constructor arguments as JSON-compatible values."""
         return {"p": self.p, **self._sizes()}
 
     def _random_state(self) -> Any:
@@ -77,7 +77,7 @@ class Dropout(Sizeless, RowLayer):
             return
         mask = workspace.planes["mask"]
         self.masks.keep(mask, self.p)
-        with np.errstate(invalid="ignore", over="ignore"):  # as IEEE says, without warnings
+        with np.errstate(invalid="ignore", over="ignore"):  # IEEE 754 results without warnings
             np.multiply(workspace.x, mask, out=workspace.y)
 
     def _rows_backward(self, workspace: RowWorkspace, need_dx: bool) -> Array:

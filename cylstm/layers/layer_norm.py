@@ -16,14 +16,14 @@ Array = NDArray[Any]
 
 
 class LayerNorm(RowLayer):
-    """Every row with mean 0 and deviation 1, then scaled and shifted: y = g (x - mean) / sqrt(var + eps) + b.
+    """Normalise each step over its features: y = g (x - mean) / sqrt(var + eps) + b.
 
-    Ba, Kiros and Hinton 2016.
+    See Ba, Kiros and Hinton 2016.
 
     Parameters
     ----------
     features : int
-        Numbers in a row.
+        Number of features.
     eps : float
         Added to the variance.
     dtype : {"float32", "float64"}
@@ -39,7 +39,7 @@ class LayerNorm(RowLayer):
         super().__init__()
         self.input_size = self.output_size = _checks.positive("features", features)
         if self.input_size == 1 and has_option_warnings():
-            warn_caller("features: of 1 number every row becomes 0, and y is the bias whatever x is")
+            warn_caller("features: with 1 feature the normalised value is always 0, so that y is the bias")
         self.eps = _checks.above("eps", eps, 0)
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         self._store.initialize(self._set_initial)
@@ -52,7 +52,7 @@ class LayerNorm(RowLayer):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
+        """The constructor arguments as JSON-compatible values."""
         return {**self._sizes(), "eps": self.eps, "dtype": self.dtype.name}
 
     @classmethod
@@ -72,7 +72,7 @@ class LayerNorm(RowLayer):
         np.mean(y, axis=1, keepdims=True, out=scale)
         scale += self.eps
         np.sqrt(scale, out=scale)
-        x /= scale  # kept for the backward pass
+        x /= scale  # saved for the backward pass
         np.multiply(x, self.parameters["weight"], out=y)
         y += self.parameters["bias"]
 

@@ -18,16 +18,16 @@ Array = NDArray[Any]
 
 
 class Linear(RowLayer):
-    """y = x W^T + b on the last axis.
+    """The affine map y = x W^T + b over the last axis.
 
     Parameters
     ----------
     in_features, out_features : int
     bias : bool
-        Whether b is there.
+        Whether to add the bias b.
     dtype : {"float32", "float64"}
     seed : int, optional
-        Of the initial parameters, drawn from U(-1/sqrt(I), 1/sqrt(I)) with I = in_features.
+        Seed of the initial parameters, drawn from U(-1/sqrt(I), 1/sqrt(I)) with I = in_features.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Linear(RowLayer):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
+        """The constructor arguments as JSON-compatible values."""
         return {**self._sizes(), "dtype": self.dtype.name}
 
     @classmethod
@@ -88,7 +88,7 @@ class Linear(RowLayer):
         return [(workspace.packed_pass(self),)]
 
     def packed_weight(self) -> Array:
-        """In panels, at the parameters' version; shared by all that run."""
+        """Return the current weight packed in panels, shared by all workspaces for inference."""
         version = self._store.revision
         packed = self._packed
         if packed is None or packed[0] != version:
@@ -96,7 +96,7 @@ class Linear(RowLayer):
         return packed[1]
 
     def pack(self, out: Array | None) -> Array:
-        """The weight in panels of outputs, in out or a new array."""
+        """Pack the weight in panels of outputs, in `out` or a new array."""
         unit = isa.unit(self.dtype.itemsize)
         if out is None:
             out = np.empty(padded(self.output_size, unit) * self.input_size, self.dtype)
@@ -104,7 +104,7 @@ class Linear(RowLayer):
         return out
 
     def pack_transposed(self, out: Array | None) -> Array:
-        """The weight in panels of inputs, for the backward pass."""
+        """Pack the weight in panels of inputs, for the backward pass."""
         unit = isa.unit(self.dtype.itemsize)
         if out is None:
             out = np.empty(padded(self.input_size, unit) * self.output_size, self.dtype)
@@ -129,37 +129,37 @@ class Linear(RowLayer):
 
 
 class _Workspace(RowWorkspace):
-    """With the pass over its rows on packed weights."""
+    """A workspace with the pass over its rows on packed weights."""
 
     def __init__(self, training: bool, dtype: "np.dtype[Any]") -> None:
         super().__init__(training)
         self.none: Array = np.empty(0, dtype)  # no bias
-        # The packed weights of training, in the same arrays every time.
-        self._own: Array | None = None
+        # Packed weights for training, repacked in place.
+        self._weight: Array | None = None
         self._transposed: Array | None = None
         self._pass: _packed_dense.PackedDense | None = None
-        self._version: tuple[Any, int] = (None, 0)  # of the parameters, for which it is
+        self._version: tuple[Any, int] = (None, 0)  # parameter version of the pass
 
-    def _renew(self, N: int, layer: RowLayer) -> None:
+    def _allocate_more(self, N: int, layer: RowLayer) -> None:
         self._pass = None
 
     def packed_pass(self, layer: Linear) -> _packed_dense.PackedDense:
-        """The pass over these rows with the weights as they are now."""
+        """Return the pass over these rows with the current weights."""
         version = layer._store.revision
         if self._pass is not None and self._version == version:
             return self._pass
         if not self.training:
-            self._pass = self._made(layer, layer.packed_weight(), None)
+            self._pass = self._new_pass(layer, layer.packed_weight(), None)
         else:
-            weight = self._own = layer.pack(self._own)
+            weight = self._weight = layer.pack(self._weight)
             self._transposed = layer.pack_transposed(self._transposed)
             if self._pass is None or self._version[0] is not version[0]:
                 names = {"weight": "dw", "bias": "db"}
                 gradients = {names[name]: gradient for name, gradient in layer.gradients.items()}
-                self._pass = self._made(layer, weight, {"w_t": self._transposed, **gradients})
-        self._version = version  # last, for Ctrl-C may come at any line
+                self._pass = self._new_pass(layer, weight, {"w_t": self._transposed, **gradients})
+        self._version = version  # last, because Ctrl-C may interrupt any line
         return self._pass
 
-    def _made(self, layer: Linear, weight: Array, gradients: Any) -> _packed_dense.PackedDense:
+    def _new_pass(self, layer: Linear, weight: Array, gradients: Any) -> _packed_dense.PackedDense:
         bias = layer.parameters.get("bias", self.none)
         return _packed_dense.PackedDense(self.y, self.x, weight, bias, isa.selected(), gradients)

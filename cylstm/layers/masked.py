@@ -1,4 +1,4 @@
-"""Models that leave out steps by the values of x, as Keras' `mask_zero` and `Masking` do."""
+"""Models that mask steps by the values of x, as `mask_zero` and `Masking` of Keras do."""
 
 from typing import Any
 
@@ -19,29 +19,29 @@ Array = NDArray[Any]
 
 
 class Masked(Sequential):
-    """A `Sequential` that leaves out the steps whose x holds one value only, wherever they stand.
+    """A `Sequential` that masks steps in which all features of x equal a value.
 
-    `cylstm.from_keras` makes it of models with `Embedding(mask_zero=True)` or `Masking`. Recurrent layers
-    carry their state over masked steps, and pooling takes the others; so sequences may be padded on the left,
-    as `keras.utils.pad_sequences` pads them, on the right, or in between.
+    `cylstm.from_keras` converts models with `Embedding(mask_zero=True)` or `Masking` to it. Recurrent layers
+    carry their state over masked steps, and pooling ignores them. Sequences may therefore be padded on the
+    left, as `keras.utils.pad_sequences` does, on the right, or in between.
 
     Parameters
     ----------
     *layers : Layer
-        As for `Sequential`, and none of them a `Sequential` or attention.
+        As for `Sequential`; nested `Sequential` and attention layers are not supported.
     value : float
-        What a masked step holds: as its index, or in all of its features.
+        The index, or the value of all features, of masked steps.
     repeats : bool
-        What y is at masked steps. True: what it was at the last valid step before, and what the layers after
-        the last recurrent one make of zeros at the start, as Keras gives it. False: that at all masked steps,
-        as Keras gives it after `Bidirectional` layers.
+        The value of y at masked steps. If true, y repeats that of the last valid step; before the first valid
+        step, it is the output of the layers after the last recurrent one for zeros, as in Keras. If false, it
+        is the latter at all masked steps, as in Keras after `Bidirectional` layers.
     batch_first : bool, optional
         As for `Sequential`.
 
     Notes
     -----
-    With `lengths` the steps after each sequence's own are left out as well, and y is 0 there. Gradients of
-    masked steps are 0. A sequence of masked steps only gives zeros where layers pool.
+    With `lengths`, steps after the end of each sequence are masked as well, and y is 0 there. Gradients of
+    masked steps are 0. Pooling a fully masked sequence gives zeros.
 
     Examples
     --------
@@ -64,8 +64,7 @@ class Masked(Sequential):
             nested = isinstance(layer, SequenceLayer) and not isinstance(layer, (RecurrentLayer, Pooling))
             if nested:
                 raise TypeError(
-                    f"layer {position}: expected a layer that a mask has a meaning for, got "
-                    f"{type(layer).__name__}"
+                    f"layer {position}: expected a layer that supports masking, got {type(layer).__name__}"
                 )
         self.value = _checks.number("value", value, -float("inf"))
         if not isinstance(repeats, bool):
@@ -74,31 +73,31 @@ class Masked(Sequential):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
+        """The constructor arguments as JSON-compatible values."""
         return {**super().config, "value": self.value, "repeats": self.repeats}
 
     def __repr__(self) -> str:
-        """As it was constructed."""
+        """Show the constructor call."""
         inner = super().__repr__().removeprefix("Sequential(").removesuffix(")")
         return f"Masked({inner}, value={self.value}, repeats={self.repeats})"
 
     @property
     def causal(self) -> bool:
-        """No: which steps are left out is found for whole sequences."""
+        """False: masks are computed for whole sequences."""
         return False
 
     def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
         call = super()._checked_call(x, state, lengths)
         values, packing = call.batch.values, call.batch.packing
-        if call.packed:  # as an array, for the steps that are left out
+        if call.packed:  # unpack it, because masking changes the packing
             steps = np.full((packing.T, packing.B, values.shape[-1]), self.value, self._x_dtype())
             packing.scatter(values, steps)
             values = steps
         valid = (values.astype(self._x_dtype()) != self._x_dtype().type(self.value)).any(axis=2)
-        real = np.arange(packing.T)[:, None] < packing.lengths
-        if (valid | ~real).all():
+        inside = np.arange(packing.T)[:, None] < packing.lengths
+        if (valid | ~inside).all():
             return call
-        return call._replace(batch=Batch(values, MaskedPacking(valid & real, packing)))
+        return call._replace(batch=Batch(values, MaskedPacking(valid & inside, packing)))
 
     def _x_dtype(self) -> "np.dtype[Any]":
         return np.dtype(np.intp) if self.reads_indices else self.dtype
@@ -119,13 +118,13 @@ class Masked(Sequential):
         return y
 
     def _fill(self, steps: Array, packing: MaskedPacking) -> None:
-        """Write what y is at masked steps; steps (T, B, O) is a view."""
+        """Write y at masked steps; `steps` (T, B, O) is a view."""
         t, b = np.nonzero(packing.skipped)
         before = packing.last_valid[t, b] if self.repeats else np.full(len(t), -1)
-        steps[t, b] = np.where(before[:, None] >= 0, steps[before, b], self._after_nothing())
+        steps[t, b] = np.where(before[:, None] >= 0, steps[before, b], self._output_for_zeros())
 
-    def _after_nothing(self) -> Array:
-        """What the layers after the last recurrent one make of zeros, (O,)."""
+    def _output_for_zeros(self) -> Array:
+        """Compute the output of the layers after the last recurrent one for zeros, (O,)."""
         recurrent = [k for k, layer in enumerate(self.layers) if isinstance(layer, RecurrentLayer)]
         first = recurrent[-1] + 1 if recurrent else 0
         size = self.layers[first - 1].output_size if recurrent else self.input_size
@@ -138,7 +137,7 @@ class Masked(Sequential):
     def backward(
         self, dy: Any, ds_n: Any = None, *, need_dx: bool = True, threads: int | None = None
     ) -> tuple[Any, Any]:
-        """As of `SequenceLayer`; dx is 0 at masked steps."""
+        """Run the backward pass as in `SequenceLayer`; dx is 0 at masked steps."""
         call: Call | None = getattr(self, "_call", None)
         if call is not None and call.packed and isinstance(call.batch.packing, MaskedPacking):
             raise ValueError("backward: expected a batch (T, B, I) with lengths, got packed sequences")

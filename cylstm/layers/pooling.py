@@ -1,4 +1,4 @@
-"""Pooling over time: one row for each sequence."""
+"""Pooling over time."""
 
 from typing import Any, Literal, get_args
 
@@ -15,19 +15,19 @@ How = Literal["last", "mean", "max", "ends"]
 
 
 class Pooling(Sizeless, StatelessLayer):
-    """One row for each sequence: its last step, or the mean or the largest numbers of its real steps.
+    """Pool each sequence over time: its last step, or the mean or maximum over valid steps.
 
-    A sequence of no steps gives zeros.
+    Sequences of length 0 give zeros.
 
     Parameters
     ----------
     how : {"last", "mean", "max", "ends"}
-        "ends" is for what a bidirectional layer gives: the first half of the numbers at the last step, the
-        second half at the first step, so that both directions have read the whole sequence.
+        "ends" is for outputs of a bidirectional layer: the first half of the features at the last step and
+        the second half at the first step, where each direction has read the whole sequence.
     features : int, optional
-        Numbers in a row. In a `Sequential` it follows from the layer before.
+        Number of features. In a `Sequential`, inferred from the preceding layer.
     dtype : {"float32", "float64"}
-        In a `Sequential` that of the other layers.
+        In a `Sequential`, that of the other layers.
 
     Examples
     --------
@@ -48,10 +48,10 @@ class Pooling(Sizeless, StatelessLayer):
         if how not in get_args(How):
             raise ValueError(f"how: expected one of {', '.join(get_args(How))}, got {shown(how)}")
         self.how = how
-        self._begin(features, dtype)
+        self._set_size(features, dtype)
 
-    def _begin(self, features: int | None, dtype: Any) -> None:
-        super()._begin(features, dtype)
+    def _set_size(self, features: int | None, dtype: Any) -> None:
+        super()._set_size(features, dtype)
         if self.how == "ends" and self.input_size % 2:
             raise ValueError(
                 f"features: expected two directions of the same size for 'ends', got {self.input_size}"
@@ -59,7 +59,7 @@ class Pooling(Sizeless, StatelessLayer):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
+        """The constructor arguments as JSON-compatible values."""
         return {"how": self.how, **self._sizes()}
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
@@ -72,11 +72,11 @@ class Pooling(Sizeless, StatelessLayer):
         x, pooled, y = workspace.prepare(packing, self)
         batch.into(x)
         if self.how in ("last", "ends"):
-            real = packing.last >= packing.B  # else a sequence of no steps
+            nonempty = packing.last >= packing.B  # sequences of at least one step
             pooled[...] = 0
-            pooled[real] = x[packing.last[real] - packing.B]
+            pooled[nonempty] = x[packing.last[nonempty] - packing.B]
             if self.how == "ends":
-                first = _second_half(x[: np.count_nonzero(real)])
+                first = _second_half(x[: np.count_nonzero(nonempty)])
                 _second_half(pooled[: len(first)])[...] = first
         elif self.how == "mean":
             _rows.sum_steps(pooled, x, packing.rows)
@@ -98,11 +98,11 @@ class Pooling(Sizeless, StatelessLayer):
         dy.into(y)
         pooled[...] = y[_order(packing)]
         if self.how in ("last", "ends"):
-            real = packing.last >= packing.B
+            nonempty = packing.last >= packing.B
             x[...] = 0
-            x[packing.last[real] - packing.B] = pooled[real]
+            x[packing.last[nonempty] - packing.B] = pooled[nonempty]
             if self.how == "ends":
-                first = _second_half(pooled[: np.count_nonzero(real)]).copy()
+                first = _second_half(pooled[: np.count_nonzero(nonempty)]).copy()
                 _second_half(x)[...] = 0
                 _second_half(x[: len(first)])[...] = first
         elif self.how == "mean":
@@ -114,7 +114,7 @@ class Pooling(Sizeless, StatelessLayer):
 
 
 def _second_half(rows: Array) -> Array:
-    """That of the features, a view."""
+    """Return a view of the second half of the features."""
     return rows[:, rows.shape[1] // 2 :]
 
 
@@ -123,18 +123,18 @@ def _order(packing: Packing) -> Any:
 
 
 def _steps(packing: Packing, dtype: "np.dtype[Any]") -> Array:
-    """(B, 1), the real steps of each sequence in packed order, at least 1."""
+    """Return the number of valid steps of each sequence in packed order, at least 1; (B, 1)."""
     steps: Array = np.maximum(packing.lengths[_order(packing)], 1).astype(dtype)[:, None]
     return steps
 
 
 class _Workspace:
-    """The rows, (N, F), and one for each sequence, as packed and as the caller has them."""
+    """Buffers for the rows (N, F), and for one row per sequence, in packed and in the caller's order."""
 
     def __init__(self) -> None:
         self._arena = Arena()
         self.packing = Packing(0, 0)
-        self.place: NDArray[np.intp] = np.empty((0, 0), np.intp)  # of the largest numbers
+        self.place: NDArray[np.intp] = np.empty((0, 0), np.intp)  # rows of the maxima
 
     def prepare(self, packing: Packing, layer: Pooling) -> tuple[Array, Array, Array]:
         per_sequence = (packing.B, layer.input_size)

@@ -1,4 +1,4 @@
-"""Layers beside a connection that leaves them out."""
+"""Residual connections."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ Array = NDArray[Any]
 
 
 class Residual(Sequential):
-    """y = x + layers(x), so that gradients have a way past the layers (He et al. 2016).
+    """A residual connection around layers, y = x + layers(x) (He et al. 2016).
 
     Parameters
     ----------
     *layers : Layer
-        As for `Sequential`; the last one's outputs are as many as the first one's inputs.
+        As for `Sequential`, with as many outputs as inputs.
 
     Examples
     --------
@@ -34,12 +34,12 @@ class Residual(Sequential):
         super().__init__(*layers)
         if self.input_size != self.output_size or self.reads_indices or self.pools:
             raise ValueError(
-                "layers: expected as many outputs as inputs at every step, to be added to them, "
+                "layers: expected as many outputs as inputs at every step, "
                 f"got {self.input_size} inputs and {self.output_size} outputs"
             )
 
     def __repr__(self) -> str:
-        """As it was constructed."""
+        """Show the constructor call."""
         return f"Residual({', '.join(map(repr, self.layers))})"
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> "_Parts":
@@ -68,7 +68,7 @@ class Residual(Sequential):
 
 
 class _Parts(Parts):
-    """With a buffer for the sum."""
+    """Workspaces with a buffer for the sum."""
 
     def __init__(self, workspaces: list[Any]) -> None:
         super().__init__(workspaces)

@@ -1,4 +1,4 @@
-"""Layers that compute every row by itself: the last axis of an array of any shape."""
+"""Layers that map each row independently: the last axis of an array of any shape."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 class RowWorkspace:
-    """Buffers for N rows: x, y and what a layer has besides (`RowLayer._planes`)."""
+    """Buffers for N rows: x, y and additional ones (`RowLayer._planes`)."""
 
     def __init__(self, training: bool) -> None:
         self.training = training
@@ -25,46 +25,46 @@ class RowWorkspace:
 
     @property
     def x(self) -> Array:
-        """What the layer reads, (N, I); in the backward pass dL/dx takes its place."""
+        """The input (N, I), which dL/dx overwrites in the backward pass."""
         return self.planes["x"]
 
     @property
     def y(self) -> Array:
-        """What it makes of it, (N, O); in the backward pass dL/dy takes its place."""
+        """The output (N, O), which dL/dy overwrites in the backward pass."""
         return self.planes["y"]
 
     def prepare(self, N: int, layer: "RowLayer", x: Array | None = None) -> None:
-        """Cut the buffers, if N is another one, or x, which may be given."""
+        """Allocate the buffers if N or the external x has changed."""
         shapes = {"x": (N, layer.input_size), "y": (N, layer.output_size), **layer._planes(N, self.training)}
         if shapes == self.shapes and _same(x, self._given_x):
             return
         self.shapes, self._given_x = {}, x
-        own = shapes if x is None else {name: shape for name, shape in shapes.items() if name != "x"}
-        self.planes = self.arena.cut(own, layer.dtype) | ({} if x is None else {"x": x})
-        self._renew(N, layer)
-        self.shapes = shapes  # last, for Ctrl-C may come at any line
+        internal = shapes if x is None else {name: shape for name, shape in shapes.items() if name != "x"}
+        self.planes = self.arena.cut(internal, layer.dtype) | ({} if x is None else {"x": x})
+        self._allocate_more(N, layer)
+        self.shapes = shapes  # last, because Ctrl-C may interrupt any line
 
-    def _renew(self, N: int, layer: "RowLayer") -> None:
-        """What else depends on the buffers."""
+    def _allocate_more(self, N: int, layer: "RowLayer") -> None:
+        """Allocate additional buffers of a subclass."""
 
 
 def _same(x: Array | None, other: Array | None) -> bool:
-    """Whether both stand in the same place, or are None."""
+    """Whether both arrays start at the same address, or both are None."""
     if x is None or other is None:
         return x is other
     return bool(x.ctypes.data == other.ctypes.data)
 
 
 class RowLayer(Layer, abstract=True):
-    """Base of layers that map rows (N, I) to rows (N, O).
+    """Base class of layers that map rows (N, I) to rows (N, O).
 
-    A subclass gives `_rows_forward(workspace)`, which fills `workspace.y` from `workspace.x`, and
-    `_rows_backward(workspace, need_dx)`, which finds dL/dy in `workspace.y`, returns the rows of dL/dx, in
-    a buffer of the workspace, and adds to the gradients.
+    A subclass implements `_rows_forward(workspace)`, which computes `workspace.y` from `workspace.x`, and
+    `_rows_backward(workspace, need_dx)`, which reads dL/dy from `workspace.y`, adds to the gradients, and
+    returns dL/dx in a buffer of the workspace.
     """
 
     def _planes(self, N: int, training: bool) -> dict[str, Shape]:
-        """Further buffers of a workspace."""
+        """Shapes of additional buffers of a workspace."""
         return {}
 
     def _rows_forward(self, workspace: Any) -> None:
@@ -74,18 +74,18 @@ class RowLayer(Layer, abstract=True):
         raise NotImplementedError
 
     def _rows_of(self, x: Any) -> tuple[Array, tuple[int, ...]]:
-        """Rows (N, I) of a caller's array, and the shape that stands before its features."""
+        """Convert an input to rows (N, I), and return them with its leading shape."""
         array = _checks.real_array("x", x)
-        if not self.input_size and array.ndim:  # its size was left open
+        if not self.input_size and array.ndim:  # the size is not known yet
             self._fit(array.shape[-1], self.dtype)
         if array.ndim < 1 or array.shape[-1] != self.input_size:
             raise ValueError(f"x: expected (..., {self.input_size}), got {array.shape}")
         return array.reshape(-1, self.input_size), array.shape[:-1]
 
     def __call__(self, x: Any, *, threads: int | None = None) -> Array:
-        """(..., O) from x (..., I), converted to the layer's dtype.
+        """Map x (..., I), converted to the layer's dtype, to (..., O).
 
-        `threads`, if given, goes for this call before `cylstm.get_num_threads()`.
+        `threads` overrides `cylstm.get_num_threads()` for this call.
         """
         if threads is not None:
             with call_threads(threads):
@@ -102,7 +102,7 @@ class RowLayer(Layer, abstract=True):
         return value
 
     def backward(self, dy: Any, *, threads: int | None = None) -> Array | None:
-        """dL/dx from dL/dy of the last training forward pass; adds to the gradients. None for indices."""
+        """Compute dL/dx for the last training forward pass (None for indices), and add to the gradients."""
         if threads is not None:
             with call_threads(threads):
                 return self.backward(dy)

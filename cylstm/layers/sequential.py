@@ -1,4 +1,4 @@
-"""Layers one after the other, with one flat vector of parameters."""
+"""A sequence of layers with one flat parameter vector."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 class Parts:
-    """The layers' workspaces, and how the rows before each layer and after the last are packed."""
+    """The workspaces of the layers, and the packings before each layer and after the last one."""
 
     def __init__(self, workspaces: list[Any]) -> None:
         self.workspaces = workspaces
@@ -24,19 +24,18 @@ class Parts:
 
 
 class Sequential(SequenceLayer):
-    """A model of layers, each reading the output of the one before.
+    """A chain of layers, each of which reads the output of the preceding one.
 
-    Called like a recurrent layer: `y, state = model(x, state)`. The state is a tuple with one
-    entry a layer, None for those without one. Parameters are named
-    `<position>.<name>`, as PyTorch names them.
+    It is called like a recurrent layer: `y, state = model(x, state)`. The state is a tuple with one entry per
+    layer, None for layers without a state. Parameters are named `<position>.<name>`, as in PyTorch.
 
     Parameters
     ----------
     *layers : Layer
-        At least one; sizes have to fit, dtypes and `batch_first` to agree. A layer belongs to one model.
+        At least one layer, with matching sizes, dtypes and `batch_first`. A layer can be part of one model.
     batch_first : bool, optional
-        Whether x and y are (B, T, features). By default as in the layers, of which the recurrent ones say it;
-        a model without any reads (T, B, features).
+        Whether x and y are (B, T, features). By default as in the recurrent layers, or false if there are
+        none.
 
     Examples
     --------
@@ -57,13 +56,13 @@ class Sequential(SequenceLayer):
                 raise TypeError(f"layer {position}: expected a cylstm layer, got {type(layer).__name__}")
             if not layer.nests:
                 raise TypeError(
-                    f"layer {position}: expected a layer that others can hold, got {type(layer).__name__}, "
-                    "which looks at whole calls; put its layers into one of all layers"
+                    f"layer {position}: expected a layer that can be nested, got {type(layer).__name__}; use "
+                    f"one {type(layer).__name__} of all layers"
                 )
             if position:
                 layer._fit(layers[position - 1].output_size, layers[position - 1].dtype)
             if not layer.input_size:
-                raise ValueError(f"layer {position}: expected a layer with a size first; give it features=")
+                raise ValueError(f"layer {position}: expected a first layer with a size; pass features=")
             if position and layer.reads_indices:
                 raise ValueError(f"layer {position}: expected an Embedding to be the first layer")
             if position and layer.input_size != layers[position - 1].output_size:
@@ -78,7 +77,7 @@ class Sequential(SequenceLayer):
             raise TypeError(f"batch_first: expected True, False or None, got {shown(batch_first)}")
         if layouts and batch_first not in (None, *layouts):
             raise ValueError(f"batch_first: expected {layouts.pop()}, as in the layers, got {batch_first}")
-        self._own_layout = None if layouts else batch_first  # which no layer says
+        self._explicit_layout = None if layouts else batch_first  # None if the layers determine it
         self.batch_first = layouts.pop() if layouts else batch_first
         self.layers = layers
         self.input_size, self.output_size = layers[0].input_size, layers[-1].output_size
@@ -89,9 +88,10 @@ class Sequential(SequenceLayer):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The layers' configurations, as JSON values."""
+        """The configurations of the layers as JSON-compatible values."""
         layers = [described(layer) for layer in self.layers]
-        return {"layers": layers, **({} if self._own_layout is None else {"batch_first": self._own_layout})}
+        layout = self._explicit_layout
+        return {"layers": layers, **({} if layout is None else {"batch_first": layout})}
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Sequential":
@@ -102,15 +102,15 @@ class Sequential(SequenceLayer):
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-        """Those of the layers, as `<position>.<name>`."""
+        """Parameters of the layers, named `<position>.<name>`."""
         for position, layer in enumerate(config["layers"]):
             for name, shape in shapes_of(layer):
                 yield f"{position}.{name}", shape
 
     def __repr__(self) -> str:
-        """As it was constructed."""
-        own = [] if self._own_layout is None else [f"batch_first={self._own_layout}"]
-        return f"Sequential({', '.join([*map(repr, self.layers), *own])})"
+        """Show the constructor call."""
+        options = [] if self._explicit_layout is None else [f"batch_first={self._explicit_layout}"]
+        return f"Sequential({', '.join([*map(repr, self.layers), *options])})"
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         if state is None:
@@ -120,13 +120,13 @@ class Sequential(SequenceLayer):
             )
         if not isinstance(state, (tuple, list)) or len(state) != len(self.layers):
             raise TypeError(
-                f"{name}: expected a tuple of {len(self.layers)} states, one a layer, "
+                f"{name}: expected a tuple of {len(self.layers)} states, one per layer, "
                 f"got {type(state).__name__}"
             )
         for i, (layer, part) in enumerate(zip(self.layers, state, strict=True)):
             if part is not None and not isinstance(layer, SequenceLayer):
                 kind, got = type(layer).__name__, type(part).__name__
-                raise TypeError(f"{name}[{i}]: expected None, for {kind} has no state, got {got}")
+                raise TypeError(f"{name}[{i}]: expected None, {kind} has no state, got {got}")
         return tuple(
             layer._checked_state(f"{name}[{i}]", part, B) if isinstance(layer, SequenceLayer) else None
             for i, (layer, part) in enumerate(zip(self.layers, state, strict=True))
@@ -150,13 +150,13 @@ class Sequential(SequenceLayer):
             if layer._checked_scalers():
                 raise ValueError(
                     f"layer {position}: expected no scalers in a layer of a model, got "
-                    f"{sorted(layer.scalers)}; put them into the model's own"
+                    f"{sorted(layer.scalers)}; set the scalers of the model instead"
                 )
         return self.scalers
 
     @property
     def causal(self) -> bool:
-        """Whether all layers are."""
+        """Whether all layers are causal."""
         return all(layer.causal for layer in self.layers)
 
     def _initial_state(self, B: int) -> Any:
@@ -185,8 +185,8 @@ class Sequential(SequenceLayer):
 
     def _step_stages(self, workspace: Parts, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
         stages: list[tuple[Any, ...]] = []
-        for layer, part, own in zip(self.layers, workspace.workspaces, state, strict=True):
-            more = layer._step_stages(part, own, packing)
+        for layer, part, layer_state in zip(self.layers, workspace.workspaces, state, strict=True):
+            more = layer._step_stages(part, layer_state, packing)
             if more is None:
                 return None
             stages += more
@@ -209,7 +209,7 @@ class Sequential(SequenceLayer):
 
 
 def layers_of(model: Layer) -> list[Layer]:
-    """The layers of a model one after the other, whatever their nesting in others."""
+    """Return the layers of a model in order, flattening nested models."""
     if isinstance(model, Sequential):
         return [layer for part in model.layers for layer in layers_of(part)]
     return [model]

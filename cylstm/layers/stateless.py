@@ -1,4 +1,4 @@
-"""What layers have in common that read sequences and keep no state."""
+"""Base classes of layers without parameters and of sequence layers without a state."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,43 +14,43 @@ from cylstm.sequences.packing import Packing
 
 
 class Sizeless(Layer, abstract=True):
-    """A layer without parameters: in a `Sequential` it takes size and dtype from the layer before."""
+    """A layer without parameters; in a `Sequential`, it gets size and dtype from the preceding layer."""
 
-    def _begin(self, features: int | None, dtype: Any) -> None:
+    def _set_size(self, features: int | None, dtype: Any) -> None:
         size = 0 if features is None else _checks.positive("features", features)  # 0: not known yet
         self.input_size = self.output_size = size
         self._store = ParameterStore({}, _checks.real_dtype(dtype))
 
     def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
-        self._begin(self.input_size or features, dtype)
+        self._set_size(self.input_size or features, dtype)
 
     def _sizes(self) -> dict[str, Any]:
-        """The part of the configuration that all of them have."""
+        """Return the common part of the configuration."""
         return ({"features": self.input_size} if self.input_size else {}) | {"dtype": self.dtype.name}
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-        """None."""
+        """There are no parameters."""
         return iter(())
 
 
 class StatelessLayer(SequenceLayer, abstract=True):
-    """A layer over sequences whose state is None."""
+    """Base class of sequence layers whose state is None."""
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> None:
         if state is not None:
             kind = type(self).__name__
-            raise TypeError(f"{name}: expected None, for {kind} has no state, got {type(state).__name__}")
+            raise TypeError(f"{name}: expected None, {kind} has no state, got {type(state).__name__}")
 
     def _state_for_caller(self, state: None, unbatched: bool) -> None:
         return None
 
     @property
     def causal(self) -> bool:
-        """No, for it looks at steps that a state does not hold."""
+        """False: outputs depend on steps that are not part of a state."""
         return False
 
-    _pooled = Packing(1, 0)  # that of the last call's y, for calls that are like the one before
+    _pooled = Packing(1, 0)  # packing of the last pooled output, reused for the same batch size
 
     def _packing_after(self, packing: Packing) -> Packing:
         if not self.pools:

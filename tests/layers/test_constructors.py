@@ -78,7 +78,7 @@ def test_a_causal_query_of_the_last_step_warns():
 
 def test_a_norm_of_one_number_warns():
     layer, (warning,) = warnings_of(lambda: cylstm.LayerNorm(1))
-    assert str(warning.message).startswith("features: of 1 number every row becomes 0")
+    assert str(warning.message).startswith("features: with 1 feature the normalised value is always 0")
     assert warning.filename == __file__
     assert layer(np.array([[3.0], [5.0]])).tolist() == [[0.0], [0.0]]
     assert not warnings_of(lambda: copy.copy(layer))[1]

@@ -189,7 +189,7 @@ def test_wrong_results_of_custom_layers_are_named():
     Short.forward_pass = lambda self, x, context: x
     layer = Short().train()
     layer(np.ones((2, 3)))
-    with pytest.raises(AttributeError, match="context: forward_pass has set no 'missing'"):
+    with pytest.raises(AttributeError, match="context: forward_pass has not set 'missing'"):
         layer.backward(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"parameters: expected names without a dot, got 'a\.b'"):
         cylstm.CustomLayer.__init__(Short.__new__(Short), 3, 3, {"a.b": [1.0]})

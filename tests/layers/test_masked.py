@@ -126,9 +126,9 @@ def test_what_has_no_form_is_rejected(rng, tmp_path):
     masked, _ = model()
     with pytest.raises(ValueError, match="attention or masked steps"):
         cylstm.Stream(masked)
-    with pytest.raises(TypeError, match="layer 0: expected a layer that others can hold, got Masked"):
+    with pytest.raises(TypeError, match="layer 0: expected a layer that can be nested, got Masked"):
         cylstm.Sequential(masked)
-    with pytest.raises(TypeError, match="layer 1: expected a layer that a mask has a meaning for, got Resid"):
+    with pytest.raises(TypeError, match="layer 1: expected a layer that supports masking, got Resid"):
         cylstm.Masked(cylstm.Linear(I, I), cylstm.Residual(cylstm.GRU(I, I)))
     pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
     with pytest.raises(convert.ConversionError, match="model: Masked has no form in ONNX"):

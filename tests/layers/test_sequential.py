@@ -91,9 +91,9 @@ def test_a_layer_belongs_to_one_model():
 
 def test_a_wrong_state_is_refused():
     model = cylstm.Sequential(cylstm.LSTM(2, 3), cylstm.Linear(3, 1))
-    with pytest.raises(TypeError, match="state: expected a tuple of 2 states, one a layer, got list"):
+    with pytest.raises(TypeError, match="state: expected a tuple of 2 states, one per layer, got list"):
         model(np.zeros((4, 1, 2)), [None])
-    with pytest.raises(TypeError, match=r"state\[1\]: expected None, for Linear has no state, got str"):
+    with pytest.raises(TypeError, match=r"state\[1\]: expected None, Linear has no state, got str"):
         model(np.zeros((4, 1, 2)), [None, "junk"])
     with pytest.raises(ValueError, match=r"state\[0\] h: expected \(1, 1, 3\), got \(1, 2, 3\)"):
         model(np.zeros((4, 1, 2)), [(np.zeros((1, 2, 3)), np.zeros((1, 1, 3))), None])

@@ -22,7 +22,7 @@ from cylstm.convert.onnx.graph import Graph
 from cylstm.data.scalers import ScalersWarning
 from cylstm.files import write_atomically
 from cylstm.layers.activation import FUNCTIONS, Activation
-from cylstm.layers.attention import Attention
+from cylstm.layers.attention_base import Attention
 from cylstm.layers.base import Layer
 from cylstm.layers.dropout import Dropout
 from cylstm.layers.embedding import Embedding
