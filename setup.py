@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -18,14 +19,20 @@ ENGINE = Path("cylstm/_engine")
 # Without those that Cython writes, which begin with an underscore.
 HEADERS = [
     str(path)
-    for folder in ("include/cylstm", "cylstm/_engine")
+    for folder in ("include/cylstm", "cylstm/_engine", "cylstm/_engine/kernels")
     for path in sorted(Path(folder).glob("[!_]*.h"))
 ]
+# One for each instruction set, compiled apart from the modules; linked into _kernels, which has their tables.
+KERNELS = sorted(path.as_posix() for path in ENGINE.glob("kernels/*.c"))
+INCLUDE = ["include", ENGINE.as_posix()]
+# What all modules need for memoryviews, written by Cython once instead of into each.
+SHARED = "cylstm._engine._memoryviews"
 # A build for tests that checks every index and memoryview, and can count lines; see verification/README.md.
 CHECKED = os.environ.get("CYLSTM_CHECKED") == "1"
 # The two -fno flags let loops with square roots and selects vectorise; results stay those of IEEE arithmetic.
-OPTIMISE = ["-O1", "-g1"] if CHECKED else ["-O3", "-g0"]
-FLAGS = [*OPTIMISE, "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-g1" if CHECKED else "-g0", "-fno-math-errno", "-fno-trapping-math"]
+# -O3 for kernels and the modules with loops over numbers of their own, which would be slower without.
+LOOPS = {"_ctc", "_losses", "_packed", "_rows"}
 # Full RELRO: the loader fills the tables of addresses at once and makes them read-only.
 LINKER = ["-Wl,-z,relro,-z,now"] if sys.platform == "linux" else []
 # A wheel for each Python, not one with the stable ABI: from Python 3.11 on that builds and runs, and is no
@@ -91,30 +98,52 @@ class ReproducibleSdist(sdist):
         return int(subprocess.run(git, capture_output=True, text=True, check=True).stdout)
 
 
-class BuildWithClang(build_ext):
-    """On Windows, with clang-cl if it is on the path: Microsoft's compiler has no vector extensions."""
+class BuildKernels(build_ext):
+    """Kernels first, then the modules.
+
+    On Windows with clang-cl if it is on the path: Microsoft's compiler has no vector extensions.
+    """
 
     def build_extensions(self):
         """Compile and link."""
-        flags, clang = FLAGS, shutil.which("clang-cl")
-        if self.compiler.compiler_type == "msvc":
-            flags = ["/O2"]
-            if clang and self.plat_name == "win-amd64":
-                if not self.compiler.initialized:
-                    self.compiler.initialize(self.plat_name)
-                self.compiler.cc = clang
-                flags += [f"/clang:{flag}" for flag in FLAGS]
+        self.clang = shutil.which("clang-cl") if self.plat_name == "win-amd64" else None
+        if self.compiler.compiler_type == "msvc" and self.clang:
+            if not self.compiler.initialized:
+                self.compiler.initialize(self.plat_name)
+            self.compiler.cc = self.clang
+        with ThreadPoolExecutor(self.parallel or 1) as pool:
+            objects = list(pool.map(self.compile_kernels, KERNELS))
         for extension in self.extensions:
-            extension.extra_compile_args = flags
+            name = extension.name.rpartition(".")[2]
+            extension.extra_compile_args = self.flags("-O3" if name in LOOPS else "-O2")
+            if name == "_kernels":
+                extension.extra_objects = objects
         super().build_extensions()
+
+    def flags(self, optimise):
+        """Those of the compiler for a degree of optimisation."""
+        flags = ["-O1" if CHECKED else optimise, *FLAGS]
+        if self.compiler.compiler_type != "msvc":
+            return flags
+        return ["/O2", *(f"/clang:{flag}" for flag in flags if self.clang)]
+
+    def compile_kernels(self, source):
+        """Return the object file of a source, made now unless it is newer than all that goes into it."""
+        made = self.compiler.object_filenames([source], output_dir=self.build_temp)[0]
+        newest = max(os.path.getmtime(path) for path in [source, *HEADERS, "setup.py"])
+        if self.force or not os.path.exists(made) or os.path.getmtime(made) < newest:
+            options = {"include_dirs": INCLUDE, "extra_postargs": self.flags("-O3"), "depends": HEADERS}
+            self.compiler.compile([source], output_dir=self.build_temp, **options)
+        return made
 
 
 extensions = [
     Extension(
         f"cylstm._engine.{source.stem}",
         [source.as_posix()],
-        include_dirs=["include", ENGINE.as_posix()],
-        depends=HEADERS,
+        include_dirs=INCLUDE,
+        define_macros=[("CYL_NO_KERNELS", None)],
+        depends=[*HEADERS, *KERNELS],
         extra_link_args=LINKER,
         export_symbols=EXPORTED.get(source.stem),
     )
@@ -122,8 +151,13 @@ extensions = [
 ]
 # The source distribution holds what Cython reads, not what it writes.
 builds = "sdist" not in sys.argv or not {"build", "build_ext", "bdist_wheel", "install"}.isdisjoint(sys.argv)
+if builds:
+    shared = Extension(SHARED, [f"{SHARED.replace('.', '/')}.c"], extra_link_args=LINKER)
+    extensions = cythonize(
+        [*extensions, shared], compiler_directives=DIRECTIVES, shared_utility_qualified_name=SHARED
+    )
 setup(
-    ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES) if builds else extensions,
-    cmdclass={"build_py": BuildWithHeaders, "build_ext": BuildWithClang, "sdist": ReproducibleSdist},
+    ext_modules=extensions,
+    cmdclass={"build_py": BuildWithHeaders, "build_ext": BuildKernels, "sdist": ReproducibleSdist},
     options={"build_ext": {"parallel": os.cpu_count()}},
 )

@@ -80,6 +80,4 @@ cdef extern from "cylstm/cells.h" nogil:
         cyl_backward_step_f64 backward[CYL_MAX_STAGES][CYL_ISA_COUNT]
 
     const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT]
-    const cyl_cell_f32 cyl_cells_f32[CYL_CELL_COUNT]
-    const cyl_cell_f64 cyl_cells_f64[CYL_CELL_COUNT]
     int cyl_detect_isa()

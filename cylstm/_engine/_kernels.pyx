@@ -1,19 +1,24 @@
-"""What the CPU has, and the C activations on arrays."""
+"""The kernels of every instruction set, what the CPU has, and the C activations on arrays.
+
+This module alone is linked with the kernels (kernels/*.c); the others call them through its tables.
+"""
 from cylstm._engine._blas cimport real
 
 
-cdef extern from "cylstm/activations.h" nogil:
-    enum:
-        CYL_ISA_COUNT
-    enum:
-        CYL_ACTIVATION_COUNT
+cdef extern from "kernels/kernels.h" nogil:
     int cyl_detect_isa()
     ctypedef void (*cyl_activation_f32)(float *, const float *, Py_ssize_t) noexcept nogil
     ctypedef void (*cyl_activation_f64)(double *, const double *, Py_ssize_t) noexcept nogil
-    cyl_activation_f32 cyl_activations_f32[CYL_ACTIVATION_COUNT][CYL_ISA_COUNT]
-    cyl_activation_f64 cyl_activations_f64[CYL_ACTIVATION_COUNT][CYL_ISA_COUNT]
+    ctypedef struct cyl_kernels:
+        const cyl_activation_f32 (*activations_f32)[3]
+        const cyl_activation_f64 (*activations_f64)[3]
+    const cyl_kernels *cyl_kernels_of(int isa)
 
 ACTIVATIONS = ("exp", "sigmoid", "tanh")  # in the order of cyl_activation
+
+
+cdef const void *kernels_of(int isa) noexcept nogil:
+    return cyl_kernels_of(isa)
 
 
 def detect_isa():
@@ -28,6 +33,6 @@ def activation(str name, real[::1] y, const real[::1] x, int isa):
         raise ValueError("activation: y and x differ in length, or the instruction set is not available")
     with nogil:
         if real is float:
-            cyl_activations_f32[function][isa](&y[0], &x[0], x.shape[0])
+            cyl_kernels_of(isa).activations_f32[function][isa](&y[0], &x[0], x.shape[0])
         else:
-            cyl_activations_f64[function][isa](&y[0], &x[0], x.shape[0])
+            cyl_kernels_of(isa).activations_f64[function][isa](&y[0], &x[0], x.shape[0])

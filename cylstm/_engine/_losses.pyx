@@ -6,30 +6,30 @@ there dy is written, elsewhere nothing is read or written.
 from libc.string cimport memset
 
 from cylstm._engine._blas cimport real
+from cylstm._engine._kernels cimport kernels_of
 
 
 cdef extern from "cylstm/softmax.h" nogil:
-    enum:
-        CYL_ISA_COUNT
     int cyl_detect_isa()
     unsigned cyl_flush_subnormals()
     void cyl_restore_subnormals(unsigned kept)
     ctypedef double (*cyl_softmax_function_f32)(float *, const float *, Py_ssize_t, float) noexcept nogil
     ctypedef double (*cyl_softmax_function_f64)(double *, const double *, Py_ssize_t, double) noexcept nogil
-    cyl_softmax_function_f32 cyl_softmax_f32[CYL_ISA_COUNT]
-    cyl_softmax_function_f64 cyl_softmax_f64[CYL_ISA_COUNT]
 
 cdef extern from "cylstm/elementwise.h" nogil:
-    enum:
-        CYL_ELEMENTWISE_COUNT
     ctypedef double (*cyl_elementwise_function_f32)(
         float *, const float *, const float *, const float *,
         Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float) noexcept nogil
     ctypedef double (*cyl_elementwise_function_f64)(
         double *, const double *, const double *, const double *,
         Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double) noexcept nogil
-    cyl_elementwise_function_f32 cyl_elementwise_f32[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT]
-    cyl_elementwise_function_f64 cyl_elementwise_f64[CYL_ELEMENTWISE_COUNT][CYL_ISA_COUNT]
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef struct cyl_kernels:
+        const cyl_softmax_function_f32 *softmax_f32
+        const cyl_softmax_function_f64 *softmax_f64
+        const cyl_elementwise_function_f32 (*elementwise_f32)[3]
+        const cyl_elementwise_function_f64 (*elementwise_f64)[3]
 
 KINDS = ("square", "absolute", "huber", "pinball", "logistic")  # in the order of cyl_elementwise
 
@@ -42,6 +42,7 @@ def elementwise(str kind, real[:, :, :, :] dy, const real[:, :, :, :] y, const r
     cdef Py_ssize_t ld_y = y.strides[2] // sizeof(real), ld_target = target.strides[2] // sizeof(real)
     cdef Py_ssize_t ld_p = parameter.strides[0] // sizeof(real)
     cdef int row = KINDS.index(kind)
+    cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(isa)
     cdef double value = 0
     same(T, B, dy.shape[0], dy.shape[1])
     same(T, B, target.shape[0], target.shape[1])
@@ -57,11 +58,11 @@ def elementwise(str kind, real[:, :, :, :] dy, const real[:, :, :, :] y, const r
                 if begin[b] <= t < end[b]:
                     for q in range(Q):
                         if real is float:
-                            value += cyl_elementwise_f32[row][isa](
+                            value += kernels.elementwise_f32[row][isa](
                                 &dy[t, b, 0, q], &y[t, b, 0, q], &target[t, b, 0, q], &parameter[0, q],
                                 W, ld_y, ld_target, ld_p, scale)
                         else:
-                            value += cyl_elementwise_f64[row][isa](
+                            value += kernels.elementwise_f64[row][isa](
                                 &dy[t, b, 0, q], &y[t, b, 0, q], &target[t, b, 0, q], &parameter[0, q],
                                 W, ld_y, ld_target, ld_p, scale)
     return value
@@ -152,9 +153,9 @@ def softmax_rows(real[:, ::1] out, const real[:, ::1] x, int isa):
 
 cdef inline double softmax(int isa, Py_ssize_t n, real *out, const real *x, real scale) noexcept nogil:
     if real is float:
-        return cyl_softmax_f32[isa](out, x, n, scale)
+        return (<const cyl_kernels *>kernels_of(isa)).softmax_f32[isa](out, x, n, scale)
     else:
-        return cyl_softmax_f64[isa](out, x, n, scale)
+        return (<const cyl_kernels *>kernels_of(isa)).softmax_f64[isa](out, x, n, scale)
 
 
 cdef int same(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t got_rows, Py_ssize_t got_columns) except -1:

@@ -3,13 +3,10 @@
 spans (n, 2) say where each begins and ends.
 """
 from cylstm._engine._blas cimport real
+from cylstm._engine._kernels cimport kernels_of
 
 
 cdef extern from "cylstm/optimizers.h" nogil:
-    enum:
-        CYL_ISA_COUNT
-    enum:
-        CYL_OPTIMIZER_COUNT
     enum:
         CYL_COEFFICIENTS
     int cyl_detect_isa()
@@ -17,8 +14,11 @@ cdef extern from "cylstm/optimizers.h" nogil:
         float *, const float *, float *, float *, Py_ssize_t, const double *) noexcept nogil
     ctypedef void (*cyl_optimizer_f64)(
         double *, const double *, double *, double *, Py_ssize_t, const double *) noexcept nogil
-    cyl_optimizer_f32 cyl_optimizers_f32[CYL_OPTIMIZER_COUNT][CYL_ISA_COUNT]
-    cyl_optimizer_f64 cyl_optimizers_f64[CYL_OPTIMIZER_COUNT][CYL_ISA_COUNT]
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef struct cyl_kernels:
+        const cyl_optimizer_f32 (*optimizers_f32)[3]
+        const cyl_optimizer_f64 (*optimizers_f64)[3]
 
 OPTIMIZERS = ("sgd", "rmsprop", "adam")  # in the order of cyl_optimizer
 COEFFICIENTS = CYL_COEFFICIENTS
@@ -38,6 +38,7 @@ def update(str optimizer, real[::1] p, const real[::1] g, real[::1] m, real[::1]
            const Py_ssize_t[:, ::1] spans, const double[:, ::1] coefficients, int isa):
     """One step on each span with its own coefficients (n, COEFFICIENTS); m and v may be empty."""
     cdef Py_ssize_t k, start, n, size = p.shape[0]
+    cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(isa)
     cdef int which = OPTIMIZERS.index(optimizer)
     cdef real *means
     cdef real *squares
@@ -58,9 +59,9 @@ def update(str optimizer, real[::1] p, const real[::1] g, real[::1] m, real[::1]
             means = &m[start] if m.shape[0] else NULL
             squares = &v[start] if v.shape[0] else NULL
             if real is float:
-                cyl_optimizers_f32[which][isa](&p[start], &g[start], means, squares, n, &coefficients[k, 0])
+                kernels.optimizers_f32[which][isa](&p[start], &g[start], means, squares, n, &coefficients[k, 0])
             else:
-                cyl_optimizers_f64[which][isa](&p[start], &g[start], means, squares, n, &coefficients[k, 0])
+                kernels.optimizers_f64[which][isa](&p[start], &g[start], means, squares, n, &coefficients[k, 0])
 
 
 def sum_of_squares(const real[::1] a, const Py_ssize_t[:, ::1] spans=None):

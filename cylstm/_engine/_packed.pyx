@@ -7,6 +7,7 @@ from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 
 from cylstm._engine._cells cimport CYL_CELL_COUNT, cyl_cell_shape, cyl_cell_shapes, cyl_detect_isa
+from cylstm._engine._kernels cimport kernels_of
 
 ctypedef fused real:
     float
@@ -27,8 +28,6 @@ cdef extern from "cylstm/pass.h" nogil:
     ctypedef struct cyl_pass_functions:
         cyl_pass_function forward[3]
         cyl_pass_function backward[3]
-    const cyl_pass_functions cyl_passes_f32
-    const cyl_pass_functions cyl_passes_f64
     Py_ssize_t cyl_panel(int isa, size_t size)
     Py_ssize_t cyl_tile(int isa)
     Py_ssize_t cyl_strips(int cell, Py_ssize_t tile, Py_ssize_t H, Py_ssize_t P)
@@ -40,6 +39,11 @@ cdef extern from "cylstm/pass.h" nogil:
         float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
     void cyl_pack_columns_f64(
         double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef struct cyl_kernels:
+        const cyl_pass_functions *passes_f32
+        const cyl_pass_functions *passes_f64
 
 cdef extern from "team.h" nogil:
     int cyl_take_team(int members)
@@ -341,7 +345,8 @@ cdef void *address(str name, array, tuple shape, bint double_precision, bint wri
 cdef int divide(Job *job, const cyl_pass *p, int isa, bint double_precision, bint back,
                 int threads) noexcept nogil:
     """Make the parts of a pass for at most so many threads; returns how many there are."""
-    cdef const cyl_pass_functions *functions = &cyl_passes_f64 if double_precision else &cyl_passes_f32
+    cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(isa)
+    cdef const cyl_pass_functions *functions = kernels.passes_f64 if double_precision else kernels.passes_f32
     cdef size_t size = 8 if double_precision else 4
     job.p, job.function = p, functions.backward[isa] if back else functions.forward[isa]
     return cyl_divide(p, min(threads, CYL_MOST_PARTS), cyl_panel(isa, size), cyl_tile(isa), size, back,

@@ -1,6 +1,7 @@
 """The dense layer on packed weights, over rows on the thread team."""
 from cylstm._engine.planning import Arena
 
+from cylstm._engine._kernels cimport kernels_of
 from cylstm._engine._packed cimport address, run_team, take_team
 
 cdef extern from "cylstm/dense.h" nogil:
@@ -17,14 +18,17 @@ cdef extern from "cylstm/dense.h" nogil:
         Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
     ctypedef void (*cyl_dense_back_function)(
         const cyl_dense_gradients *, int, int, cyl_meeting *) noexcept
-    const cyl_dense_function_f32 cyl_dense_f32[3]
-    const cyl_dense_function_f64 cyl_dense_f64[3]
-    const cyl_dense_back_function cyl_dense_back_f32[3]
-    const cyl_dense_back_function cyl_dense_back_f64[3]
     int cyl_dense_parts(const cyl_dense_gradients *, int, Py_ssize_t, Py_ssize_t)
     Py_ssize_t cyl_dense_strips(Py_ssize_t, Py_ssize_t, size_t)
     Py_ssize_t cyl_panel(int isa, size_t size)
     Py_ssize_t cyl_tile(int isa)
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef struct cyl_kernels:
+        const cyl_dense_function_f32 *dense_f32
+        const cyl_dense_function_f64 *dense_f64
+        const cyl_dense_back_function *dense_back_f32
+        const cyl_dense_back_function *dense_back_f64
 
 
 cdef struct Back:
@@ -115,6 +119,7 @@ cdef void run_dense(Dense *d, int threads) noexcept nogil:
 cdef void run_part(void *argument, int index) noexcept nogil:
     """Part of a call: rows where there are many, else columns."""
     cdef Dense *d = <Dense *>argument
+    cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(d.isa)
     cdef Py_ssize_t unit = cyl_panel(d.isa, 8 if d.double_precision else 4)
     cdef Py_ssize_t panels = (d.outputs + unit - 1) // unit
     cdef Py_ssize_t row = 0, end = d.rows, first = 0, last = d.outputs
@@ -124,20 +129,21 @@ cdef void run_part(void *argument, int index) noexcept nogil:
         first = panels * index // d.count * unit
         last = min(panels * (index + 1) // d.count * unit, d.outputs)
     if d.double_precision:
-        cyl_dense_f64[d.isa](
+        kernels.dense_f64[d.isa](
             <double *>d.y + row * d.outputs, <const double *>d.x + row * d.ldx, <const double *>d.w,
             <const double *>d.b, end - row, d.inputs, d.outputs, d.ldx, first, last)
     else:
-        cyl_dense_f32[d.isa](
+        kernels.dense_f32[d.isa](
             <float *>d.y + row * d.outputs, <const float *>d.x + row * d.ldx, <const float *>d.w,
             <const float *>d.b, end - row, d.inputs, d.outputs, d.ldx, first, last)
 
 
 cdef void run_back(const cyl_dense_gradients *g, int isa, bint double_precision, int threads) noexcept nogil:
+    cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(isa)
     cdef Back back
     cdef int k
     back.gradients = g
-    back.function = cyl_dense_back_f64[isa] if double_precision else cyl_dense_back_f32[isa]
+    back.function = kernels.dense_back_f64[isa] if double_precision else kernels.dense_back_f32[isa]
     back.count = take_team(threads)
     if back.count == 1:
         back.function(g, 0, 1, NULL)

@@ -17,9 +17,15 @@ from libc.string cimport memcpy, memmove, memset
 
 from cylstm._engine._blas cimport NO, YES, add_column_sums, gemm, real
 from cylstm._engine._cells cimport (
-    cyl_backward_f32, cyl_backward_f64, cyl_cell_shape, cyl_cell_shapes, cyl_cells_f32, cyl_cells_f64,
+    cyl_backward_f32, cyl_backward_f64, cyl_cell_shape, cyl_cell_shapes, cyl_cell_f32, cyl_cell_f64,
     cyl_forward_f32, cyl_forward_f64, cyl_product)
+from cylstm._engine._kernels cimport kernels_of
 from cylstm._engine._rows cimport add, mix, multiply, multiply_add, split
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef struct cyl_kernels:
+        const cyl_cell_f32 *cells_f32
+        const cyl_cell_f64 *cells_f64
 
 # Where step t is: the first packed row, the rows, and the same of the states.
 cdef struct Step:
@@ -89,6 +95,7 @@ cdef void product(const Pass *p, const Step *s, const cyl_product *q, real _) no
 
 
 cdef void pointwise_forward(const Pass *p, const Step *s, int stage, real _) noexcept nogil:
+    cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(p.isa)
     cdef cyl_forward_f32 f32
     cdef cyl_forward_f64 f64
     cdef Py_ssize_t H = p.H, GH = cyl_cell_shapes[p.cell].gates * H
@@ -102,11 +109,11 @@ cdef void pointwise_forward(const Pass *p, const Step *s, int stage, real _) noe
     if real is float:
         f32 = cyl_forward_f32(s.B, H, H, H, GH, EH, H, H, <float>p.clip, gates, extra, h, c, h_prev, c_prev,
                               <const float *>p.b_ih, <const float *>p.b_hh, <const float *>p.own)
-        cyl_cells_f32[p.cell].forward[stage][p.isa](&f32)
+        kernels.cells_f32[p.cell].forward[stage][p.isa](&f32)
     else:
         f64 = cyl_forward_f64(s.B, H, H, H, GH, EH, H, H, p.clip, gates, extra, h, c, h_prev, c_prev,
                               <const double *>p.b_ih, <const double *>p.b_hh, <const double *>p.own)
-        cyl_cells_f64[p.cell].forward[stage][p.isa](&f64)
+        kernels.cells_f64[p.cell].forward[stage][p.isa](&f64)
 
 
 cdef void finish_step(const Pass *p, const Step *s, real _) noexcept nogil:
@@ -174,6 +181,7 @@ cdef void begin_step_back(const Pass *p, const Step *s, real _) noexcept nogil:
 
 
 cdef void pointwise_backward(const Pass *p, const Step *s, int stage, real _) noexcept nogil:
+    cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(p.isa)
     cdef cyl_backward_f32 f32
     cdef cyl_backward_f64 f64
     cdef Py_ssize_t H = p.H, GH = cyl_cell_shapes[p.cell].gates * H
@@ -186,11 +194,11 @@ cdef void pointwise_backward(const Pass *p, const Step *s, int stage, real _) no
     if real is float:
         f32 = cyl_backward_f32(s.B, H, H, H, GH, EH, H, H, H, <float>p.clip, gates, extra, dh, <float *>p.dc,
                                <float *>p.dextra, h_prev, c_prev, <const float *>p.own, <float *>p.d_own)
-        cyl_cells_f32[p.cell].backward[stage][p.isa](&f32)
+        kernels.cells_f32[p.cell].backward[stage][p.isa](&f32)
     else:
         f64 = cyl_backward_f64(s.B, H, H, H, GH, EH, H, H, H, p.clip, gates, extra, dh, <double *>p.dc,
                                <double *>p.dextra, h_prev, c_prev, <const double *>p.own, <double *>p.d_own)
-        cyl_cells_f64[p.cell].backward[stage][p.isa](&f64)
+        kernels.cells_f64[p.cell].backward[stage][p.isa](&f64)
 
 
 cdef void product_backward(const Pass *p, const Step *s, const cyl_product *q, real _) noexcept nogil:

@@ -7,6 +7,7 @@
  * CYL_KERNEL(name) -> name_f32_avx2, and puts CYL_TARGET before each kernel. CYL_VECTOR_BYTES is the width of a
  * vector register, CYL_PANEL the numbers in two of them, CYL_TILE the rows of a product's tile,
  * CYL_FUSES whether a multiplication and an addition are one instruction.
+ * CYL_ONE_ISA and CYL_NO_KERNELS of platform.h leave out instruction sets.
  * A body that is the same for every instruction set needs instantiate_reals.h only.
  * No include guard: it is meant to be included once per body.
  */
@@ -22,6 +23,7 @@
 #endif
 #endif
 
+#if CYL_HAS_SCALAR
 #define CYL_ISA_SUFFIX scalar
 #define CYL_ISA_INDEX CYL_SCALAR
 #define CYL_VECTOR_BYTES 16
@@ -31,8 +33,9 @@
 #undef CYL_ISA_INDEX
 #undef CYL_VECTOR_BYTES
 #undef CYL_TARGET
+#endif
 
-#if CYL_X86_DISPATCH
+#if CYL_HAS_AVX2
 #define CYL_ISA_SUFFIX avx2
 #define CYL_ISA_INDEX CYL_AVX2
 #define CYL_VECTOR_BYTES 32
@@ -42,7 +45,9 @@
 #undef CYL_ISA_INDEX
 #undef CYL_VECTOR_BYTES
 #undef CYL_TARGET
+#endif
 
+#if CYL_HAS_AVX512
 #define CYL_ISA_SUFFIX avx512
 #define CYL_ISA_INDEX CYL_AVX512
 #define CYL_VECTOR_BYTES 64

@@ -62,12 +62,41 @@
 
 typedef enum { CYL_SCALAR = 0, CYL_AVX2 = 1, CYL_AVX512 = 2, CYL_ISA_COUNT = 3 } cyl_isa;
 
-/* {name_f32_scalar, name_f32_avx2, ...}: one function for every instruction set. */
-#if CYL_X86_DISPATCH
-#define CYL_ISA_ROW(name, type) {name##_##type##_scalar, name##_##type##_avx2, name##_##type##_avx512}
+/* Which kernels this translation unit holds: all of them; with CYL_ONE_ISA (0, 1 or 2, as in cyl_isa) those of one
+ * instruction set; with CYL_NO_KERNELS none, for code that calls kernels compiled elsewhere. */
+#if defined(CYL_NO_KERNELS)
+#define CYL_HAS(isa) 0
+#elif defined(CYL_ONE_ISA)
+#define CYL_HAS(isa) (CYL_ONE_ISA == (isa))
 #else
-#define CYL_ISA_ROW(name, type) {name##_##type##_scalar, name##_##type##_scalar, name##_##type##_scalar}
+#define CYL_HAS(isa) 1
 #endif
+#define CYL_HAS_SCALAR CYL_HAS(0)
+#define CYL_HAS_AVX2 (CYL_X86_DISPATCH && CYL_HAS(1))
+#define CYL_HAS_AVX512 (CYL_X86_DISPATCH && CYL_HAS(2))
+
+/* {name_f32_scalar, name_f32_avx2, ...}: one function for every instruction set, NULL for those left out. */
+#if CYL_HAS_SCALAR
+#define CYL_SCALAR_OF(name) name##_scalar
+#else
+#define CYL_SCALAR_OF(name) NULL
+#endif
+#if CYL_HAS_AVX2
+#define CYL_AVX2_OF(name) name##_avx2
+#elif CYL_X86_DISPATCH
+#define CYL_AVX2_OF(name) NULL
+#else
+#define CYL_AVX2_OF(name) CYL_SCALAR_OF(name)
+#endif
+#if CYL_HAS_AVX512
+#define CYL_AVX512_OF(name) name##_avx512
+#elif CYL_X86_DISPATCH
+#define CYL_AVX512_OF(name) NULL
+#else
+#define CYL_AVX512_OF(name) CYL_SCALAR_OF(name)
+#endif
+#define CYL_ISA_ROW(name, type) \
+    {CYL_SCALAR_OF(name##_##type), CYL_AVX2_OF(name##_##type), CYL_AVX512_OF(name##_##type)}
 
 /* The same for functions of the backward pass, which who only runs models leaves out by CYL_FORWARD_ONLY. */
 #ifdef CYL_FORWARD_ONLY

@@ -221,13 +221,14 @@ def test_source_distributions_are_reproducible_and_complete(tmp_path):
     assert {member.mtime for member in members.values()} == {1_700_000_000}
     assert not {member.uname for member in members.values()} - {""}
     generated = [
-        name for name in members if re.fullmatch(r"cylstm/_engine/.*\.c|cylstm/_engine/_.*\.h|.*\.so", name)
+        name for name in members if re.fullmatch(r"cylstm/_engine/_.*\.[ch]|.*\.so", name)
     ]
     assert generated == []
     read_by_tests = {
         "conftest.py", "ARCHITECTURE.md", "README.md", ".ci/run", ".github/workflows/ci.yml", "docs/index.md",
         "docs/pictures/curves.png", "examples/tagging.py", "benchmarks/run.py", "tests/c/kernels.c",
         "include/cylstm/cylstm.h", "cylstm/_engine/team.h", "cylstm/_engine/_packed.pyx",
+        "cylstm/_engine/kernels/avx2.c", "cylstm/_engine/kernels/kernels.h",
     }  # fmt: skip
     assert read_by_tests - set(members) == set()
     folders = [ROOT / name for name in FOLDERS]
@@ -248,5 +249,5 @@ def test_source_distributions_are_reproducible_and_complete(tmp_path):
     }
     for path in (path for folder in folders for path in folder.rglob("*") if path.suffix in kinds):
         name = path.relative_to(ROOT).as_posix()
-        if not re.search(r"_engine/.*\.c$|_engine/_.*\.h$|/_build/|__pycache__", name):
+        if not re.search(r"_engine/_.*\.[ch]$|/_build/|__pycache__", name):
             assert name in members, name
