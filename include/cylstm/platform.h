@@ -95,8 +95,7 @@ typedef enum { CYL_SCALAR = 0, CYL_AVX2 = 1, CYL_AVX512 = 2, CYL_ISA_COUNT = 3 }
 #else
 #define CYL_AVX512_OF(name) CYL_SCALAR_OF(name)
 #endif
-#define CYL_ISA_ROW(name, type) \
-    {CYL_SCALAR_OF(name##_##type), CYL_AVX2_OF(name##_##type), CYL_AVX512_OF(name##_##type)}
+#define CYL_ISA_ROW(name, type) {CYL_SCALAR_OF(name##_##type), CYL_AVX2_OF(name##_##type), CYL_AVX512_OF(name##_##type)}
 
 /* The same for functions of the backward pass, which who only runs models leaves out by CYL_FORWARD_ONLY. */
 #ifdef CYL_FORWARD_ONLY

@@ -220,9 +220,7 @@ def test_source_distributions_are_reproducible_and_complete(tmp_path):
         members = {member.name.partition("/")[2]: member for member in archive}
     assert {member.mtime for member in members.values()} == {1_700_000_000}
     assert not {member.uname for member in members.values()} - {""}
-    generated = [
-        name for name in members if re.fullmatch(r"cylstm/_engine/_.*\.[ch]|.*\.so", name)
-    ]
+    generated = [name for name in members if re.fullmatch(r"cylstm/_engine/_.*\.[ch]|.*\.so", name)]
     assert generated == []
     read_by_tests = {
         "conftest.py", "ARCHITECTURE.md", "README.md", ".ci/run", ".github/workflows/ci.yml", "docs/index.md",
