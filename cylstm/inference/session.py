@@ -217,7 +217,7 @@ class Session:
         final = self._model._checked_state("out[1]", given, None if unbatched else B)
         if len(states.arrays(final)) != len(states.arrays(self._first)):
             raise ValueError("out[1]: expected a state as run returns it, got one with None for a part")
-        states.begin(final, state, self._first)
+        states.initialize(final, state, self._first)
         return final
 
     def micro_batch(

@@ -1,4 +1,4 @@
-"""What every layer is: named parameters, a mode, a configuration; and how sequences go through it."""
+"""The base class of layers: named parameters, mode, configuration, forward and backward passes."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ class Layer:
     ----------
     scalers : dict of str to Scaler
         How inputs and targets were scaled, by names of the caller's choice, such as "x" and "target". Files,
-        copies and pickles of the model keep them; the model itself does not use them
+        copies and pickles of the model include them; the model itself does not use them
         (`docs/reference/file-format.md` says what does). Those of a model of layers belong to the model, not
         to a layer in it.
     """
@@ -53,14 +53,14 @@ class Layer:
     input_size: int
     output_size: int
     batch_first: bool | None = None  # None: the layer does not care
-    reads_indices = False  # whether x holds ints, each standing for a vector
+    reads_indices = False  # whether x holds indices of vectors
     pools = False  # whether y is one row for each sequence, whatever its length
     nests = True  # whether it can be a layer of another one
     pads = False  # whether it computes on padded batches, so that bits depend on the longest sequence
     _store: ParameterStore
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
-        """Register a class that can be built, under its name; the name of a layer of cylstm stays its own."""
+        """Register a class that can be built, under its name, unless a layer of cylstm has that name."""
         super().__init_subclass__(**kwargs)
         if not _is_ours(cls):
             _check_overrides(cls)
@@ -72,8 +72,8 @@ class Layer:
         self.training = False
         self.scalers: dict[str, Scaler] = {}
         self._spare: list[Any] = []  # inference workspaces not in use; list operations are atomic
-        self._kept: Any = None  # the training workspace, unless a forward pass has it
-        self._kept_for: Any = None  # the parameters' revision when a training forward filled it
+        self._training_workspace: Any = None  # None while a forward pass uses it
+        self._training_revision: Any = None  # that of the parameters in the last training forward
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "Layer":
@@ -104,10 +104,10 @@ class Layer:
         raise NotImplementedError
 
     def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
-        """Take the size and dtype of the layer before, where they were left open."""
+        """Adopt the size and dtype of the previous layer, where they were not specified."""
 
     def _check_indices(self, x: Array) -> None:
-        """Refuse indices that stand for no vector, where x holds any."""
+        """Reject indices that are out of range, if x holds indices."""
 
     def _packing_after(self, packing: Packing) -> Packing:
         """That of the rows of y."""
@@ -122,11 +122,11 @@ class Layer:
         return None
 
     def _random_state(self) -> Any:
-        """What decides on the masks to come, as JSON values; None for a layer without masks."""
+        """The state of the random generator of masks, as JSON values; None for a layer without masks."""
         return None
 
     def _set_random_state(self, state: Any) -> None:
-        """Go on from a state of `_random_state`."""
+        """Restore a state of `_random_state`."""
 
     @property
     def reads_single_indices(self) -> bool:
@@ -173,26 +173,26 @@ class Layer:
         self._store.load(values)
 
     def train(self: Self) -> Self:
-        """Keep what the backward pass needs from now on."""
+        """Save what the backward pass needs from now on."""
         self.training = True
         return self
 
     def eval(self: Self) -> Self:
-        """Only compute results from now on: the mode a new layer starts in."""
+        """Only compute results from now on: the mode of a new layer."""
         self.training = False
-        self._kept_for = None
+        self._training_revision = None
         return self
 
     def _run(self, batch: Batch, state: Any, result: Any) -> Any:
-        """result(workspace, y, state) of a forward pass, taken while the workspace is this caller's own.
+        """result(workspace, y, state) of a forward pass, computed while only this caller uses the workspace.
 
-        An exception on the way, Ctrl-C for one, may leave it half planned: it does not come back then.
+        An exception, such as Ctrl-C, may leave a workspace half planned: it is then discarded.
         """
         if self.training:
-            kept, self._kept, self._kept_for = self._kept, None, None
+            kept, self._training_workspace, self._training_revision = self._training_workspace, None, None
             workspace = self._new_workspace(True) if kept is None else kept
             value = result(workspace, *self._forward(workspace, batch, state))
-            self._kept, self._kept_for = workspace, self._store.revision
+            self._training_workspace, self._training_revision = workspace, self._store.revision
             return value
         try:
             workspace = self._spare.pop()
@@ -202,31 +202,33 @@ class Layer:
         self._spare.append(workspace)
         return value
 
-    def _workspace_to_go_back(self) -> Any:
-        """The workspace that a training forward filled."""
-        if self._kept_for is None:
+    def _workspace_for_backward(self) -> Any:
+        """The workspace of the last training forward pass."""
+        if self._training_revision is None:
             raise RuntimeError(
                 "backward: no training forward pass left: its gradients can be taken once; call train(), "
                 "then the layer again, before each backward"
             )
-        if self._kept_for != self._store.revision:
+        if self._training_revision != self._store.revision:
             raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")
-        return self._kept
+        return self._training_workspace
 
-    def _go_back(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
-        """The backward pass, after every check of its arguments; uses the workspace up."""
-        self._kept_for = None
+    def _run_backward(
+        self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool
+    ) -> tuple[Array | None, Any]:
+        """The backward pass, after every check of its arguments; consumes the workspace."""
+        self._training_revision = None
         return self._backward(workspace, dy, dstate, need_dx)
 
     def __reduce__(self) -> Any:
-        """Copy and pickle as configuration, parameters, mode, random numbers to come and scalers."""
+        """Copy and pickle as configuration, parameters, mode, random state and scalers."""
         described(self)  # which checks that a copy can be built
         scalers = {name: copy.copy(scaler) for name, scaler in self._checked_scalers().items()}
         state = self.parameters, self.training, self._random_state(), scalers
         return _rebuild, (type(self), self.config, *state)
 
     def _checked_scalers(self) -> dict[str, "Scaler"]:
-        """The scalers to keep."""
+        """The scalers to save."""
         return self.scalers
 
     def __repr__(self) -> str:
@@ -314,7 +316,7 @@ def _is_ours(cls: type) -> bool:
 
 
 def _check_overrides(cls: type[Layer]) -> None:
-    """Refuse a class with methods that models, trainers, sessions and streams would not call."""
+    """Reject a class with methods that models, trainers, sessions and streams would not call."""
     base = next(parent for parent in cls.__mro__ if issubclass(parent, Layer) and _is_ours(parent))
     inner = [name for name in dir(base) if name.startswith("_") and not name.startswith("__")]
     names = NOT_CALLED + (inner if base in LAYER_TYPES.values() else [])
@@ -327,5 +329,5 @@ def _check_overrides(cls: type[Layer]) -> None:
 
 
 def _found(cls: type, name: str) -> Any:
-    """What a class has under a name, as it stands in the class or one of its bases."""
+    """The raw attribute of a class or one of its bases."""
     return next((vars(parent)[name] for parent in cls.__mro__ if name in vars(parent)), None)

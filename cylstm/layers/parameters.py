@@ -16,11 +16,11 @@ from cylstm._engine import _optim
 from cylstm._engine.planning import Shape, aligned_bytes, too_large
 
 Array = NDArray[Any]
-DRAWN_AT_ONCE = 1 << 16  # numbers, which are drawn in float64 whatever the dtype
+DRAWN_AT_ONCE = 1 << 16  # numbers, drawn in float64 for any dtype
 
 
 class _Building(threading.local):
-    """Whether this thread builds layers whose values are set afterwards."""
+    """Whether this thread builds layers whose values are loaded afterwards."""
 
     without_values = False
 
@@ -40,7 +40,7 @@ def without_initial_values() -> Iterator[None]:
 
 
 class _Vector:
-    """A flat vector of zeros that takes memory when it is first asked for."""
+    """A flat vector of zeros that is allocated on first use."""
 
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
         if size > np.iinfo(np.intp).max // dtype.itemsize:
@@ -64,7 +64,7 @@ class Place:
 
     def __init__(self) -> None:
         self.version = 0
-        self.used = 0  # times that the rows in use changed, of parameters `by_rows`
+        self.used = 0  # number of changes of the rows in use, of parameters `by_rows`
 
 
 class ParameterStore:
@@ -73,15 +73,15 @@ class ParameterStore:
     Parameters
     ----------
     shapes : mapping of str to shape
-        Names and shapes in the order in which they lie in the vector.
+        Names and shapes in memory order.
     dtype : numpy dtype
 
     Notes
     -----
     `join` makes a store a part of a larger one; then its vectors are slices of that
-    one's. All writing to parameters goes through `writing`, which counts the `version` of the whole
-    model up, so that whoever keeps a transformed copy of the weights can tell that it is stale.
-    `place` is another object once the vectors have moved.
+    one's. All writing to parameters goes through `writing`, which increments the `version` of
+    the whole model, so that transformed copies of the weights can be recognised as stale. `place` is another
+    object once the vectors have moved.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], dtype: np.dtype[Any]) -> None:
@@ -110,7 +110,7 @@ class ParameterStore:
 
     @property
     def grad(self) -> Array:
-        """The flat gradient vector; until it is first used, it takes no memory."""
+        """The flat gradient vector, allocated on first use."""
         return self._slice(1)
 
     def _slice(self, which: int) -> Array:
@@ -203,7 +203,7 @@ class ParameterStore:
         self.place.used += 1
 
     def _leaves(self) -> "list[tuple[int, ParameterStore]]":
-        return self._below or [(0, self)]  # itself is not kept: a cycle would outlive its model
+        return self._below or [(0, self)]  # not stored: a reference cycle would outlive its model
 
     def _edges_of_rows(self) -> Iterator[tuple[int, int, Array]]:
         """Of parameters `by_rows`: where they begin and end, and their rows in use, from and to in turn."""
@@ -241,9 +241,7 @@ class ParameterStore:
         stores = list(parts.values())
         for position, (key, part) in enumerate(parts.items()):
             if part._joined or part in stores[:position]:
-                raise ValueError(
-                    f"layer {key}: already part of a model; build a layer of its own for this one"
-                )
+                raise ValueError(f"layer {key}: already part of a model; build a separate layer for this one")
         shapes = {
             f"{key}.{name}": shape for key, part in parts.items() for name, shape in part.shapes.items()
         }
@@ -261,7 +259,7 @@ class ParameterStore:
         return joined
 
     def _attach(self, place: Place, vectors: tuple[_Vector, _Vector], start: int) -> None:
-        """Become a slice of a model's vectors, and take along the values that were set before."""
+        """Become a slice of a model's vectors, and copy the present values there."""
         for which, (before, vector) in enumerate(zip(self._vectors, vectors, strict=True)):
             if before is not vector and before.is_used and vector.size and not self._parts:
                 vector.array[start : start + self.size] = self._slice(which)
@@ -273,15 +271,15 @@ class ParameterStore:
             start += part.size
 
     def views(self, flat: Array) -> dict[str, Array]:
-        """Views by name of a vector that is laid out as the parameters are."""
+        """Views by name of a vector with the layout of the parameters."""
         return {name: flat[start:stop].reshape(shape) for (name, shape), (start, stop) in self._places}
 
     def block(self, flat: Array, names: list[str]) -> Array:
-        """The part of such a vector that holds some parameters, which stand one after the other."""
+        """The part of a flat vector that holds some parameters, which must be adjacent."""
         order = list(self.shapes)
         first = order.index(names[0])
         if order[first : first + len(names)] != names:
-            raise ValueError(f"{names}: not one after the other in {order}")
+            raise ValueError(f"{names}: not adjacent in {order}")
         return flat[self._places[first][1][0] : self._places[first + len(names) - 1][1][1]]
 
 

@@ -106,10 +106,10 @@ class RowLayer(Layer, abstract=True):
         if threads is not None:
             with call_threads(threads):
                 return self.backward(dy)
-        workspace = self._workspace_to_go_back()
+        workspace = self._workspace_for_backward()
         array = _checks.shaped("dy", dy, self._y_shape)
         rows = array.reshape(-1, self.output_size)
-        dx, _ = self._go_back(workspace, Batch(rows, Packing(1, len(rows))), None, True)
+        dx, _ = self._run_backward(workspace, Batch(rows, Packing(1, len(rows))), None, True)
         return None if dx is None else dx.copy().reshape(*array.shape[:-1], self.input_size)
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> Any:

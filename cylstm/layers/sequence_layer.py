@@ -1,4 +1,4 @@
-"""Layers that are called with sequences and a state: callers' layouts, and checks of arguments."""
+"""Layers called with sequences and a state: layouts and checks of arguments."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Call(NamedTuple):
-    """A checked call: the sequences, the state in its internal form, and the form in which they came."""
+    """A checked call: the sequences, the state in its internal form, and the caller's layout."""
 
     batch: Batch
     state: Any
@@ -26,13 +26,13 @@ class Call(NamedTuple):
 class SequenceLayer(Layer, abstract=True):
     """A layer called as `y, state = layer(x, state)`; see `RecurrentLayer` and `Sequential`.
 
-    A subclass gives, besides what `Layer` asks for, `_checked_state(name, state, B)`, None or a state in the
-    caller's form to internal batched arrays, and `_state_for_caller(state, unbatched)` back.
+    A subclass provides, in addition to what `Layer` requires, `_checked_state(name, state, B)`, from None or
+    a state in the caller's form to internal arrays, and the reverse, `_state_for_caller(state, unbatched)`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._packing = Packing(0, 0)  # the last one, for calls that are like the one before
+        self._packing = Packing(0, 0)  # of the last call, reused by calls of the same sizes
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         raise NotImplementedError
@@ -71,14 +71,14 @@ class SequenceLayer(Layer, abstract=True):
         return array.swapaxes(0, 1) if self.batch_first else array
 
     def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
-        if not self.input_size:  # its size was left open
+        if not self.input_size:  # not specified
             if not isinstance(x, PackedSequences):
                 x = _checks.real_array("x", x)
             shape = np.shape(x.rows if isinstance(x, PackedSequences) else x)
             self._fit(shape[-1] if shape else 0, self.dtype)
         if isinstance(x, PackedSequences):
             if lengths is not None:
-                raise ValueError("lengths: expected None with packed sequences, which have their own")
+                raise ValueError("lengths: expected None with packed sequences, which include them")
             _check_packing("x", x)
             rows = _checks.shaped("x: packed rows", x.rows, (x.packing.N, self.input_size))
             batch, unbatched = Batch(rows, x.packing), False
@@ -88,7 +88,7 @@ class SequenceLayer(Layer, abstract=True):
             if lengths is not None:
                 if unbatched:
                     raise ValueError(
-                        "lengths: expected a batch of sequences, got one without a batch; cut it instead"
+                        "lengths: expected a batch of sequences, got one without a batch; slice it instead"
                     )
                 lengths = _checks.sequence_lengths(lengths, T, B)
             batch = Batch(steps, self._packing_of(T, B, lengths))
@@ -143,7 +143,7 @@ class SequenceLayer(Layer, abstract=True):
         return False
 
     def _check_out(self, out: Any, call: Call) -> None:
-        """Refuse an array that y cannot be written to."""
+        """Reject an array that y cannot be written to."""
         if out is None:
             return
         if call.packed and not self.pools:
@@ -170,11 +170,10 @@ class SequenceLayer(Layer, abstract=True):
             the layer's dtype. T or B may be 0. Or what `cylstm.data.pack` makes of sequences of different
             length. Where an `Embedding` comes first, ints (T, B), (B, T) or (T,), or with fields (T, B, K).
         state : optional
-            The state before the first step, as an earlier call returned it. Zeros by default, or what
-            the layer has learned.
+            The initial state, as returned by an earlier call. Zeros by default, or the learned state.
         lengths : array of int, optional
-            (B,), the real steps of each sequence, in any order; what follows them in x is not read, and
-            y is 0 there. Final states are those after each sequence's own last step.
+            (B,), the valid steps of each sequence, in any order; padding after them is not read, and y
+            is 0 there. Final states are those after the last valid step of each sequence.
         out : ndarray, optional
             Written with y and returned instead of a new array: y's shape, the layer's dtype.
         threads : int, optional
@@ -212,9 +211,9 @@ class SequenceLayer(Layer, abstract=True):
     def backward(
         self, dy: Any, ds_n: Any = None, *, need_dx: bool = True, threads: int | None = None
     ) -> tuple[Any, Any]:
-        """Go back through the last training forward pass, adding to `gradients`.
+        """Compute the backward pass of the last training forward pass, adding to `gradients`.
 
-        A layer keeps one pass: a second forward takes the place of the first; a second backward is refused.
+        A layer saves one pass: a second forward replaces the first, and a second backward raises an error.
 
         Parameters
         ----------
@@ -245,16 +244,16 @@ class SequenceLayer(Layer, abstract=True):
         if threads is not None:
             with call_threads(threads):
                 return self.backward(dy, ds_n, need_dx=need_dx)
-        workspace = self._workspace_to_go_back()
+        workspace = self._workspace_for_backward()
         call = self._call
         gradient = self._checked_gradient(dy, call)
         final = self._checked_state("ds_n", ds_n, None if call.unbatched else call.batch.packing.B)
-        dx, initial = self._go_back(workspace, gradient, final, need_dx)
+        dx, initial = self._run_backward(workspace, gradient, final, need_dx)
         dx = None if dx is None else self._rows_for_caller(dx, call, False)
         return dx, self._state_for_caller(initial, call.unbatched)
 
     def _checked_gradient(self, dy: Any, call: Call) -> Batch:
-        """dL/dy, which has to have the form in which y went out."""
+        """dL/dy, which must have the form of y."""
         packing = call.batch.packing
         if self.pools:
             shape = self._shape_for_caller(packing, call.unbatched, self.output_size, True)

@@ -9,7 +9,7 @@ Array = NDArray[Any]
 
 
 def arrays(state: Any) -> list[Array]:
-    """All arrays of a state, whatever its nesting."""
+    """All arrays of a nested state."""
     if isinstance(state, np.ndarray):
         return [state]
     return [array for part in state or () for array in arrays(part)]
@@ -17,29 +17,29 @@ def arrays(state: Any) -> list[Array]:
 
 def assign(state: Any, values: Any) -> None:
     """Write values into a state's arrays; None leaves a part as it is."""
-    begin(state, values, None)
+    initialize(state, values, None)
 
 
-def begin(state: Any, values: Any, first: Any) -> None:
-    """Write values into a state's arrays, and those of `first` where they are None."""
+def initialize(state: Any, values: Any, first: Any) -> None:
+    """Write values into a state's arrays, or those of `first` where they are None."""
     if isinstance(state, np.ndarray):
         value = first if values is None else values
         if value is not None:
             state[...] = value
         return
     for k, part in enumerate(state or ()):
-        begin(part, None if values is None else values[k], None if first is None else first[k])
+        initialize(part, None if values is None else values[k], None if first is None else first[k])
 
 
 def row(state: Any, b: int) -> Any:
-    """The part of one sequence, (L.D, 1, width); views."""
+    """The state of one sequence, (L.D, 1, width); views."""
     if isinstance(state, tuple):
         return tuple(row(part, b) for part in state)
     return None if state is None else state[:, b : b + 1]
 
 
 def copied(state: Any) -> Any:
-    """A copy of it."""
+    """A deep copy of a state."""
     if isinstance(state, tuple):
         return tuple(map(copied, state))
     return None if state is None else state.copy()

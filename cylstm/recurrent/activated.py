@@ -71,8 +71,8 @@ class ActivatedLayer(RecurrentLayer, abstract=True):
         return {**super().config, "activations": self.activations}
 
     def inspect(self, batch: Batch, state: State | None) -> Workspace:
-        """Not for these layers, whose steps keep no gates."""
-        raise RuntimeError(f"trace: {type(self).__name__} keeps no gates")
+        """Raise RuntimeError: these layers save no gates."""
+        raise RuntimeError(f"trace: {type(self).__name__} saves no gates")
 
     def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
         if training:
@@ -111,7 +111,7 @@ class ActivatedLayer(RecurrentLayer, abstract=True):
         bias = self.parameters.get(parameter_name("bias_ih", 0, d), 0)
         z = x @ self.parameters[parameter_name("weight_ih", 0, d)].T + bias
         rows, start = np.empty((packing.N, self.hidden_size), self.dtype), 0
-        with np.errstate(all="ignore"):  # as IEEE says, without warnings
+        with np.errstate(all="ignore"):  # infinities and NaN without warnings
             for n in packing.rows:
                 new = self._step(z[start : start + n], [part[:n] for part in states], p, self._functions[d])
                 for part, values in zip(states, new, strict=True):
@@ -137,7 +137,7 @@ def parsed(text: str) -> tuple[str, list[float]]:
 
 
 def _function(text: str) -> Function:
-    """The function of such a text."""
+    """The function that a text names."""
     name, values = parsed(text)
     given = [*values, None, None]
     function, alpha, beta = checked(name, given[0], given[1], "activations")

@@ -25,7 +25,7 @@ from cylstm.sequences.packing import Batch, Packing
 Array = NDArray[Any]
 State = tuple[Array, ...]
 
-# Options beyond PyTorch's, with what they are where they are not given. A configuration holds those that are.
+# Options beyond PyTorch's and their defaults. A configuration holds those that differ from these.
 COMMON_OPTIONS: dict[str, Any] = {
     "reverse": False,
     "input_dropout": 0.0,
@@ -48,7 +48,7 @@ CELL_OPTIONS: dict[str, Any] = {
 class RecurrentLayer(SequenceLayer, abstract=True):
     """A stack of `num_layers` layers of one cell; see `LSTM` for the parameters."""
 
-    shares: ClassVar = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
+    probabilities: ClassVar = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
     cell_options: ClassVar[tuple[str, ...]] = ()  # those of CELL_OPTIONS that a subclass has
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -111,7 +111,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self.layer_norm = _checks.flag("layer_norm", layer_norm)
         self.reset_after = _checks.flag("reset_after", reset_after)
         self.proj_size = _checks.natural("proj_size", proj_size)
-        for name in self.shares:
+        for name in self.probabilities:
             setattr(self, name, _checks.number(name, given[name], 0, 1))
         self.clip = None if clip is None else _checks.above("clip", clip, 0)
         self.nonlinearity = nonlinearity
@@ -124,7 +124,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         rng = _checks.generator(seed)
         self._store.initialize(lambda flat: self._draw_parameters(flat, rng))
         self._shared = SharedWeights(self._store)
-        # Apart from the weights' numbers.
+        # Independent of the random numbers of the weights.
         self.masks = Masks(np.random.default_rng(None if seed is None else [seed, 1]))
         self._options: tuple[Any, ...] = self._current_options()
         self._stack = StackSpec(
@@ -139,7 +139,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     zoneout_cell: float
 
     def _check_options(self) -> None:
-        """Refuse options that the cell does not have, and those that exclude each other."""
+        """Reject options that the cell does not have, and combinations that exclude each other."""
         for name, default in CELL_OPTIONS.items():
             value, kind = getattr(self, name), type(self).__name__
             if name not in self.cell_options and value != default:
@@ -157,9 +157,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         if self.layer_norm and (self.peephole or self.coupled):
             raise ValueError("layer_norm: expected False with peephole or coupled, got True")
         if self.layer_norm and not self.bias:
-            raise ValueError(
-                "bias: expected True with layer_norm, whose norms have a bias of their own; got False"
-            )
+            raise ValueError("bias: expected True with layer_norm, whose norms have a bias; got False")
         if self.dropout and self.num_layers == 1:
             warn_without_effect(
                 "dropout",
@@ -175,7 +173,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         return names - (CELL_OPTIONS.keys() - set(cls.cell_options))
 
     def _draw_parameters(self, flat: Array, rng: "np.random.Generator") -> None:
-        """U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; norms begin as plain ones, learned states as zeros."""
+        """U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; gains of norms are 1, learned states 0 at first."""
         bound = self.hidden_size**-0.5
         fill_drawn(flat, lambda n: rng.uniform(-bound, bound, n))
         for name, view in self._store.views(flat).items():
@@ -208,7 +206,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values, without options that are as by default."""
+        """The constructor's arguments, as JSON values, without options at their defaults."""
         return self._sizes() | {
             "batch_first": self.batch_first,
             "dropout": self.dropout,
@@ -231,7 +229,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
                     yield parameter_name("bias_hh", layer, d), (GH,)
                 if options["proj_size"]:
                     yield parameter_name("weight_hr", layer, d), (P, H)
-                for name, width in spec.own:
+                for name, width in spec.cell_parameters:
                     yield parameter_name(name, layer, d), (width * H,)
                 for state in spec.states if config.get("learn_state") else ():
                     yield parameter_name(f"{state}_0", layer, d), (P if state == "h" else H,)
@@ -268,7 +266,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         dict of str to ndarray
             For each gate and state of the cell (`i f g o h c` of an LSTM, `r z n h` of a GRU, `h` of an RNN)
             (L·D, T, B, H), or (L·D, B, T, H) if `batch_first`, or (L·D, T, H) for one sequence; h is as wide
-            as the layer's state. Zeros where there is no step.
+            as the layer's state. Padding is 0.
 
         Examples
         --------
@@ -286,7 +284,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         }
 
     def inspect(self, batch: Batch, state: State | None) -> Workspace:
-        """A workspace of its own after a forward pass, for diagnostics."""
+        """A separate workspace after a forward pass, for diagnostics."""
         workspace = Workspace(self._store, self.masks, self._shared, training=True, inspected=True)
         self._forward(workspace, batch, state)
         return workspace

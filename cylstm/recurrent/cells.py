@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 
 class CellSpec(NamedTuple):
-    """What a cell is, apart from its arithmetic.
+    """A cell, apart from its arithmetic.
 
     Parameters
     ----------
     name : str
     gates : tuple of str
-        In the order in which their rows stand in the weights: PyTorch's.
+        In the order of their rows in the weights: PyTorch's.
     states : tuple of str
-        What one step hands to the next.
+        What one step passes to the next.
     extra : int
-        Planes, each H wide, that the cell keeps of a step besides gates and states.
-    own : tuple of (str, int)
-        Parameters that no product reads, in the order in which the cell finds them, and their size in H.
+        Planes, each H wide, that the cell saves at each step in addition to gates and states.
+    cell_parameters : tuple of (str, int)
+        Names and sizes, in H, of parameters other than weights and biases of gates, in memory order.
     biases : bool
         Whether the cell adds `bias_ih` and `bias_hh`.
     """
@@ -28,13 +28,13 @@ class CellSpec(NamedTuple):
     gates: tuple[str, ...]
     states: tuple[str, ...]
     extra: int = 0
-    own: tuple[tuple[str, int], ...] = ()
+    cell_parameters: tuple[tuple[str, int], ...] = ()
     biases: bool = True
 
     @property
     def planes(self) -> int:
-        """Size of its own parameters, in H."""
-        return sum(size for _, size in self.own)
+        """Size of the cell parameters, in H."""
+        return sum(size for _, size in self.cell_parameters)
 
     @property
     def recomputable(self) -> bool:
@@ -59,9 +59,14 @@ CELLS = {
         CellSpec("rnn_relu", ("h",), ("h",)),
         CellSpec("gru", ("r", "z", "n"), ("h",), extra=1),  # W_hn h + b_hn
         CellSpec("gru_reset_before", ("r", "z", "n"), ("h",), extra=1),  # r h
-        CellSpec("lstm_peephole", ("i", "f", "g", "o"), LSTM_STATES, own=PEEPHOLES),
+        CellSpec("lstm_peephole", ("i", "f", "g", "o"), LSTM_STATES, cell_parameters=PEEPHOLES),
         CellSpec("lstm_coupled", ("i", "g", "o"), LSTM_STATES),
-        CellSpec("lstm_coupled_peephole", ("i", "g", "o"), LSTM_STATES, own=(PEEPHOLES[0], PEEPHOLES[2])),
+        CellSpec(
+            "lstm_coupled_peephole",
+            ("i", "g", "o"),
+            LSTM_STATES,
+            cell_parameters=(PEEPHOLES[0], PEEPHOLES[2]),
+        ),
         CellSpec("lstm_norm", ("i", "f", "g", "o"), LSTM_STATES, 8, NORMS, biases=False),  # W_hh h, W_ih x
     )
 }

@@ -1,4 +1,4 @@
-"""What stands between layers: both directions side by side, reversal, and dropout."""
+"""What connects layers: concatenation of both directions, reversal, and dropout."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 class OutputDropout:
-    """Drops outputs of a layer, each step's on its own."""
+    """Drops outputs of a layer, independently at every step."""
 
     def __init__(self, masks: Masks, p: float, mask: Array) -> None:
         self.masks, self.p, self.mask = masks, p, mask
@@ -30,7 +30,7 @@ class OutputDropout:
 
 
 class InputDropout:
-    """Drops inputs of a layer, the same ones at every step of a sequence (Gal and Ghahramani 2016)."""
+    """Drops inputs of a layer, the same at every step of a sequence (Gal and Ghahramani 2016)."""
 
     def __init__(self, masks: Masks, p: float, mask: Array, rows: Array) -> None:
         from cylstm._engine import _rows
@@ -75,7 +75,7 @@ class Directions:
         out[self.to_reverse, self.P :] = h[1]
 
     def split(self, dout: Array, dy: list[Array]) -> None:
-        """The gradients of both from those side by side."""
+        """The gradients of both from those of `join`."""
         dy[0][...] = dout[:, self.P :]
         np.take(dy[0], self.to_reverse, axis=0, out=dy[1], mode="clip")
         dy[0][...] = dout[:, : self.P]

@@ -21,7 +21,7 @@ class GRU(RecurrentLayer):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed
         As in `LSTM`.
     reverse, input_dropout, recurrent_dropout, zoneout, clip, learn_state
-        As in `LSTM`. Its other options are refused.
+        As in `LSTM`. Its other options raise an error.
     reset_after : bool
         Whether the reset gate acts after the product with W_hn; ONNX calls it linear_before_reset.
 

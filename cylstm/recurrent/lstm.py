@@ -30,8 +30,8 @@ class LSTM(RecurrentLayer):
     dropout : float
         Probability with which an output of a layer does not reach the next one, in training only.
     bidirectional : bool
-        Whether each layer also reads the sequence from its end, with parameters of its own
-        (`..._reverse`); the outputs stand side by side, (T, B, 2H), and D = 2, else 1.
+        Whether each layer also reads the sequence from its end, with separate parameters
+        (`..._reverse`); the outputs are concatenated, (T, B, 2H), and D = 2, else 1.
     proj_size : int
         P, below H: h' is W_hr (o ⊙ tanh(c')), P wide, with `weight_hr_l*` (P, H) (Sak et al. 2014); 0: none.
     dtype : {"float32", "float64"}
@@ -43,18 +43,18 @@ class LSTM(RecurrentLayer):
         Probability with which a layer, in training, does not see an input, or a unit of h in the products
         with W_hh, during a whole sequence: one mask for all its steps (Gal and Ghahramani 2016).
     zoneout, zoneout_cell : float
-        Probability with which a unit of h, or of c, keeps its value of the step before, in training;
-        otherwise states are the mean over that choice (Krueger et al. 2017). h' is made of c' before zoneout.
+        Probability with which a unit of h, or of c, keeps the value of the previous step, in training;
+        otherwise states are the expectation (Krueger et al. 2017). h' is made of c' before zoneout.
     clip : float, optional
         Bound of what the gates' σ and tanh are applied to, as in ONNX.
     learn_state : bool
-        Whether the state that sequences start from, unless one is given, is a parameter (`h_0_l*`,
+        Whether the default initial state is a parameter (`h_0_l*`,
         `c_0_l*`), zeros at first.
     peephole : bool
-        Whether i and f also see c, and o sees c', each unit its own: `weight_ci_l*`, `weight_cf_l*`,
+        Whether i and f also depend on c, and o on c', unit by unit: `weight_ci_l*`, `weight_cf_l*`,
         `weight_co_l*` (H) (Gers and Schmidhuber 2000).
     coupled : bool
-        Whether f = 1 - i, instead of a gate of its own: gates i, g, o (Greff et al. 2017).
+        Whether f = 1 - i instead of a separate gate: gates i, g, o (Greff et al. 2017).
     layer_norm : bool
         Whether W_ih x, W_hh h and c' are normalised over their units before the gates and before h'
         (Ba et al. 2016): gains `norm_ih_l*`, `norm_hh_l*` (4H) and `norm_c_l*` (H), biases `bias_l*` (4H)

@@ -11,20 +11,20 @@ Array = NDArray[Any]
 
 
 class Masks:
-    """Draws masks in place; its state, JSON values, decides on those to come."""
+    """Draws masks in place; its state (JSON values) determines the next ones."""
 
     def __init__(self, generator: "np.random.Generator") -> None:
         self._generator = generator
         forks.register(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: free NumPy's lock, which another thread, gone here, may have held to draw."""
+        """In a forked child: release NumPy's lock, which a thread of the parent may have held."""
         lock: Any = self._generator.bit_generator.lock
         lock._at_fork_reinit()  # as the standard library does with its own
 
     @property
     def state(self) -> Any:
-        """What decides on the masks to come."""
+        """The state of the random generator, which determines the next masks."""
         return self._generator.bit_generator.state
 
     @state.setter
@@ -37,11 +37,11 @@ class Masks:
         np.less(mask, p, out=mask)
 
     def keep(self, mask: Array, p: float) -> None:
-        """0 with probability p, else 1 over that of keeping, so that the mean stays."""
+        """0 with probability p, else 1 / (1 - p), so that the mean does not change."""
         self._draw(mask)
         np.greater_equal(mask, p, out=mask)
         mask /= 1 - p
 
     def _draw(self, mask: Array) -> None:
-        """Numbers from 0 to below 1."""
+        """Fill with numbers in [0, 1)."""
         self._generator.random(out=mask, dtype=mask.dtype.type)

@@ -1,4 +1,4 @@
-"""Weights as the packed path reads them: in panels of units, padded with zeros."""
+"""Packed weights: panels of units, padded with zeros, as the packed path reads them."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class PackedWeights:
         return self.revision == self.store.revision
 
     def refresh(self) -> None:
-        """Pack into the same arrays again, unless nothing was written since."""
+        """Pack into the same arrays again if the parameters have changed."""
         revision = self.store.revision
         if self.revision == revision:
             return
@@ -53,7 +53,7 @@ class PackedWeights:
         self.revision = revision
 
     def _plan(self, out: dict[str, Array], weights: dict[str, Array]) -> None:
-        """Add what has to be moved for one layer and direction."""
+        """Add the copies to make for one layer and direction."""
         cell, H, P = self.spec.cell, self.spec.hidden_size, self.spec.state_size
         G, Hp = len(cell.gates), padded(H, self.unit)
         for name in ("w_ih", "w_hh"):
@@ -64,7 +64,7 @@ class PackedWeights:
             self._rows(out, "w_hr", weights["w_hr"], 1)
             if self.training:
                 self._columns(out, "w_hr_t", weights["w_hr"], 1, P)
-        planes = {"b_ih": G, "b_hh": G} | ({"own": cell.planes} if cell.own else {})
+        planes = {"b_ih": G, "b_hh": G} | ({"own": cell.planes} if cell.cell_parameters else {})
         for name, count in planes.items():
             if name not in out:
                 out[name] = np.zeros((count, Hp), self.spec.dtype)

@@ -15,7 +15,7 @@ class RNN(RecurrentLayer):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed
         As in `LSTM`.
     reverse, input_dropout, recurrent_dropout, zoneout, clip, learn_state
-        As in `LSTM`. Its other options are refused.
+        As in `LSTM`. Its other options raise an error.
     nonlinearity : {"tanh", "relu"}
         φ.
 

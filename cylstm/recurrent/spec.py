@@ -11,7 +11,7 @@ from cylstm.recurrent.parameter_names import PYTORCH_KINDS, parameter_name
 
 
 class StackSpec(NamedTuple):
-    """A stack of `num_layers` layers of one cell; with its parameters, all that a pass depends on.
+    """A stack of `num_layers` layers of one cell; with its parameters, everything that a pass depends on.
 
     Parameters
     ----------
@@ -51,14 +51,14 @@ class StackSpec(NamedTuple):
         return self.state_size if state == "h" else self.hidden_size
 
     def engine_parameters(self, store: ParameterStore, layer: int, d: int) -> dict[str, NDArray[Any]]:
-        """Parameters of one layer and direction by the engine's names; `own` holds those of the cell."""
+        """Parameters of one layer and direction by the engine's names; `own` has the cell parameters."""
         views = store.parameters()
         names = {engine: parameter_name(kind, layer, d) for engine, kind in PYTORCH_KINDS.items()}
         found = {engine: views[name] for engine, name in names.items() if name in views}
-        if self.cell.own:
+        if self.cell.cell_parameters:
             found["own"] = self.cell_block(store, store.data, layer, d)
         return found
 
     def cell_block(self, store: ParameterStore, flat: NDArray[Any], layer: int, d: int) -> NDArray[Any]:
         """Part of a flat vector with the cell parameters of one layer and direction."""
-        return store.block(flat, [parameter_name(kind, layer, d) for kind, _ in self.cell.own])
+        return store.block(flat, [parameter_name(kind, layer, d) for kind, _ in self.cell.cell_parameters])

@@ -1,4 +1,4 @@
-"""The memory of a stack's passes over one batch: planned sizes, and the arrays that are cut for them."""
+"""The memory of a stack's passes over one batch: planned sizes and arrays."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""One pass through a stack of recurrent layers, forward and back."""
+"""Forward and backward passes through a stack of recurrent layers."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ State = tuple[Array, ...]
 class Workspace:
     """Buffers of one stack and its engine passes, planned again when the batch or the parameters move.
 
-    Rows are packed (packing.py) in the order of direction 0; a second direction has copies in its own.
+    Rows are packed (packing.py) in the order of direction 0; a second direction has copies in its own order.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Workspace:
         self.learned: dict[tuple[str, int], Array] = {}  # gradients of learned initial states in use
 
     def prepare(self, packing: Packing, spec: StackSpec) -> None:
-        """Plan for a batch, unless the last one was like it."""
+        """Plan for a batch, unless the plan of the last one applies."""
         self._pack_weights(spec)
         key = (packing, self.store.place, self.packed, spec)
         if self.key == key:
@@ -96,7 +96,7 @@ class Workspace:
         self.key = key
 
     def _pack_weights(self, spec: StackSpec) -> None:
-        """Weights in panels as they are now: in training its own copy, packed into the same arrays."""
+        """Current weights in panels; in training a separate copy, packed into the same arrays."""
         if isa.path() == "blas":
             threads.blas_libraries()
         elif not self.training:
@@ -109,7 +109,7 @@ class Workspace:
     def _pass_type(self) -> Any:
         if self.packed is not None:
             return _packed.PackedPass
-        from cylstm._engine import _layer_pass  # brings in SciPy's BLAS, so only now
+        from cylstm._engine import _layer_pass  # imports SciPy's BLAS
 
         return _layer_pass.LayerPass
 
@@ -123,7 +123,7 @@ class Workspace:
         for engine, kind in PYTORCH_KINDS.items():
             if (name := parameter_name(kind, l, d)) in gradients:
                 arrays[f"d{engine}"] = gradients[name]
-        if spec.cell.own:
+        if spec.cell.cell_parameters:
             padded = self.packed is not None
             arrays["d_own"] = self.d_own if padded else spec.cell_block(store, self.grad, l, d)
         return arrays
@@ -192,7 +192,7 @@ class Workspace:
             self.masks.below(self.buffers.of(f"zone_{state}", l, d), p)
 
     def stages(self, state: State) -> list[tuple[Any, ...]]:
-        """The layers, planned for some steps forward, as `_engine._steps.Steps` takes them."""
+        """The layers as `_engine._steps.Steps` takes them."""
         B, buffers, stages = self.plan.B, self.buffers, []
         for k, (l, d) in enumerate(self.parts):
             carried = [
@@ -216,7 +216,7 @@ class Workspace:
         return result
 
     def scattered(self, kind: str, l: int, d: int) -> Array:
-        """A new (T, B, features) of every step of a buffer, with zeros where there is no step."""
+        """A new (T, B, features) of every step of a buffer; padding is 0."""
         rows = self.buffers.of(kind, l, d)
         if kind in self.spec.cell.states:
             rows = rows[self.plan.B :, : self.plan.width(kind)]
@@ -255,7 +255,7 @@ class Workspace:
         return batch.rows_in_place(self.spec.dtype)
 
     def _backward_pass(self, l: int, d: int, need_dx: bool, dy: Array | None) -> None:
-        padded = self.packed is not None and self.spec.cell.own
+        padded = self.packed is not None and self.spec.cell.cell_parameters
         if padded:
             gradient = self.spec.cell_block(self.store, self.grad, l, d).reshape(len(self.d_own), self.plan.H)
             self.d_own[:, : self.plan.H] = gradient

@@ -1,4 +1,4 @@
-"""Sequences of different length, packed without padding, and taken apart again."""
+"""Sequences of different length, packed without padding and unpacked."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 class PackedSequences(NamedTuple):
-    """Sequences of different length without padding; `cylstm.data.pack` makes it, `unpack` takes it apart.
+    """Sequences of different length without padding; see `cylstm.data.pack` and `unpack`.
 
     A loss takes the rows: `value, dy = loss(y.rows, target.rows)`, then
     `model.backward(PackedSequences(dy, y.packing))`.
@@ -21,8 +21,8 @@ class PackedSequences(NamedTuple):
     Parameters
     ----------
     rows : ndarray
-        (N, features), the real steps: all sequences' first ones, then the second ones, and so on, the
-        longest sequence first.
+        (N, features), the valid steps: the first steps of all sequences, then the second ones, and so on,
+        the longest sequence first.
     packing : Packing
         Which row is which.
     """
@@ -37,7 +37,7 @@ class PackedSequences(NamedTuple):
 
 
 def pack(sequences: Sequence[Any]) -> PackedSequences:
-    """Put sequences together as layers take them: only real steps, in the order of computation.
+    """Pack sequences for layers: only valid steps, in the order of computation.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def pack(sequences: Sequence[Any]) -> PackedSequences:
 
 
 def unpack(packed: PackedSequences) -> list[Array]:
-    """The sequences that `pack` put together, each (T_b, features), in the order in which they were given."""
+    """The sequences that `pack` packed, each (T_b, features), in their original order."""
     if not isinstance(packed, PackedSequences):
         raise TypeError(f"packed: expected what cylstm.data.pack returns, got {type(packed).__name__}")
     rows = np.empty_like(packed.rows)
@@ -88,7 +88,7 @@ def unpack(packed: PackedSequences) -> list[Array]:
 
 
 def _places(packing: Packing) -> NDArray[np.intp]:
-    """Where each packed row stands when the sequences lie one after the other."""
+    """Index of each packed row in the concatenated sequences."""
     index = packing.index(reverse=False)
     if index is None:
         index = np.arange(packing.N)

@@ -1,4 +1,4 @@
-"""Sequences of different length in one batch: its real steps, in the order in which the engine takes them."""
+"""Sequences of different length in one batch: its valid steps, in the order of computation."""
 
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,11 +15,11 @@ Index = NDArray[np.intp]
 T = TypeVar("T")
 
 
-class _kept(Generic[T]):
+class _cached(Generic[T]):
     """A property that is computed once.
 
     Without the lock of functools.cached_property (up to Python 3.11): a child that is forked while another
-    thread holds it would wait in vain.
+    thread holds it would deadlock.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -36,10 +36,10 @@ class _kept(Generic[T]):
 
 
 class Packing:
-    """The real steps of a batch, packed: all sequences' first steps, then the second ones, and so on.
+    """The valid steps of a batch, packed: the first steps of all sequences, then the second ones, and so on.
 
-    Sequences stand in descending order of length, so that those which have a step t are the first
-    `rows[t]` of them. A reversed layer reads each sequence from its own end.
+    Sequences are sorted by descending length, so that those which have a step t are the first
+    `rows[t]`. A reversed layer reads each sequence from its last valid step.
 
     Parameters
     ----------
@@ -51,13 +51,13 @@ class Packing:
     Attributes
     ----------
     N : int
-        Real steps, the sum of the lengths.
+        Valid steps, the sum of the lengths.
     rows : ndarray
         Sequences that have a step, for every step that any of them has.
     order : ndarray or None
-        Position in the batch of each sequence; None: as they stand.
+        Position in the batch of each sequence; None: in the order of the batch.
     given : ndarray or None
-        The lengths as they came.
+        The lengths as passed by the caller.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class Packing:
         """How many steps are valid."""
         return f"<{type(self).__name__} of {self.B} sequences, {self.N} of {self.T * self.B} steps>"
 
-    @_kept
+    @_cached
     def lengths(self) -> Index:
         """(B,), the steps of every sequence of the batch."""
         if self.order is None:
@@ -116,14 +116,14 @@ class Packing:
     __hash__ = None  # type: ignore[assignment]
 
     def index(self, reverse: bool) -> Index | None:
-        """Rows of (T.B, features) in packed order, (N,); None: all of them as they stand."""
+        """Rows of (T.B, features) in packed order, (N,); None: all of them, in order."""
         return self._reversed_index if reverse else self._index
 
-    @_kept
+    @_cached
     def _index(self) -> Index | None:
         return None if self.order is None else self._places(self._step)
 
-    @_kept
+    @_cached
     def _reversed_index(self) -> Index:
         return self._places(self._lengths[self._sequence] - 1 - self._step)
 
@@ -132,16 +132,16 @@ class Packing:
         places: Index = t * self.B + b
         return places
 
-    @_kept
+    @_cached
     def _step(self) -> Index:
         return np.repeat(np.arange(len(self.rows)), self.rows)
 
-    @_kept
+    @_cached
     def _sequence(self) -> Index:
         places: Index = np.arange(self.N) - self._starts[self._step]
         return places
 
-    @_kept
+    @_cached
     def forward_to_reverse(self) -> Index:
         """For each row in reversed order, its row in forward order."""
         place = np.empty(self.T * self.B, np.intp)
@@ -149,14 +149,14 @@ class Packing:
         rows: Index = place[self._reversed_index]
         return rows
 
-    @_kept
+    @_cached
     def reverse_to_forward(self) -> Index:
         """For each row in forward order, its row in reversed order: the inverse of `forward_to_reverse`."""
         rows = np.empty(self.N, np.intp)
         rows[self.forward_to_reverse] = np.arange(self.N)
         return rows
 
-    @_kept
+    @_cached
     def last(self) -> Index:
         """Row of each sequence's last state among (B + N) rows of states, the first B being the initial."""
         sequence = np.arange(self.B)
@@ -164,14 +164,14 @@ class Packing:
         rows: Index = np.where(step < 0, 0, self.B + self._starts[step]) + sequence
         return rows
 
-    @_kept
+    @_cached
     def last_alternating(self) -> Index:
         """The same among (2 B) rows, whose halves are written alternately."""
         rows: Index = self._lengths % 2 * self.B + np.arange(self.B)
         return rows
 
     def scatter(self, rows: Array, out: Array, reverse: bool = False) -> None:
-        """Packed rows (N,F) to their places in a time-major (T,B,F) of any layout, with zeros elsewhere."""
+        """Write packed rows (N,F) to a time-major (T,B,F) of any layout, with zeros elsewhere."""
         index = self.index(reverse)
         if index is None:
             out[...] = rows.reshape(out.shape)
@@ -183,14 +183,14 @@ class Packing:
 
 
 class MaskedPacking(Packing):
-    """The valid steps of a batch in which any steps may be left out, not only the last ones.
+    """The valid steps of a batch in which any steps may be masked, not only the last ones.
 
     Parameters
     ----------
     valid : ndarray of bool
         (T, B)
     given_packing : Packing
-        That of the batch before steps were left out of it.
+        That of the batch before masking.
 
     Examples
     --------
@@ -207,13 +207,13 @@ class MaskedPacking(Packing):
         self.valid, self.given_packing = valid, given_packing
         self._nth = np.argsort(~valid, axis=0, kind="stable")  # step of the k-th valid one, (T, B)
 
-    @_kept
+    @_cached
     def skipped(self) -> NDArray[np.bool_]:
-        """(T, B), the steps of each sequence that are left out."""
+        """(T, B), the masked steps of each sequence."""
         skipped: NDArray[np.bool_] = ~self.valid & (np.arange(self.T)[:, None] < self.given_packing.lengths)
         return skipped
 
-    @_kept
+    @_cached
     def last_valid(self) -> Index:
         """(T, B), the last valid step up to each; -1: none."""
         steps = np.where(self.valid, np.arange(self.T)[:, None], -1)
@@ -226,7 +226,7 @@ class MaskedPacking(Packing):
         return places
 
     def is_of(self, T: int, B: int, lengths: NDArray[Any] | None) -> bool:
-        """No: lengths alone do not say which steps are left out."""
+        """False: lengths alone do not determine the masked steps."""
         return False
 
     def __eq__(self, other: object) -> bool:
@@ -235,12 +235,12 @@ class MaskedPacking(Packing):
 
 
 class Batch(NamedTuple):
-    """Sequences on their way through a model.
+    """Sequences passed from layer to layer.
 
     Parameters
     ----------
     values : ndarray of real numbers
-        (N, features), packed; or a caller's (T, B, features), in any layout.
+        (N, features), packed; or (T, B, features) of a caller, in any layout.
     packing : Packing
     donated : bool
         Whether the reader may overwrite the values, which nobody else needs.
@@ -269,6 +269,6 @@ class Batch(NamedTuple):
             out.reshape(values.shape)[...] = values
         elif values.dtype == out.dtype and values.flags.c_contiguous:
             np.take(values.reshape(-1, features), index, axis=0, out=out, mode="clip")
-        else:  # real rows first, so that padding is not even converted
+        else:  # index first, so that padding is not converted
             B = self.packing.B
             out[...] = values[index] if packed else values[index // B, index % B]

@@ -89,9 +89,9 @@ class Masks:
 
     def __init__(self, layer, trained):
         self.layer = layer
-        self.workspace = layer._kept if trained else None
+        self.workspace = layer._training_workspace if trained else None
         if trained:
-            packing = layer._kept.packing
+            packing = layer._training_workspace.packing
             self.place = np.arange(packing.B) if packing.order is None else np.argsort(packing.order)
             self.starts = packing._starts
 
@@ -125,7 +125,7 @@ def rows_by_length(lengths):
 def weights_of(layer, l, d):
     """Parameters of one layer and direction by the reference's names, and the layer's names."""
     names = {ours: parameter_name(kind, l, d) for ours, kind in PYTORCH_KINDS.items()}
-    names |= {kind: parameter_name(kind, l, d) for kind, _ in layer.spec.own}
+    names |= {kind: parameter_name(kind, l, d) for kind, _ in layer.spec.cell_parameters}
     parameters = layer.parameters
     present = {ours: parameters[name].astype(float) for ours, name in names.items() if name in parameters}
     zero = np.zeros(len(layer.spec.gates) * layer.hidden_size)

@@ -38,7 +38,7 @@ def test_a_training_step_allocates_no_buffers(training):
     # What remains are the small arrays of the states, which are results, of 4 layers forward and back, and
     # Python's own objects: 52 kB at most, on Python 3.10. A plane of one number a step would be 328 kB.
     assert peak_of(step) < 4 * 4 * ONE_STEP + 40_000 < T * ONE_STEP / 4
-    assert [part.arena.allocations for part in model._kept.workspaces] == [1, 1, 1]
+    assert [part.arena.allocations for part in model._training_workspace.workspaces] == [1, 1, 1]
 
 
 def test_inference_allocates_its_result_only():
@@ -53,12 +53,12 @@ def test_a_stream_of_shapes_keeps_the_memory_of_the_largest(rng):
     layer = cylstm.LSTM(3, 8, seed=0)
     layer(np.zeros((60, 20, 3)))
     layer.train()(np.zeros((60, 20, 3)))
-    kept = layer._kept
+    kept = layer._training_workspace
     for T, B in rng.integers(0, 60, (300, 2)):
         x = np.zeros((T, B % 20, 3))
         y, _ = layer(x)
         layer.backward(y)
-    assert layer._kept is kept
+    assert layer._training_workspace is kept
     assert kept.arena.allocations == 1
     assert peak_of(lambda: [layer(np.zeros((T, 5, 3))) for T in range(50)]) < 300_000
 
@@ -68,7 +68,7 @@ def test_training_keeps_one_plane_for_each_gate_and_state():
     T, B, H = 800, 16, 128  # so many rows that scratch for the gradients of 256 of them is little
     layer = cylstm.LSTM(H, H, seed=0).train()
     layer(np.zeros((T, B, H)))
-    planes = layer._kept.arena._block.nbytes / (T * B * H * 4)
+    planes = layer._training_workspace.arena._block.nbytes / (T * B * H * 4)
     assert planes < 4 + 2 + 2 + 0.5
 
 

@@ -138,7 +138,7 @@ def test_masks_have_the_right_share_and_mean_and_last_as_long_as_they_should():
         30, 50, 2, input_dropout=0.3, recurrent_dropout=0.4, zoneout=0.2, zoneout_cell=0.6, seed=0
     ).train()
     layer(np.zeros((20, 40, 30)))
-    buffers = layer._kept.buffers.arrays
+    buffers = layer._training_workspace.buffers.arrays
     for name, p in [("mask_x0", 0.3), ("mask_x1", 0.3), ("mask_h0_0", 0.4), ("mask_h1_0", 0.4)]:
         mask = buffers[name]
         assert len(mask) == 40  # one row a sequence
@@ -157,7 +157,7 @@ def test_zoneout_keeps_the_state_before(rng):
     x, (h_0, c_0), *_ = problem(rng, layer, 4, 2)
     _, (h, c) = layer(x[:1], (h_0, c_0))
     for name, before, after in (("zone_h0_0", h_0, h), ("zone_c0_0", c_0, c)):
-        kept = layer._kept.buffers.arrays[name].astype(bool)
+        kept = layer._training_workspace.buffers.arrays[name].astype(bool)
         np.testing.assert_array_equal(after[0][kept], before[0][kept])
         assert not np.isclose(after[0][~kept], before[0][~kept]).any()
 

@@ -267,7 +267,7 @@ def run(layer, T, B, lengths):
     layer.eval()(x, lengths=lengths)
 
 def allocations():
-    workspaces = [w for layer in layers for w in (layer._kept, *layer._spare)]
+    workspaces = [w for layer in layers for w in (layer._training_workspace, *layer._spare)]
     return sum(w.arena.allocations for w in workspaces)
 
 for layer in layers:

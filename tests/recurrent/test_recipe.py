@@ -36,7 +36,7 @@ def test_reference_and_engine_have_a_row_for_every_cell_which_says_the_same():
     assert list(reference.CELLS) == list(CELLS)
     for row, (cell, spec) in enumerate(CELLS.items()):
         assert (spec.name, spec.row) == (cell, row)
-        own = sum(width for _, width in spec.own)
+        own = sum(width for _, width in spec.cell_parameters)
         assert _layer_pass.cell_shape(row) == (len(spec.gates), len(spec.states), spec.extra, own)
     with pytest.raises(ValueError, match="cell: expected 0 to"):
         _layer_pass.cell_shape(len(CELLS))
@@ -86,5 +86,5 @@ def test_the_grid_of_the_tests_has_every_cell():
     for cell, spec in CELLS.items():
         layer = make(cell, 2, 3)
         assert layer.spec == spec
-        own = {f"{name}_l0": (width * 3,) for name, width in spec.own}
+        own = {f"{name}_l0": (width * 3,) for name, width in spec.cell_parameters}
         assert own.items() <= {name: value.shape for name, value in layer.parameters.items()}.items()

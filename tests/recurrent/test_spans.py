@@ -72,7 +72,9 @@ def test_the_same_bits_as_with_all_states(monkeypatch, again, name, dtype, cell)
                     lengths[1:2] = 1  # its state before the only step is the first one
                 cylstm.set_num_threads(n)
                 found.append(passes(layer, *given, lengths))
-                assert (layer._kept.plan.segments > 0) == (yes and len(layer._kept.packing.rows) > 0)
+                assert (layer._training_workspace.plan.segments > 0) == (
+                    yes and len(layer._training_workspace.packing.rows) > 0
+                )
             for kept, computed in zip(*found, strict=True):
                 assert kept.tobytes() == computed.tobytes(), (direction, n, np.abs(kept - computed).max())
 
@@ -168,7 +170,7 @@ def test_a_layer_above_reads_the_states_where_they_stand(again):
         model = cylstm.Sequential(cylstm.LSTM(5, 32, seed=0), cylstm.Linear(32, 2, seed=1)).train()
         for _ in range(2):
             y, _ = model(np.random.default_rng(0).standard_normal((20, 4, 5)))
-            recurrent, dense = model._kept.workspaces
+            recurrent, dense = model._training_workspace.workspaces
             assert np.shares_memory(recurrent.buffers.hidden(0, 0), dense.x) == yes
             dx, _ = model.backward(np.ones_like(y))
             results[-1:] = [[y.copy(), dx, *(g.copy() for g in model.gradients.values())]]
@@ -183,9 +185,11 @@ def test_a_long_training_keeps_its_gates_and_x_only():
     y, _ = layer(x)
     layer.backward(y)
     plane = y.nbytes
-    assert layer._kept.plan.segments == 125
-    assert layer._kept.arena._block.nbytes < (4 + 1 + 1 + 0.5) * plane  # gates, x, the place of a dy
-    assert layer._kept.buffers.donated._block.nbytes == 0
+    assert layer._training_workspace.plan.segments == 125
+    assert (
+        layer._training_workspace.arena._block.nbytes < (4 + 1 + 1 + 0.5) * plane
+    )  # gates, x, the place of a dy
+    assert layer._training_workspace.buffers.donated._block.nbytes == 0
     memory = weakref.ref(layer(x)[0].base)
     assert memory() is None
 
@@ -193,25 +197,25 @@ def test_a_long_training_keeps_its_gates_and_x_only():
 def test_short_trainings_keep_their_states():
     layer = cylstm.LSTM(8, 16, seed=0).train()
     layer(np.zeros((200, 4, 8), np.float32))
-    assert layer._kept.plan.segments == 0
+    assert layer._training_workspace.plan.segments == 0
 
 
 def test_what_the_engine_refuses(again):
     again(True)
     layer = cylstm.LSTM(3, 64, seed=0).train()
     y, _ = layer(np.zeros((20, 2, 3), np.float32))
-    one = layer._kept.passes[0, 0]
+    one = layer._training_workspace.passes[0, 0]
     with pytest.raises(ValueError, match="forward: the hidden states of this pass were let go of"):
         one.forward()
     layer.backward(y)
     again(False)
     layer(np.zeros((20, 2, 3), np.float32))
     with pytest.raises(ValueError, match="let_go_of_h: backward reads them"):
-        layer._kept.passes[0, 0].let_go_of_h()
-    arrays = layer._kept.buffers.engine_arrays(0, 0) | layer._kept._weights(0, 0)
+        layer._training_workspace.passes[0, 0].let_go_of_h()
+    arrays = layer._training_workspace.buffers.engine_arrays(0, 0) | layer._training_workspace._weights(0, 0)
     with pytest.raises(ValueError, match="c_kept: expected a training of an LSTM"):
         _packed.PackedPass(
-            layer.spec.row, isa.selected(), layer._kept.packing.rows, 2, 3, 64, 64,
+            layer.spec.row, isa.selected(), layer._training_workspace.packing.rows, 2, 3, 64, 64,
             arrays | {"c_kept": arrays["c"]}, zoneout_h=0.5,
         )  # fmt: skip
 
@@ -221,7 +225,7 @@ def test_a_pass_keeps_its_memory_while_it_runs(again):
     again(True)
     layer = cylstm.LSTM(3, 64, seed=0).train()
     layer(np.zeros((20, 2, 3), np.float32), out=np.empty((20, 2, 64), np.float32))
-    workspace, alive = layer._kept, []
+    workspace, alive = layer._training_workspace, []
     memory = weakref.ref(workspace.buffers.hidden(0, 0).base)
 
     class Late(np.ndarray):

@@ -18,7 +18,7 @@ def problem(rng, cell, T, B, I, H, P=None):
     x, state = draw((T, B, I)), [draw((B, width if name == "h" else H)) for name in spec.states]
     p = {"w_ih": draw((gates, I)), "w_hh": draw((gates, width))}
     p |= {"b_ih": draw(gates), "b_hh": draw(gates)} if spec.biases else {}
-    p |= {name: draw(k * H) for name, k in spec.own} | ({"w_hr": draw((P, H))} if P else {})
+    p |= {name: draw(k * H) for name, k in spec.cell_parameters} | ({"w_hr": draw((P, H))} if P else {})
     return (x, state, p), (draw((T, B, width)), [draw(s.shape) for s in state])
 
 

@@ -57,7 +57,7 @@ def test_memory_is_that_of_one_segment():
         model = cylstm.Sequential(cylstm.LSTM(3, 8, seed=0), cylstm.Linear(8, 1, seed=1))
         x = rng.standard_normal((4, T, 3)).astype(np.float32)
         cylstm.Trainer(model, losses.MSE(), segments=option).fit((x, x[..., :1]), epochs=1, progress=False)
-        sizes[T, option] = sum(part.arena._block.nbytes for part in model._kept.workspaces)
+        sizes[T, option] = sum(part.arena._block.nbytes for part in model._training_workspace.workspaces)
         tried = model._spare[0].workspaces[0].arena  # before training, on two of the four sequences
         before = tried._block.nbytes
         model(x.swapaxes(0, 1))
