@@ -1,9 +1,9 @@
-"""The definitions in NumPy float64, slow and plain: what the engine is checked against.
+"""Reference implementations in NumPy float64, slow and simple, to test the engine against.
 
-Nothing here imports the rest of the package. `CELLS` holds each cell's pair of functions:
+This package does not import the rest of cylstm. `CELLS` maps each cell to a pair of functions:
 step(x, h, states, p, clip) -> (new states, saved), and
-back(gradients of the new states, saved, p, gradients of p) -> (dx, dh, gradients of the states before).
-`layer_forward` and `layer_backward` unroll them.
+back(gradients of the new states, saved, p, gradients of p) -> (dx, dh, gradients of the previous states).
+`layer_forward` and `layer_backward` unroll them over time.
 """
 
 from functools import partial

@@ -7,10 +7,10 @@ Array = NDArray[np.float64]
 
 
 def dense_forward(x: Array, w: Array, b: Array) -> Array:
-    """y (N, O) = x (N, I) w^T + b, with w (O, I)."""
+    """Compute y (N, O) = x (N, I) w^T + b, with w (O, I)."""
     return x @ w.T + b
 
 
 def dense_backward(dy: Array, x: Array, w: Array) -> dict[str, Array]:
-    """dw (O, I), db (O,) and dx (N, I) from dy (N, O)."""
+    """Compute dw (O, I), db (O,) and dx (N, I) from dy (N, O)."""
     return {"dw": dy.T @ x, "db": dy.sum(axis=0), "dx": dy @ w}

@@ -1,4 +1,4 @@
-"""One step of a GRU, forward and back, with the reset gate after or before the product.
+"""One step of a GRU, forward and backward, with the reset gate after or before the matrix product.
 
 B batch, I input size, H units. Gates in the order r z n, each a block of H rows.
 """
@@ -17,10 +17,10 @@ Parameters = dict[str, Array]
 def gru_step(
     x: Array, h: Array, states: tuple[Array, ...], p: Parameters, clip: float, reset_after: bool = True
 ) -> tuple[tuple[Array, ...], Any]:
-    """The state after one step, and what the backward step reads.
+    """Compute the state after one step, and values saved for the backward step.
 
-    Shapes: x (B, I), h, which the products read, and the state (B, H), w_ih (3H, I), w_hh (3H, H), biases
-    (3H,).
+    Shapes: x (B, I), h (the operand of the recurrent product) and the state (B, H), w_ih (3H, I), w_hh (3H,
+    H), biases (3H,).
     """
     w_r, w_z, w_n = np.split(p["w_hh"], 3)
     b_r, b_z, b_n = np.split(p["b_hh"], 3)
@@ -37,7 +37,7 @@ def gru_step(
 def gru_step_back(
     dstates: tuple[Array, ...], saved: Any, p: Parameters, gradients: Parameters
 ) -> tuple[Array, Array, tuple[Array, ...]]:
-    """dx, dL/d(h that the products read), dL/d(h before) besides it; adds to the gradients."""
+    """Compute dx, the gradient of h in the products, and that of the previous state; add to the gradients."""
     dh = dstates[0]
     x, h, h_prev, r, z, n, u, inside, reset_after = saved
     w_r, w_z, w_n = np.split(p["w_hh"], 3)

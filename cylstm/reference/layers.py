@@ -1,4 +1,4 @@
-"""Layers around the recurrent ones, one sequence x (T,F) at a time."""
+"""Layers other than recurrent ones, for one sequence x (T,F)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 
 
 def embedding(x: NDArray[np.intp], weight: Array) -> Array:
-    """The rows of weight (V,E) that the ints x (T) name."""
+    """Look up rows of weight (V,E) by indices x (T)."""
     return np.array([weight[i] for i in x]).reshape(len(x), weight.shape[1])
 
 
@@ -25,7 +25,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
 
 
 def pooling(x: Array, how: str) -> Array:
-    """One row (F) for a sequence; zeros for one of no steps."""
+    """Pool a sequence to one row (F); zeros for an empty sequence."""
     if len(x) == 0:
         return np.zeros(x.shape[1])
     half = x.shape[1] // 2
@@ -36,9 +36,9 @@ def pooling(x: Array, how: str) -> Array:
 
 
 def attention(scores: Array, values: Array, first: int, causal: bool) -> Array:
-    """y_t = sum_j a_tj v_j with a_t = softmax(e_t): scores e (Q,T), values v (T,F).
+    """Compute y_t = sum_j a_tj v_j with a_t = softmax(e_t) from scores e (Q,T) and values v (T,F).
 
-    The query of row q is step first + q; a causal one looks at no later step.
+    The query of row q is step first + q; with `causal`, it attends to no later step.
     """
     y = np.zeros((len(scores), values.shape[1]))
     for q, e in enumerate(scores):
@@ -80,7 +80,7 @@ def multi_head_attention(
 
 
 def erfc(z: float) -> float:
-    """2 / sqrt(pi) times the integral of exp(-t^2) from z on: of exp(-(z + s)^2) over s, for z >= 0."""
+    """Complementary error function: 2 / sqrt(pi) times the integral of exp(-(z + s)^2) over s >= 0."""
     if z < 0:
         return 2 - erfc(-z)
     nodes, weights = np.polynomial.legendre.leggauss(80)  # on [-1, 1]; exp(-s^2) is below 1e-21 at s = 7
@@ -89,12 +89,12 @@ def erfc(z: float) -> float:
 
 
 def activation(x: Array, kind: str, a: Any = None, b: Any = None) -> Array:
-    """A function of every number, softmax of every row; a and b are alpha and beta of ONNX' operators."""
+    """Apply an elementwise function, or softmax over rows; a and b are alpha and beta of ONNX operators."""
     if kind in ("softmax", "log_softmax"):
         rows = [[float(np.exp(v - row.max())) for v in row] for row in x]
-        shares = np.array([[v / sum(row) for v in row] for row in rows]).reshape(x.shape)
-        return shares if kind == "softmax" else np.asarray(np.log(shares))
-    one: dict[str, Callable[[float], float]] = {
+        p = np.array([[v / sum(row) for v in row] for row in rows]).reshape(x.shape)
+        return p if kind == "softmax" else np.asarray(np.log(p))
+    functions: dict[str, Callable[[float], float]] = {
         "relu": lambda v: max(v, 0.0),
         "tanh": np.tanh,
         "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
@@ -110,4 +110,4 @@ def activation(x: Array, kind: str, a: Any = None, b: Any = None) -> Array:
         "scaled_tanh": lambda v: a * np.tanh(b * v),
         "thresholded_relu": lambda v: v if v > a else 0.0,
     }
-    return np.array([one[kind](float(v)) for v in x.flat]).reshape(x.shape)
+    return np.array([functions[kind](float(v)) for v in x.flat]).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Losses over N rows that count: value and gradient with respect to y (N, V), or (T, V) for CTC."""
+"""Losses over N valid rows: value and gradient with respect to y (N, V), or (T, V) for CTC."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +52,10 @@ def log_softmax(y: Array) -> Array:
 def cross_entropy(
     y: Array, labels: Labels, weight: Array, ignore_index: int | None, label_smoothing: float
 ) -> tuple[float, Array, float]:
-    """Sum of -q log p over the sum of the labels' weights, which is returned too.
+    """Sum of -q log p, divided by the sum of the label weights, which is also returned.
 
-    q mixes the label with all classes, label_smoothing / V each, and every class has its weight (Szegedy et
-    al. 2016; PyTorch's way of combining both). If the labels have no weight, the sum itself.
+    q is the smoothed label (Szegedy et al. 2016) times class weights, combined as in PyTorch. If the weights
+    sum to 0, the sum is not divided.
     """
     V = y.shape[1]
     p = np.exp(log_softmax(y))
@@ -71,9 +71,9 @@ def cross_entropy(
 
 
 def ctc(y: Array, labels: Labels, blank: int) -> Result:
-    """-log p(labels) of one sequence by the recursions of Graves et al. 2006, sections 4.1 and 4.2.
+    """Compute -log p(labels) of one sequence by the recursions of Graves et al. 2006, sections 4.1 and 4.2.
 
-    Their beta includes the label at t itself, so that p[t, l'_s] divides once.
+    Both alpha and beta include the emission at t, which is divided out once.
     """
     T, log_p = len(y), log_softmax(y)
     extended = [blank]
@@ -99,6 +99,6 @@ def ctc(y: Array, labels: Labels, blank: int) -> Result:
 
 
 def _sources(extended: list[int], s: int) -> list[int]:
-    """Where the step before may have been: the same place, the one before, or the one before that blank."""
+    """Return possible positions at the previous step: the same, the previous, or the one before a blank."""
     skips = s >= 2 and extended[s] != extended[s - 2]
     return [k for k in (s, s - 1, *((s - 2,) if skips else ())) if k >= 0]

@@ -1,4 +1,4 @@
-"""One step of an LSTM, forward and back, as the equations are written; with the variants that it has.
+"""One step of an LSTM and its variants, forward and backward, written like the equations.
 
 B batch, I input size, H units, P width of h. Gates in the order i f g o, or i g o where f is
 1 - i, each a block of H rows of the weights.
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Parameters = dict[str, Array]
-EPS = 1e-5  # of layer normalisation
+EPS = 1e-5  # epsilon of layer normalisation
 
 
 def sigmoid(x: Array) -> Array:
@@ -22,7 +22,7 @@ def sigmoid(x: Array) -> Array:
 def lstm_step(
     x: Array, h: Array, states: tuple[Array, ...], p: Parameters, clip: float, coupled: bool = False
 ) -> tuple[tuple[Array, ...], Any]:
-    """The states after one step, h not projected yet, and what the backward step reads.
+    """Compute the states after one step, before the projection of h, and values saved for the backward step.
 
     Shapes: x (B, I), h (B, P), states h (B, P) and c (B, H), w_ih (G H, I), w_hh (G H, P),
     biases (G H,), peepholes weight_ci, weight_cf, weight_co (H,) if there are any.
@@ -44,7 +44,7 @@ def lstm_step(
 def lstm_step_back(
     dstates: tuple[Array, ...], saved: Any, p: Parameters, gradients: Parameters
 ) -> tuple[Array, Array, tuple[Array, ...]]:
-    """dx, dL/d(h that the products read), dL/d(states before) besides it; adds to the gradients."""
+    """Compute dx, the gradient of h in the products, and those of previous states; add to the gradients."""
     dh, dc = dstates
     x, h, c_prev, i, f, g, o, c, inside, coupled = saved
     dz_o = dh * np.tanh(c) * o * (1 - o) * inside[3]
@@ -67,13 +67,13 @@ def lstm_step_back(
 
 
 def normalize(v: Array) -> tuple[Array, Array]:
-    """Rows of mean 0 and variance 1, and what each was multiplied with (Ba et al. 2016, equation 3)."""
+    """Normalise rows to mean 0 and variance 1; return them with their scale (Ba et al. 2016, equation 3)."""
     scale = 1 / np.sqrt(v.var(axis=1, keepdims=True) + EPS)
     return (v - v.mean(axis=1, keepdims=True)) * scale, scale
 
 
 def normalize_back(dn: Array, n: Array, scale: Array) -> Array:
-    """dL/dv from dL/d(normalised v)."""
+    """Compute dL/dv from dL/d(normalised v)."""
     mean = dn.mean(axis=1, keepdims=True)
     result: Array = scale * (dn - mean - n * (dn * n).mean(axis=1, keepdims=True))
     return result
@@ -82,7 +82,7 @@ def normalize_back(dn: Array, n: Array, scale: Array) -> Array:
 def lstm_norm_step(
     x: Array, h: Array, states: tuple[Array, ...], p: Parameters, clip: float
 ) -> tuple[tuple[Array, ...], Any]:
-    """As `lstm_step`, with layer normalisation (Ba et al. 2016, equations 20 to 22).
+    """Like `lstm_step`, with layer normalisation (Ba et al. 2016, equations 20 to 22).
 
     Gains norm_ih, norm_hh (4H,) and norm_c (H,), biases bias (4H,) and bias_c (H,).
     """
@@ -101,7 +101,7 @@ def lstm_norm_step(
 def lstm_norm_step_back(
     dstates: tuple[Array, ...], saved: Any, p: Parameters, gradients: Parameters
 ) -> tuple[Array, Array, tuple[Array, ...]]:
-    """As `lstm_step_back`."""
+    """Like `lstm_step_back`."""
     dh, dc = dstates
     x, h, c_prev, i, f, g, o, s, inside, norm_x, norm_h, norm_c = saved
     ds = dh * o * (1 - s**2)

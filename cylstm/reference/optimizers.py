@@ -1,4 +1,4 @@
-"""Optimiser steps on one vector, returning what the engine writes in place."""
+"""Optimiser steps on one vector, which return what the engine updates in place."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ def sgd(
     nesterov: bool = False,
     weight_decay: float = 0,
 ) -> tuple[Array, Array]:
-    """Parameters and momentum after a step; Nesterov's looks ahead (Sutskever et al. 2013)."""
+    """Compute parameters and momentum after a step, optionally Nesterov's (Sutskever et al. 2013)."""
     g = g + weight_decay * p
     m = momentum * m + g
     return p - lr * (g + momentum * m if nesterov else m), m
@@ -24,7 +24,7 @@ def sgd(
 def rmsprop(
     p: Array, g: Array, v: Array, lr: float, alpha: float, eps: float, weight_decay: float
 ) -> tuple[Array, Array]:
-    """Parameters and mean of squares after a step (Hinton 2012, lecture 6e)."""
+    """Compute parameters and the mean of squares after a step (Hinton 2012, lecture 6e)."""
     g = g + weight_decay * p
     v = alpha * v + (1 - alpha) * g**2
     return p - lr * g / (np.sqrt(v) + eps), v
@@ -34,7 +34,7 @@ def adamw(
     p: Array, g: Array, m: Array, v: Array,
     lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, t: int,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Adam on parameters that shrink by themselves (Loshchilov and Hutter 2019, algorithm 2)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
     return adam(p * (1 - lr * weight_decay), g, m, v, lr, beta1, beta2, eps, 0.0, t)
 
 
@@ -42,7 +42,7 @@ def adam(
     p: Array, g: Array, m: Array, v: Array,
     lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, t: int,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Parameters and both means after step t = 1, 2, … (Kingma and Ba 2015, algorithm 1)."""
+    """Compute parameters and both means after step t = 1, 2, … (Kingma and Ba 2015, algorithm 1)."""
     g = g + weight_decay * p
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g**2
@@ -51,6 +51,6 @@ def adam(
 
 
 def clip_by_norm(g: Array, max_norm: float) -> tuple[Array, float]:
-    """g scaled to a norm of at most max_norm, and its norm before."""
+    """Scale g to a norm of at most max_norm; return it with its original norm."""
     norm = float(np.sqrt(np.sum(g**2)))
     return (g * (max_norm / norm) if norm > max_norm else g), norm

@@ -1,4 +1,4 @@
-"""One step of a vanilla RNN, forward and back. B batch, I input size, H units."""
+"""One step of a vanilla RNN, forward and backward. B batch, I input size, H units."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Parameters = dict[str, Array]
 def rnn_step(
     x: Array, h: Array, states: tuple[Array, ...], p: Parameters, clip: float, nonlinearity: str = "tanh"
 ) -> tuple[tuple[Array, ...], Any]:
-    """The state after one step, and what the backward step reads.
+    """Compute the state after one step, and values saved for the backward step.
 
     Shapes: x (B, I), h (B, H), w_ih (H, I), w_hh (H, H), biases (H,).
     """
@@ -26,7 +26,7 @@ def rnn_step(
 def rnn_step_back(
     dstates: tuple[Array, ...], saved: Any, p: Parameters, gradients: Parameters
 ) -> tuple[Array, Array, tuple[Array, ...]]:
-    """dx, dL/d(h that the product read), dL/d(h before) besides it; adds to the gradients."""
+    """Compute dx, the gradient of h in the product, and that of the previous state; add to the gradients."""
     x, h, slope = saved
     dz = dstates[0] * slope
     gradients["w_ih"] += dz.T @ x

@@ -1,12 +1,12 @@
-"""Estimators with scikit-learn's contract, over `cylstm.Trainer`.
+"""Estimators with the scikit-learn API, based on `cylstm.Trainer`.
 
-`SequenceClassifier` and `SequenceRegressor` learn from sequences with one target each, `Forecaster` from
-series whose next rows are wanted. They are cloned, pickled, searched and put into pipelines as others are.
-Needs scikit-learn (`pip install "cylstm[sklearn]"`); `import cylstm` alone does not load it.
+`SequenceClassifier` and `SequenceRegressor` predict one target per sequence, `Forecaster` predicts the next
+rows of a series. They support cloning, pickling, parameter search and pipelines. Requires scikit-learn
+(`pip install "cylstm[sklearn]"`), which `import cylstm` does not load.
 
 Examples
 --------
-Sequences of different length, told apart by the frequency of their waves:
+Classify sequences of different lengths by their frequency:
 
 >>> import numpy as np
 >>> from cylstm.sklearn import SequenceClassifier
@@ -17,7 +17,7 @@ Sequences of different length, told apart by the frequency of their waves:
 >>> classifier.score(X[40:], y[40:])
 1.0
 
-The next rows of a series of two channels, with the interval that holds 80 % of them:
+Forecast a series of two channels with 80 % prediction intervals:
 
 >>> from cylstm.sklearn import Forecaster
 >>> t = np.arange(300)

@@ -1,4 +1,4 @@
-"""What all estimators share: the network, its training and its outputs."""
+"""Base class of all estimators: the network, its training and its outputs."""
 
 import threading
 from typing import Any
@@ -24,10 +24,9 @@ Samples = tuple[Sequences, Array]  # with their targets (n, ...)
 
 
 class NetworkEstimator(BaseEstimator):
-    """A recurrent network that says one row of numbers about each sequence.
+    """Base class of estimators: a recurrent network with one row of outputs per sequence.
 
-    A subclass lists all parameters in its own constructor, for scikit-learn reads them there, and gives
-    `_loss()`.
+    A subclass lists all parameters in its constructor, as scikit-learn requires, and implements `_loss()`.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class NetworkEstimator(BaseEstimator):
     def _loss(self) -> Loss:
         raise NotImplementedError
 
-    def _begin(
+    def _create_model(
         self,
         scalers: dict[str, StandardScaler],
         outputs: int,
@@ -72,7 +71,7 @@ class NetworkEstimator(BaseEstimator):
         bidirectional: bool,
         input_dropout: float | None = None,
     ) -> None:
-        """A new network, with its optimiser."""
+        """Create a network and its optimiser."""
         self.model_ = network.build(
             len(scalers["x"].config["offset"]),
             outputs,
@@ -89,7 +88,7 @@ class NetworkEstimator(BaseEstimator):
         self._optimizer = AdamW(self._rate())
 
     def _seed(self) -> int:
-        """The next one that follows from `random_state`."""
+        """Draw a seed from `random_state`."""
         return int(self._random.randint(2**31 - 1))
 
     def _reset_random(self) -> None:
@@ -98,13 +97,13 @@ class NetworkEstimator(BaseEstimator):
     def _rate(self) -> float:
         return _checks.number("learning_rate", self.learning_rate, 0)
 
-    def _share(self) -> float:
-        """The share of the data that is held out; 0 for none."""
+    def _held_out_fraction(self) -> float:
+        """Return the fraction of the data to hold out; 0 for none."""
         fraction = self.validation_fraction
         return 0.0 if fraction is None else _checks.number("validation_fraction", fraction, 0, 1)
 
     def _train_all(self, train: Samples, held_out: Samples | None) -> None:
-        """All epochs, the learning rate falling to 0."""
+        """Train for all epochs with a cosine decay of the learning rate to 0."""
         self._train(train, held_out, _checks.positive("epochs", self.epochs), CosineDecay())
 
     def _train(
@@ -127,7 +126,7 @@ class NetworkEstimator(BaseEstimator):
             patience=None if held_out is None else self.patience,
             progress=bool(self.verbose),
         )
-        if self.history_.stopped == "interrupted":  # a search would score this fit, and go on to the next
+        if self.history_.stopped == "interrupted":  # otherwise a search would continue with the next fit
             interrupt = KeyboardInterrupt()
             attach(interrupt, self.history_)
             raise interrupt
@@ -136,7 +135,7 @@ class NetworkEstimator(BaseEstimator):
         return Arrays(*samples, self.batch_size, target_per="sequence")
 
     def _outputs(self, x: Sequences) -> Array:
-        """The network's outputs (n, V) in float64, for scaled sequences."""
+        """Compute the outputs (n, V) in float64 for scaled sequences."""
         with call_threads(self._threads()):
             return network.outputs(self.model_, x)
 
@@ -144,11 +143,11 @@ class NetworkEstimator(BaseEstimator):
         return network.scaled(self.model_, x)
 
     def _threads(self) -> int:
-        """As `n_jobs` says: below 0 counted from all CPUs, -1; None: those of a worker of joblib."""
+        """Return the number of threads for `n_jobs`; negative values count down from all CPUs."""
         if self.n_jobs is None:
             if not getattr(get_active_backend()[0], "nesting_level", 0):
                 return get_num_threads()
-            # A process of joblib's (loky) has its number in the environment; threads share one process's.
+            # A joblib process (loky) has its limit in the environment; joblib threads share a process.
             in_thread = threading.current_thread() is not threading.main_thread()
             return 1 if in_thread else from_environment() or 1
         if self.n_jobs < 0:

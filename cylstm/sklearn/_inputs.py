@@ -1,4 +1,4 @@
-"""What callers pass as sequences: tables, arrays (n, T, I), lists of arrays."""
+"""Validation of sequences: tables, arrays (n, T, I), lists of arrays."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 def is_list(X: Any) -> bool:
-    """Whether it is a list of arrays, or of lists of different length."""
+    """Whether X is a list of arrays, or of lists of different lengths."""
     if isinstance(X, np.ndarray):
         return X.dtype == object and X.ndim == 1 and X.size > 0 and array_like.is_sequence(X[0])
     if not isinstance(X, (list, tuple)) or not X:
@@ -27,21 +27,21 @@ def is_list(X: Any) -> bool:
 
 
 def listed(name: str, X: Any) -> list[Array]:
-    """Finite arrays (T_i, I) from a list of these or of vectors (T_i,)."""
+    """Convert a list of arrays (T_i, I) or (T_i,) to finite arrays (T_i, I)."""
     parts = _inputs.arrays_of(name, X)
     if parts[0].ndim not in (1, 2):
         raise ValueError(f"{name}[0]: expected (T, channels) or (T,), got {parts[0].shape}")
     for i, part in enumerate(parts):
         if not part.size:
             raise ValueError(
-                f"{name}[{i}]: expected at least one step and channel, got shape {part.shape}; leave it out"
+                f"{name}[{i}]: expected at least one step and channel, got shape {part.shape}; remove it"
             )
     _inputs.check_samples(name, parts, "sample, step, channel")
     return [part if part.ndim == 2 else part[:, None] for part in parts]
 
 
 def numbers(estimator: Any, name: str, X: Any) -> Array:
-    """An array of real numbers. What scikit-learn refuses as well, it refuses in its own words."""
+    """Convert X to an array of real numbers, with scikit-learn's errors where it has them."""
     try:
         return _checks.real_array(name, X)
     except TypeError:
@@ -51,7 +51,7 @@ def numbers(estimator: Any, name: str, X: Any) -> Array:
 
 
 def solid(estimator: Any, X: Array) -> Array:
-    """A finite array (n, T, I) of numbers."""
+    """Check a finite array (n, T, I)."""
     array: Array = check_array(X, allow_nd=True, ensure_all_finite=False, estimator=estimator, input_name="X")
     if 0 in array.shape:
         raise ValueError(f"X: expected at least one sample, step and channel, got shape {array.shape}")
@@ -60,7 +60,7 @@ def solid(estimator: Any, X: Array) -> Array:
 
 
 def table(estimator: Any, X: Any, array: Array, reset: bool) -> Array:
-    """A finite array (n, columns), the numbers of X, whose columns may have names."""
+    """Check a finite table (n, columns), the numbers of X, and its column names if it has any."""
     if array_like.is_frame(X):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return alone(estimator, array)
@@ -70,10 +70,9 @@ def table(estimator: Any, X: Any, array: Array, reset: bool) -> Array:
 
 
 def sequences(estimator: Any, X: Any, reset: bool) -> Sequences:
-    """X as (n, T, I) or n arrays (T_i, I), checked to be what the estimator has seen; or noted, with reset.
+    """Convert X to (n, T, I) or n arrays (T_i, I); check it against `fit`, or store its shape with `reset`.
 
-    A table (n, T) has one channel, and T features in scikit-learn's count; of all else the features are the
-    channels.
+    A table (n, T) has one channel, and T features for scikit-learn. For other inputs, features are channels.
     """
     found: Sequences
     is_table = False
@@ -101,13 +100,13 @@ def sequences(estimator: Any, X: Any, reset: bool) -> Sequences:
 
 
 def note_channels(estimator: Any, channels: int) -> None:
-    """Of X without a table's columns, which may have names."""
+    """Store the number of channels of an X that is not a table."""
     estimator.n_features_in_ = channels
     vars(estimator).pop("feature_names_in_", None)
 
 
 def alone(estimator: Any, X: Array, ensure_2d: bool = True) -> Array:
-    """A finite table or, where it may be one, vector, whatever the estimator has seen."""
+    """Check a finite table (or vector) independently of `fit`."""
     array: Array = check_array(
         X, ensure_2d=ensure_2d, ensure_all_finite=False, estimator=estimator, input_name="X"
     )

@@ -1,4 +1,4 @@
-"""What the classifier and the regressor share: sequences with one target each."""
+"""Base class of the classifier and the regressor: sequences with one target each."""
 
 from abc import abstractmethod
 from typing import Any
@@ -20,9 +20,9 @@ Array = NDArray[Any]
 
 
 class SequenceEstimator(NetworkEstimator):
-    """A target of each sequence, from its states pooled over time.
+    """Base class of estimators that predict a target per sequence, from states pooled over time.
 
-    A subclass gives `_loss` and the abstract methods.
+    A subclass implements `_loss` and the abstract methods.
     """
 
     def __init__(
@@ -64,25 +64,25 @@ class SequenceEstimator(NetworkEstimator):
 
     @abstractmethod
     def _checked_y(self, y: Any) -> Array:
-        """(n,) or (n, V) as a caller may give it."""
+        """Check the target (n,) or (n, V)."""
 
     @abstractmethod
     def _target(self, y: Array) -> Array:
-        """What the loss takes, from a checked y."""
+        """Convert a checked y to the target of the loss."""
 
     @abstractmethod
     def _learn_y(self, y: Array) -> int:
-        """Note what y of the training data tells about outputs; how many there are."""
+        """Store properties of y in the training data, and return the number of outputs."""
 
     def _strata(self, y: Array) -> Array | None:
-        """What every part of the data should have in the same shares."""
+        """Return the labels for a stratified split, or None."""
         return None
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Sequences, Array]:
         if y is None:
             raise ValueError(
-                f"y: {type(self).__name__} requires y to be passed, but the target y is None; pass one for "
-                "each sequence"
+                f"y: {type(self).__name__} requires y to be passed, but the target y is None; pass one "
+                "target per sequence"
             )
         x, y = _inputs.sequences(self, X, reset), self._checked_y(y)
         if reset:
@@ -96,9 +96,9 @@ class SequenceEstimator(NetworkEstimator):
         Parameters
         ----------
         X : array, data frame or list of arrays
-            (n, T, channels); (n, T) of one channel; or n arrays (T_i, channels) or (T_i,). Measurements:
-            ints that look like ids of symbols are read with a warning, as these need a model that begins with
-            `cylstm.Embedding`.
+            (n, T, channels); (n, T) for one channel; or n arrays (T_i, channels) or (T_i,). Values are
+            measurements: integers that look like symbol ids cause a warning, because ids need a model that
+            starts with `cylstm.Embedding`.
         y : array
             (n,); for a regressor also (n, outputs).
 
@@ -109,45 +109,46 @@ class SequenceEstimator(NetworkEstimator):
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit, something is NaN or infinite, or a parameter is not as described.
+            If shapes do not match, a value is NaN or infinite, or a parameter is invalid.
         """
         x, y = self._checked(X, y, True)
         self._reset_random()
-        train, held_out = self._divided(x, y)
+        train, held_out = self._split(x, y)
         outputs = self._learn_y(y)
-        self._begin_with(train, outputs)
+        self._initialize(train, outputs)
         self._train_all(self._prepared(train), None if held_out is None else self._prepared(held_out))
         return self
 
-    def _go_on(self, X: Any, y: Any, labels: Any = None) -> Any:
-        """One epoch, with a new network if there is none yet; labels tell what is to come in y."""
+    def _train_epoch(self, X: Any, y: Any, labels: Any = None) -> Any:
+        """Train for one epoch, creating the network if necessary; `labels` are all labels to expect."""
         first = not hasattr(self, "model_")
         samples = self._checked(X, y, first)
         if first:
             self._reset_random()
-            self._begin_with(samples, self._learn_y(samples[1] if labels is None else labels))
+            self._initialize(samples, self._learn_y(samples[1] if labels is None else labels))
         self._train(self._prepared(samples), None, 1)
         return self
 
-    def _begin_with(self, train: Samples, outputs: int) -> None:
+    def _initialize(self, train: Samples, outputs: int) -> None:
+        """Create a network with scalers fitted to the training data."""
         scalers = {"x": StandardScaler().fit(train[0]), **self._scalers(train[1])}
-        self._begin(scalers, outputs, self.pooling, self.bidirectional)
+        self._create_model(scalers, outputs, self.pooling, self.bidirectional)
 
     def _scalers(self, y: Array) -> dict[str, StandardScaler]:
         return {}
 
     def _prepared(self, samples: Samples) -> Samples:
-        """Scaled, as the trainer takes them."""
+        """Scale samples and convert targets for the trainer."""
         return self._scaled(samples[0]), self._target(samples[1])
 
-    def _divided(self, x: Sequences, y: Array) -> tuple[Samples, Samples | None]:
-        """Samples to learn from, and those that are held out."""
-        share = self._share()
-        if not share:
+    def _split(self, x: Sequences, y: Array) -> tuple[Samples, Samples | None]:
+        """Split into training samples and held-out samples."""
+        fraction = self._held_out_fraction()
+        if not fraction:
             return (x, y), None
         try:
             parts = train_test_split(
-                np.arange(len(y)), test_size=share, stratify=self._strata(y), random_state=self._random
+                np.arange(len(y)), test_size=fraction, stratify=self._strata(y), random_state=self._random
             )
         except ValueError as error:
             raise ValueError(f"validation_fraction: {error}; pass None to hold out no samples") from error
@@ -155,12 +156,12 @@ class SequenceEstimator(NetworkEstimator):
         return train, held_out
 
     def _predicted(self, X: Any) -> Array:
-        """The outputs of the network, (n, V)."""
+        """Compute the outputs of the network, (n, V)."""
         check_is_fitted(self)
         return self._outputs(self._scaled(_inputs.sequences(self, X, False)))
 
     def __sklearn_tags__(self) -> Any:
-        """That sequences of several channels have three axes."""
+        """Declare support for three-dimensional X."""
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags

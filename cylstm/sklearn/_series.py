@@ -1,4 +1,4 @@
-"""What callers pass as series, one or several, with covariates."""
+"""Validation of one or several series with covariates."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Shape(NamedTuple):
-    """What a forecaster's network was made for; the parameters may be set anew later."""
+    """The shape of a forecaster's network, fixed at `fit` even if parameters change later."""
 
     horizon: int
     window: int
@@ -25,7 +25,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, horizon: Any, window: Any, channels: int, covariates: int, quantiles: Any) -> "Shape":
-        """From parameters of a caller, checked."""
+        """Check the parameters and create a shape."""
         horizon, window = _checks.positive("horizon", horizon), _checks.positive("window", window)
         if quantiles is None:
             return cls(horizon, window, channels, covariates, ())
@@ -36,20 +36,20 @@ class Shape(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Series in float64, and the form in which they came."""
+    """Series in float64, and the layout in which they were passed."""
 
     parts: list[Array]  # (n_i, channels)
     several: bool
-    vectors: bool  # without an axis for channels
+    vectors: bool  # without a channel axis
 
     def formed(self, forecasts: Array) -> Array:
-        """Forecasts (series, horizon, channels, ...) in that form."""
+        """Convert forecasts (series, horizon, channels, ...) to that layout."""
         forecasts = forecasts[:, :, 0] if self.vectors else forecasts
         return forecasts if self.several else forecasts[0]
 
 
 def series_of(estimator: Any, X: Any, reset: bool) -> Series:
-    """(n, channels), (n,), or several of them; their channels are checked, or noted with reset."""
+    """Convert X to series; check the number of channels against `fit`, or store it with `reset`."""
     if _inputs.is_list(X):
         vectors = len(_shape(X[0])) == 1
         return _checked(estimator, Series(_inputs.listed("X", X), True, vectors), reset)
@@ -67,7 +67,7 @@ def _shape(part: Any) -> tuple[int, ...]:
 
 
 def _checked(estimator: Any, series: Series, reset: bool) -> Series:
-    """In float64, with as many channels as the estimator knows of."""
+    """Convert to float64 and check the number of channels."""
     channels = series.parts[0].shape[1]
     if reset:
         _inputs.note_channels(estimator, channels)
@@ -80,7 +80,7 @@ def _checked(estimator: Any, series: Series, reset: bool) -> Series:
 
 
 def covariates_of(covariates: Any, series: Series, ahead: int, columns: int | None) -> list[Array | None]:
-    """For each series (n_i + ahead, K) with K columns, if that is known already; or None for each."""
+    """Check covariates (n_i + ahead, K) of each series, where K = `columns` if known; None for none."""
     if covariates is None:
         if columns:
             raise ValueError(f"covariates: expected {columns} columns, as in fit, got None")
@@ -89,7 +89,7 @@ def covariates_of(covariates: Any, series: Series, ahead: int, columns: int | No
         raise ValueError("covariates: expected None, as in fit, got some")
     given = list(covariates) if series.several else [covariates]
     if len(given) != len(series.parts):
-        raise ValueError(f"covariates: expected those of {len(series.parts)} series, got {len(given)}")
+        raise ValueError(f"covariates: expected covariates of {len(series.parts)} series, got {len(given)}")
     found: list[Array | None] = []
     for i, (value, part) in enumerate(zip(given, series.parts, strict=True)):
         name = f"covariates[{i}]" if series.several else "covariates"

@@ -1,4 +1,4 @@
-"""Series as a network sees them: what is known at each row, and the changes from there on."""
+"""Inputs and targets of a forecasting network: features of each row, and future changes."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ Array = NDArray[Any]
 
 
 def features(values: Array, covariates: Array | None, horizon: int) -> Array:
-    """(m, F): values (n, C), their last change, and the covariates (r, K) of the row and the `horizon` next.
+    """Compute features (m, F): values (n, C), their last change, and current and next `horizon` covariates.
 
-    m is n, or the rows whose covariates are known that far ahead, r - horizon.
+    m is n, or with covariates (r, K) the number of rows whose next covariates are known, r - horizon.
     """
     last = np.diff(values, axis=0, prepend=values[:1])
     if covariates is None:
@@ -23,22 +23,21 @@ def features(values: Array, covariates: Array | None, horizon: int) -> Array:
 
 
 def changes(values: Array, horizon: int) -> Array:
-    """(n - horizon, horizon * C), from each row to the next ones."""
+    """Compute the changes from each row to the next `horizon` rows, (n - horizon, horizon * C)."""
     ahead = sliding_window_view(values[1:], horizon, axis=0).swapaxes(1, 2)
     result: Array = (ahead - values[:-horizon, None]).reshape(len(ahead), -1)
     return result
 
 
 def windows(rows: Array, ends: range, window: int) -> list[Array]:
-    """Views of rows (m, F): the `window` rows up to each end, or as many as there are."""
+    """Return views of rows (m, F): up to `window` rows that end with each of `ends`."""
     return [rows[max(0, end + 1 - window) : end + 1] for end in ends]
 
 
-def division(n: int, horizon: int, share: float) -> tuple[range, range]:
-    """Rows of a series of n to forecast from: to learn, and those held out.
+def split_rows(n: int, horizon: int, fraction: float) -> tuple[range, range]:
+    """Split the forecast origins of a series of n rows into training and held-out origins.
 
-    All that is to be forecast from the latter comes after all that is forecast in learning: the last
-    `share` of the rows.
+    Held-out targets, the last `fraction` of the rows, come after all training targets.
     """
-    cut = n - round(n * share) if share else n
-    return range(max(0, cut - horizon)), range(max(0, cut - 1), n - horizon) if share else range(0)
+    cut = n - round(n * fraction) if fraction else n
+    return range(max(0, cut - horizon)), range(max(0, cut - 1), n - horizon) if fraction else range(0)

@@ -1,4 +1,4 @@
-"""`SequenceClassifier`: the class of each sequence."""
+"""`SequenceClassifier`: classification of sequences."""
 
 from typing import Any
 
@@ -18,38 +18,39 @@ Array = NDArray[Any]
 
 
 class SequenceClassifier(ClassifierMixin, SequenceEstimator):
-    """The class of each sequence, by an LSTM, GRU or RNN whose states are pooled over time.
+    """Classifier of sequences: an LSTM, GRU or RNN whose states are pooled over time.
 
-    Every channel is standardised by what `fit` sees. AdamW; the learning rate falls to 0 as half a cosine.
+    Channels are standardised with statistics of the training data. Trained with AdamW and cosine decay.
 
     Parameters
     ----------
     cell : {"lstm", "gru", "rnn"}
     hidden_size : int
-        Units of a layer, and of each direction.
+        Units per layer and direction.
     num_layers : int
     bidirectional : bool
-        Whether each layer also reads from the end, with weights of its own.
+        Whether layers read sequences in both directions.
     pooling : {"max", "mean", "last"}
-        Of the states of all steps, or the last one.
+        Pooling of the states over time; "last" uses the last state.
     dropout : float
-        Between layers, and before the last, dense one; a third of it on the inputs.
+        Dropout between layers and before the output layer; a third of it is applied to the inputs.
     epochs : int
-        Of `fit`, at most.
+        Maximum number of epochs of `fit`.
     batch_size : int
     learning_rate : float
-        At the start of `fit`; in every `partial_fit`.
+        Initial learning rate of `fit`; constant in `partial_fit`.
     validation_fraction : float, optional
-        Share of the samples that are held out, with the same shares of classes, to end the training after
-        `patience` epochs without a lower loss, and to choose the weights. None: all samples are learnt from,
-        in all epochs.
+        Fraction of the samples to hold out, stratified by class. Training stops after `patience` epochs
+        without improvement of the validation loss, and the best weights are restored. By default all samples
+        are used for training, for all epochs.
     patience : int
     clip_norm : float, optional
-        Bound on the norm of the gradient.
+        Maximum norm of the gradient.
     random_state : int, RandomState or None
-        Of weights, masks and order. The same int gives the same bits, on any number of threads.
+        Seed of weights, masks and shuffling. The same int gives bit-identical results for any number of
+        threads.
     n_jobs : int, optional
-        Threads; -1 for all CPUs. None: `cylstm.get_num_threads()`, in a worker of joblib 1.
+        Number of threads; -1 for all CPUs. By default `cylstm.get_num_threads()`, or 1 in a joblib worker.
     verbose : bool
         Whether `fit` shows its progress.
 
@@ -57,14 +58,15 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     ----------
     classes_ : ndarray
     n_features_in_ : int
-        Columns of a table X, channels of sequences.
+        Columns of a table X, or channels of sequences.
     feature_names_in_ : ndarray
-        Names of the columns, if X was a data frame.
+        Column names, if X was a data frame.
     model_ : Sequential
-        The network, for `cylstm.save`; it reads (n, T, channels) scaled by `model_.scalers["x"]`.
+        The network, for `cylstm.save`. Its inputs (n, T, channels) are scaled by `model_.scalers["x"]`.
     history_ : History
-        Of the last `fit` or `partial_fit`. Ctrl-C raises KeyboardInterrupt after the current update, so that
-        a search ends; `model_` then has the best weights so far, and `history_.stopped` is "interrupted".
+        History of the last `fit` or `partial_fit`. Ctrl-C raises KeyboardInterrupt after the current update,
+        which also ends a search; `model_` then has the best weights so far, and `history_.stopped` is
+        "interrupted".
 
     Examples
     --------
@@ -89,9 +91,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
             np.unique(labels)
         except TypeError:
             types = sorted({type(label).__name__ for label in labels})
-            raise TypeError(
-                f"y: expected classes of one type, which have an order, got {' and '.join(types)}"
-            ) from None
+            raise TypeError(f"y: expected classes of one sortable type, got {' and '.join(types)}") from None
         check_classification_targets(labels)
         return labels
 
@@ -112,32 +112,32 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         return y
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "SequenceClassifier":
-        """One epoch on these samples, with the scaling of the first ones, at a constant learning rate.
+        """Train for one epoch on these samples, at a constant learning rate and with the initial scaling.
 
         Parameters
         ----------
         X, y
             As in `fit`.
         classes : array, optional
-            All that there will be; needed if there was no `fit` or `partial_fit` before.
+            All classes; required in the first call without a preceding `fit`.
 
         Raises
         ------
         ValueError
-            Without classes in the first call, or for another one in y.
+            If classes are missing in the first call, or y contains another class.
         """
         if classes is None and not hasattr(self, "model_"):
             raise ValueError("classes: expected all classes in the first call of partial_fit, got None")
-        self._go_on(X, y, classes)
+        self._train_epoch(X, y, classes)
         return self
 
     def predict_proba(self, X: Any) -> Array:
-        """The probability of each class, (n, classes), in the order of `classes_`."""
+        """Predict class probabilities (n, classes), in the order of `classes_`."""
         probabilities: Array = softmax(self._predicted(X))
         return probabilities
 
     def predict(self, X: Any) -> Array:
-        """The likeliest class of each sequence, (n,)."""
-        likeliest = self._predicted(X).argmax(axis=1)
-        classes: Array = self.classes_[likeliest]
+        """Predict the class of each sequence, (n,)."""
+        index = self._predicted(X).argmax(axis=1)
+        classes: Array = self.classes_[index]
         return classes

@@ -1,4 +1,4 @@
-"""`Forecaster`: the next rows of a series."""
+"""`Forecaster`: time series forecasting."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ Array = NDArray[Any]
 
 
 class _WithQuantiles:
-    """A method of forecasters that have quantiles; of others an AttributeError, whose message says why.
+    """A method that is available only with quantiles.
 
-    That of scikit-learn's `available_if` says only that there is no such attribute.
+    Unlike that of scikit-learn's `available_if`, the AttributeError explains the reason.
     """
 
     def __init__(self, method: Any) -> None:
         self._method, self.__doc__ = method, method.__doc__
 
     def __get__(self, forecaster: "Forecaster | None", owner: Any = None) -> Any:
-        """The method, bound if it is that of a forecaster."""
+        """Return the method, bound if accessed on an instance."""
         if forecaster is not None and forecaster.quantiles is None:
             raise AttributeError(
                 f"{self._method.__name__}: expected a forecaster with quantiles, got quantiles=None; pass "
@@ -37,30 +37,30 @@ class _WithQuantiles:
 
 
 class Forecaster(NetworkEstimator):
-    """The next rows of a series of one or several channels, by an LSTM, GRU or RNN.
+    """Forecaster of time series with one or more channels: an LSTM, GRU or RNN.
 
-    X is the series itself, its rows in order of time, and there is no y: `fit(X)` learns how a series goes
-    on, `predict(X)` continues the one it is given, which may be the same, a longer or another one. Several
-    series are a list or have three axes; one network learns from all.
+    X is a series in chronological order, and there is no y: `fit(X)` trains on a series, and `predict(X)`
+    forecasts the rows after the given one, which may be the same, a longer or another series. Several series
+    are a list or a three-dimensional array, and train one network.
 
-    At each row the network reads the `window` rows up to it (fewer at the beginning) and says how far the
-    next ones are from it, so that one that says nothing is the forecast of a mean drift.
+    At each row, the network reads up to `window` rows and outputs the changes from that row to the next
+    `horizon` rows. An output of 0 after scaling is a forecast of the mean drift.
 
     Parameters
     ----------
     horizon : int
-        Rows to forecast.
+        Number of rows to forecast.
     window : int
-        Rows that a forecast looks back at.
+        Number of past rows that a forecast depends on.
     quantiles : sequence of float or None
-        Ascending and with 0.5, which `predict` gives; the outer ones are the interval. None: the mean, and no
-        interval.
+        Ascending, including 0.5, which `predict` returns. The first and the last one are the prediction
+        interval. None: forecast the mean, without an interval.
     cell, hidden_size, num_layers, dropout, epochs, batch_size, learning_rate, clip_norm
         As in `SequenceClassifier`.
     validation_fraction : float, optional
-        Share of the rows, the last ones of each series, that are held out: forecasts of them end the training
-        after `patience` epochs without a lower loss, and choose the weights. None: all rows are learnt
-        from, in all epochs.
+        Fraction of the rows to hold out at the end of each series. Training stops after `patience` epochs
+        without improvement of their loss, and the best weights are restored. None: train on all rows for all
+        epochs.
     patience, random_state, n_jobs, verbose
         As in `SequenceClassifier`.
 
@@ -75,8 +75,8 @@ class Forecaster(NetworkEstimator):
 
     Notes
     -----
-    Quantiles are learnt by the pinball loss (Koenker and Bassett 1978) and sorted (Chernozhukov et al. 2010).
-    Each row is read with its own covariates and those of the next `horizon` rows.
+    Quantiles are trained with the pinball loss (Koenker and Bassett 1978) and sorted (Chernozhukov et al.
+    2010). The inputs of each row include the covariates of that row and of the next `horizon` rows.
 
     Examples
     --------
@@ -139,62 +139,60 @@ class Forecaster(NetworkEstimator):
         Parameters
         ----------
         X : array, data frame, or list of arrays
-            (n, channels) or (n,); or several series: (series, n, channels) or a list, of which those with
-            no more than `horizon` rows are left out.
+            (n, channels) or (n,); or several series, (series, n, channels) or a list. Series of at most
+            `horizon` rows are ignored.
         y : None
-            Not used; scikit-learn passes it.
+            Ignored; present for API consistency.
         covariates : array, data frame or list of arrays, optional
-            (n, K) or (n,), for each row of X: what is known in advance, such as calendar, prices, plans.
+            (n, K) or (n,), for each row of X: values known in advance, such as calendar features or prices.
 
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit, there are too few rows, something is NaN or infinite, or a parameter is not
-            as described.
+            If shapes do not match, there are too few rows, a value is NaN or infinite, or a parameter is
+            invalid.
         """
         series, known = self._series(X, covariates, reset=True)
         self._reset_random()
-        share, shape, longest = self._share(), self._shape, max(map(len, series.parts))
-        divided = [_windows.division(len(part), shape.horizon, share) for part in series.parts]
-        learnt, judged = ([ends[i] for ends in divided] for i in (0, 1))
-        if share and not (any(learnt) and any(judged)):
+        fraction, shape, longest = self._held_out_fraction(), self._shape, max(map(len, series.parts))
+        split = [_windows.split_rows(len(part), shape.horizon, fraction) for part in series.parts]
+        train_ends, held_out_ends = ([ends[i] for ends in split] for i in (0, 1))
+        if fraction and not (any(train_ends) and any(held_out_ends)):
             raise ValueError(
-                f"validation_fraction: expected more than horizon = {shape.horizon} rows to learn from, and "
-                f"{shape.horizon} to hold out, got {share:g} of {longest} rows; pass None to hold out none"
+                f"validation_fraction: expected more than horizon = {shape.horizon} training rows, and "
+                f"{shape.horizon} to hold out, got {fraction:g} of {longest} rows; pass None to hold out none"
             )
-        self._begin_with(series.parts, known, learnt)
-        train = self._samples(series.parts, known, learnt)
-        self._train_all(train, self._samples(series.parts, known, judged) if share else None)
+        self._initialize(series.parts, known, train_ends)
+        train = self._samples(series.parts, known, train_ends)
+        self._train_all(train, self._samples(series.parts, known, held_out_ends) if fraction else None)
         return self
 
     def partial_fit(self, X: Any, y: None = None, covariates: Any = None) -> "Forecaster":
-        """One epoch on these rows, with the scaling of the first ones, at a constant learning rate.
+        """Train for one epoch on these rows, at a constant learning rate and with the initial scaling.
 
-        Takes and raises what `fit` does.
+        Same arguments and errors as `fit`.
         """
         first = not hasattr(self, "model_")
         series, known = self._series(X, covariates, reset=first)
-        ends = [_windows.division(len(part), self._shape.horizon, 0)[0] for part in series.parts]
+        ends = [_windows.split_rows(len(part), self._shape.horizon, 0)[0] for part in series.parts]
         if first:
             self._reset_random()
-            self._begin_with(series.parts, known, ends)
+            self._initialize(series.parts, known, ends)
         self._train(self._samples(series.parts, known, ends), None, 1)
         return self
 
-    def _begin_with(self, parts: list[Array], known: list[Any], ends: list[range]) -> None:
-        """A network for these series, scaled by the rows that are learnt from."""
-        shape, learnt = self._shape, [(v, k, e) for v, k, e in zip(parts, known, ends, strict=True) if e]
+    def _initialize(self, parts: list[Array], known: list[Any], ends: list[range]) -> None:
+        """Create a network with scalers fitted to the training rows."""
+        shape, used = self._shape, [(v, k, e) for v, k, e in zip(parts, known, ends, strict=True) if e]
         scalers = {
-            "x": StandardScaler().fit(
-                [_windows.features(v, k, shape.horizon)[: len(e)] for v, k, e in learnt]
-            ),
-            "y": StandardScaler().fit([_windows.changes(v, shape.horizon)[: len(e)] for v, _, e in learnt]),
+            "x": StandardScaler().fit([_windows.features(v, k, shape.horizon)[: len(e)] for v, k, e in used]),
+            "y": StandardScaler().fit([_windows.changes(v, shape.horizon)[: len(e)] for v, _, e in used]),
         }
         outputs = shape.horizon * shape.channels * max(1, len(shape.quantiles))
-        self._begin(scalers, outputs, "last", False, 0.0)
+        self._create_model(scalers, outputs, "last", False, 0.0)
 
     def _samples(self, parts: list[Array], known: list[Any], ends: list[range]) -> Samples:
-        """Windows up to these rows, and the scaled changes from there on."""
+        """Create windows that end with these rows, and the scaled changes that follow."""
         x, y = [], []
         for values, covariates, rows in zip(parts, known, ends, strict=True):
             x += self._windows(values, covariates, rows)
@@ -207,7 +205,7 @@ class Forecaster(NetworkEstimator):
         return _windows.windows(rows, ends, self._shape.window)
 
     def _series(self, X: Any, covariates: Any, reset: bool) -> tuple[Series, list[Array | None]]:
-        """What is learnt from, checked."""
+        """Check training data."""
         series = series_of(self, X, reset)
         known = covariates_of(covariates, series, 0, None if reset else self._shape.covariates)
         if reset:
@@ -217,7 +215,7 @@ class Forecaster(NetworkEstimator):
         horizon, longest = self._shape.horizon, max(map(len, series.parts))
         if longest <= horizon:
             raise ValueError(
-                f"X: expected more rows than horizon = {horizon}, got n_samples={longest}; choose a smaller "
+                f"X: expected more rows than horizon = {horizon}, got n_samples={longest}; pass a smaller "
                 "horizon"
             )
         enough = [i for i, part in enumerate(series.parts) if len(part) > horizon]
@@ -225,14 +223,14 @@ class Forecaster(NetworkEstimator):
         return series._replace(parts=parts), [known[i] for i in enough]
 
     def _levels(self, x: list[Array], last: Array) -> Array:
-        """Forecasts (n, horizon, channels, quantiles) for windows that end with rows last (n, channels)."""
+        """Forecast (n, horizon, channels, quantiles) from windows ending with rows `last` (n, channels)."""
         shape, n = self._shape, len(x)
         outputs = self._outputs(x).reshape(n, shape.horizon * shape.channels, -1).swapaxes(1, 2)
         steps = self.model_.scalers["y"].inverse(outputs).reshape(n, -1, shape.horizon, shape.channels)
         return np.sort(np.moveaxis(steps, 1, -1) + last[:, None, :, None], axis=-1)
 
     def _ahead(self, X: Any, covariates: Any) -> tuple[Series, Array]:
-        """The series, and forecasts (series, horizon, channels, quantiles) after the end of each."""
+        """Return the series, and forecasts (series, horizon, channels, quantiles) after their ends."""
         check_is_fitted(self)
         series = series_of(self, X, False)
         known = covariates_of(covariates, series, self._shape.horizon, self._shape.covariates)
@@ -247,53 +245,53 @@ class Forecaster(NetworkEstimator):
         return middle
 
     def predict(self, X: Any, covariates: Any = None) -> Array:
-        """The rows after the last one of X: the medians, or without quantiles the means.
+        """Forecast the rows after X: the median, or the mean without quantiles.
 
         Parameters
         ----------
         X : array, data frame, or list of arrays
             As in `fit`; a series may have any number of rows.
         covariates : array, data frame or list of arrays, optional
-            (n + horizon, K): of the rows of X and of those to be forecast.
+            (n + horizon, K), for the rows of X and the rows to forecast.
 
         Returns
         -------
         ndarray
-            (horizon, channels), or (horizon,) for X without an axis for channels; for several series
-            with an axis for these before.
+            (horizon, channels), or (horizon,) for X without a channel axis; with a leading axis for several
+            series.
 
         Raises
         ------
         ValueError, TypeError
-            If shapes are not those of `fit`, or something is NaN or infinite.
+            If shapes differ from those of `fit`, or a value is NaN or infinite.
         """
         series, levels = self._ahead(X, covariates)
         return series.formed(self._middle(levels))
 
     @_WithQuantiles
     def predict_interval(self, X: Any, covariates: Any = None) -> tuple[Array, Array]:
-        """The least and the largest of the quantiles for the rows after the last one of X.
+        """Forecast the lowest and the highest quantile for the rows after X.
 
-        Takes and raises what `predict` does; each of the two has the shape that `predict` returns. With the
-        quantiles 0.1 and 0.9, 80 % of all values should be between.
+        Same arguments and errors as `predict`, and two arrays of the shape of its result. Quantiles 0.1 and
+        0.9 are the bounds of an 80 % prediction interval.
         """
         series, levels = self._ahead(X, covariates)
         return series.formed(levels[..., 0]), series.formed(levels[..., -1])
 
     @_WithQuantiles
     def predict_quantiles(self, X: Any, covariates: Any = None) -> Array:
-        """All quantiles for the rows after the last one of X, on an axis after those of `predict`.
+        """Forecast all quantiles for the rows after X, on an additional last axis.
 
-        Takes and raises what `predict` does.
+        Same arguments and errors as `predict`.
         """
         series, levels = self._ahead(X, covariates)
         return series.formed(levels)
 
     def score(self, X: Any, y: None = None, covariates: Any = None) -> float:
-        """R² of forecasts from every row of X with a whole window before it, as `sklearn.metrics.r2_score`.
+        """Compute R² of forecasts from every row of X with a full window, as `sklearn.metrics.r2_score`.
 
-        Where a series is too short for that: of the forecast from its last row with `horizon` rows after it.
-        The mean over channels and rows ahead.
+        A series that is too short has one forecast, from the last row with `horizon` rows after it. The score
+        is the mean over channels and the horizon.
 
         Parameters
         ----------
@@ -317,7 +315,7 @@ class Forecaster(NetworkEstimator):
         return float(r2_score(levels.reshape(n, -1), forecasts.reshape(n, -1)))
 
     def __sklearn_tags__(self) -> Any:
-        """That there is no y, and that several series may have three axes."""
+        """Declare that y is not required, and support for three-dimensional X."""
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
         tags.input_tags.three_d_array = True

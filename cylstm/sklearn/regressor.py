@@ -1,4 +1,4 @@
-"""`SequenceRegressor`: numbers for each sequence."""
+"""`SequenceRegressor`: regression on sequences."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ Array = NDArray[Any]
 
 
 class SequenceRegressor(RegressorMixin, SequenceEstimator):
-    """One or several numbers for each sequence, by an LSTM, GRU or RNN whose states are pooled over time.
+    """Regressor of sequences: an LSTM, GRU or RNN whose states are pooled over time.
 
-    Every channel of X and every column of y is standardised by what `fit` sees; the loss is the mean squared
-    error.
+    Channels of X and columns of y are standardised with statistics of the training data. The loss is the mean
+    squared error.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     Attributes
     ----------
     n_features_in_, feature_names_in_, model_, history_
-        As in `SequenceClassifier`; what `model_` says is scaled, `model_.scalers["y"].inverse` undoes it.
+        As in `SequenceClassifier`. Outputs of `model_` are scaled; `model_.scalers["y"].inverse` undoes it.
 
     Examples
     --------
@@ -66,21 +66,21 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         return scaled.reshape(len(y), -1)
 
     def partial_fit(self, X: Any, y: Any) -> "SequenceRegressor":
-        """One epoch on these samples, with the scaling of the first ones, at a constant learning rate.
+        """Train for one epoch on these samples, at a constant learning rate and with the initial scaling.
 
-        Takes and raises what `fit` does.
+        Same arguments and errors as `fit`.
         """
-        self._go_on(X, y)
+        self._train_epoch(X, y)
         return self
 
     def predict(self, X: Any) -> Array:
-        """(n,) or (n, outputs), as y was in `fit`."""
+        """Predict (n,) or (n, outputs), as y in `fit`."""
         outputs = self._predicted(X)
         values: Array = self.model_.scalers["y"].inverse(outputs)
         return values[:, 0] if self._one_axis else values
 
     def __sklearn_tags__(self) -> Any:
-        """That y may have several columns."""
+        """Declare support for several outputs."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags

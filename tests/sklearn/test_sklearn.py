@@ -215,7 +215,7 @@ def test_a_forecaster_holds_out_the_last_rows_only():
     assert same_bits(*forecasts)
     losses = [model.history_.epochs[0]["validation"] for model in fitted]
     assert losses[1] > 2 * losses[0]
-    with pytest.raises(ValueError, match="validation_fraction: expected more than horizon = 2 rows"):
+    with pytest.raises(ValueError, match="validation_fraction: expected more than horizon = 2 training rows"):
         Forecaster(**options).fit(series[:6])
 
 
@@ -339,9 +339,7 @@ def test_errors_say_what_was_expected():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(
-        TypeError, match="y: expected classes of one type, which have an order, got int and str"
-    ):
+    with pytest.raises(TypeError, match="y: expected classes of one sortable type, got int and str"):
         small.fit(X, np.array(["a", 1] * 6, object))
 
 
@@ -357,7 +355,10 @@ def test_errors_of_the_forecaster():
         ),
         (lambda: forecaster.fit(rows, covariates=cov).predict(rows), "covariates: expected 3 columns, as in"),
         (lambda: forecaster.predict(rows, cov), r"expected \(42, 3\), for the 40 rows of X and 2 after them"),
-        (lambda: forecaster.predict([rows, rows], [cov]), "covariates: expected those of 2 series, got 1"),
+        (
+            lambda: forecaster.predict([rows, rows], [cov]),
+            "covariates: expected covariates of 2 series, got 1",
+        ),
         (lambda: forecaster.predict(rows, np.full((42, 3), np.nan)), r"covariates\[0, 0\] .* finite number"),
         (lambda: forecaster.fit(rows).predict(rows, cov), "covariates: expected None, as in fit"),
         (lambda: forecaster.predict([np.ones((5, 2))]), "X: expected series of 1 channels, as Forecaster"),
