@@ -1,16 +1,30 @@
-"""What objects show: the arguments of their constructors, or a table of a model's layers."""
+"""Representations of objects: constructor arguments, and the table of a model's layers."""
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from cylstm.layers.base import Layer
+import numpy as np
+from numpy.typing import NDArray
+
+
+class _Layer(Protocol):
+    """The attributes of a layer that the table shows."""
+
+    output_size: int
+    batch_first: bool | None
+    pools: bool
+
+    @property
+    def parameters(self) -> Mapping[str, NDArray[Any]]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
 
 
 def as_constructed(thing: Any) -> str:
-    """`Class(name=value, …)` of the constructor's arguments that are not as by default.
+    """`Class(name=value, …)` with the constructor's arguments that differ from their defaults.
 
-    An argument is shown if the object has an attribute of its name; models and functions are named only.
+    An argument is shown if the object has an attribute of its name; models and functions by their names only.
     """
     shown = []
     for name, argument in inspect.signature(type(thing)).parameters.items():
@@ -21,21 +35,19 @@ def as_constructed(thing: Any) -> str:
 
 
 def _equal(value: Any, default: Any) -> bool:
-    """Whether an argument is as by default; an empty container may stand for None."""
+    """Whether an argument equals its default; an empty container may stand for None."""
     if default is None:
         return isinstance(value, (dict, list, tuple)) and not value
     return type(value) is type(default) and isinstance(value, (int, float, str, tuple)) and value == default
 
 
 def _short(value: Any) -> str:
-    from cylstm.layers.base import Layer
-
-    if isinstance(value, Layer):
+    if hasattr(type(value), "parameter_shapes"):  # a layer
         return f"{type(value).__name__}(...)"
     return value.__name__ if inspect.isroutine(value) else repr(value)
 
 
-def table(model: "Layer") -> str:
+def table(model: _Layer) -> str:
     """The layers of a model, the shape of each one's output, and its number of parameters.
 
     T steps, B sequences; a layer inside another one is indented.
@@ -49,7 +61,7 @@ def table(model: "Layer") -> str:
     return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
 
-def _rows(layer: "Layer", name: str, depth: int, model: "Layer", pooled: bool) -> list[tuple[str, str, str]]:
+def _rows(layer: _Layer, name: str, depth: int, model: _Layer, pooled: bool) -> list[tuple[str, str, str]]:
     parts = getattr(layer, "layers", ())
     pooled_after = pooled or layer.pools
     label = "  " * depth + " ".join(filter(None, [name, type(layer).__name__, _options(layer)]))
@@ -60,8 +72,8 @@ def _rows(layer: "Layer", name: str, depth: int, model: "Layer", pooled: bool) -
     return rows
 
 
-def _options(layer: "Layer") -> str:
-    """What tells layers of a class from each other, besides sizes."""
+def _options(layer: _Layer) -> str:
+    """Options that distinguish layers of the same class, apart from their sizes."""
     options = []
     if getattr(layer, "num_layers", 1) > 1:
         options.append(f"{layer.num_layers} layers")  # type: ignore[attr-defined]
@@ -75,14 +87,14 @@ def _options(layer: "Layer") -> str:
     return f"({', '.join(options)})" if options else ""
 
 
-def _shape(layer: "Layer", model: "Layer", pooled: bool) -> str:
+def _shape(layer: _Layer, model: _Layer, pooled: bool) -> str:
     width = str(layer.output_size or "?")
     if pooled:
         return f"(B, {width})"
     return f"(B, T, {width})" if model.batch_first else f"(T, B, {width})"
 
 
-def _count(layer: "Layer") -> int:
+def _count(layer: _Layer) -> int:
     return sum(view.size for view in layer.parameters.values())
 
 

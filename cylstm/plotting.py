@@ -1,23 +1,42 @@
-"""Pictures of forecasts. matplotlib is needed here only (`pip install "cylstm[plot]"`)."""
+"""Plots of forecasts, training runs and gradients. Requires matplotlib (`pip install "cylstm[plot]"`)."""
 
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm import files
+from cylstm._system.atomic_files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cylstm.forecasting.training import ForecastTraining
-    from cylstm.training.history import History
-
 Array = NDArray[np.float64]
+
+
+class _History(Protocol):
+    """The attributes of `cylstm.training.History` that are plotted."""
+
+    @property
+    def epochs(self) -> Sequence[Mapping[str, float]]: ...
+    @property
+    def steps(self) -> Mapping[str, Sequence[float]]: ...
+    @property
+    def best_epoch(self) -> int: ...
+
+
+class _PenaltySearch(Protocol):
+    """Validation errors by L2 penalty and epoch, the selected penalty, and the final network's history."""
+
+    @property
+    def validation(self) -> Mapping[float, Sequence[float]]: ...
+    @property
+    def penalty(self) -> float: ...
+    @property
+    def history(self) -> _History: ...
 
 
 def plot_forecasts(
@@ -26,14 +45,14 @@ def plot_forecasts(
     forecasts: Array,
     n: int,
     errors: Mapping[str, Mapping[str, Array]],
-    training: "ForecastTraining",
+    training: _PenaltySearch,
     *,
     start: float = 0.0,
     rows_per_unit: int = 1,
     ylabel: str = "",
     xlabel: str = "row",
 ) -> None:
-    """Draw series with their forecasts over the test rows, the errors by horizon, and the training.
+    """Plot series with their forecasts over the test rows, the errors by horizon, and the training.
 
     Parameters
     ----------
@@ -44,11 +63,13 @@ def plot_forecasts(
     forecasts : ndarray
         (N, horizon, C); see `Forecaster.forecast`.
     n : int
-        First test row; N if there are none.
+        First test row, N without test rows.
     errors : mapping of mappings
-        For each of the C series by name, RMSE by horizon (horizon,) by method; the first is drawn strongest.
-        Of no methods, if there are no test rows.
-    training : ForecastTraining
+        For each of the C series by name, the RMSE (horizon,) of each method by name; the first method is
+        emphasised. Without test rows, an empty mapping for each series.
+    training : object
+        The attribute `training` of a fitted `Forecaster`, or any object with `validation`, a list of errors
+        by epoch for each L2 penalty; `penalty`, the selected one; and the `history` of the final network.
     ylabel, xlabel : str
     start : float
         x of row 0.
@@ -74,12 +95,12 @@ def plot_forecasts(
         for axes in beside:
             _draw_errors(axes, by_method)
     left, right = parts[-1].subplots(1, 2)
-    _draw_choice(left, right, training)
+    _draw_penalty_search(left, right, training)
     _write(path, figure)
 
 
 def _draw_forecasts(axes: "Axes", x: Array, values: Array, forecasts: Array, n: int) -> None:
-    """The end of a series, with forecasts of one step, of all steps, and of what follows."""
+    """The end of a series, forecasts 1 and `horizon` steps ahead, and the forecast of the future."""
     N, horizon = forecasts.shape
     shown = max(0, n - 2 * horizon)
     axes.plot(x[shown:N], values[shown:], color="black", lw=1.2, label="observed")
@@ -98,7 +119,7 @@ def _draw_forecasts(axes: "Axes", x: Array, values: Array, forecasts: Array, n: 
 
 
 def _draw_errors(axes: "Axes", by_method: Mapping[str, Array]) -> None:
-    """RMSE over the horizon."""
+    """RMSE by number of steps ahead."""
     from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter
 
     for i, (name, error) in enumerate(by_method.items()):
@@ -108,13 +129,13 @@ def _draw_errors(axes: "Axes", by_method: Mapping[str, Array]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     low, high = axes.get_ylim()
-    narrow = high < 30 * low  # else the numbers between powers of ten would cover each other
+    narrow = high < 30 * low  # otherwise the minor labels would overlap
     axes.yaxis.set_minor_formatter(FormatStrFormatter("%g") if narrow else NullFormatter())
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
 
 
-def _draw_choice(left: "Axes", right: "Axes", training: "ForecastTraining") -> None:
-    """How the strength of L2 was chosen, and the loss of the network that it was chosen for."""
+def _draw_penalty_search(left: "Axes", right: "Axes", training: _PenaltySearch) -> None:
+    """Validation error of each L2 penalty, and the training loss of the final network."""
     from matplotlib.ticker import MaxNLocator
 
     for penalty, curve in training.validation.items():
@@ -139,18 +160,18 @@ def _draw_choice(left: "Axes", right: "Axes", training: "ForecastTraining") -> N
 def _write(path: str | os.PathLike[str], figure: "Figure") -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    files.write_atomically(path, picture.getvalue())
+    write_atomically(path, picture.getvalue())
 
 
 def plot_gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, Array]) -> None:
-    """Draw how the norm of dL/dh_t falls or grows with the distance from the last step.
+    """Plot the norm of dL/dh_t against the distance from the last step.
 
     Parameters
     ----------
     path : path
         Of a PNG file, written atomically.
     flows : mapping of str to ndarray
-        What `diagnostics.gradient_flow` returned, (L·D, T), by the name of the layer.
+        Results of `diagnostics.gradient_flow`, (L·D, T), by the name of the layer.
 
     Raises
     ------
@@ -178,20 +199,20 @@ def plot_gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, Array])
 
 
 def _log_if_wide(axes: "Axes", values: Sequence[float]) -> None:
-    """A logarithmic scale for what spans more than a factor of ten."""
+    """Use a logarithmic scale if the positive values span more than a factor of ten."""
     if values and max(values) > 10 * min(values) > 0:
         axes.set_yscale("log")
 
 
-def plot_history(path: str | os.PathLike[str], history: "History") -> None:
-    """Draw losses, learning rate and gradient norm of a training over its updates.
+def plot_history(path: str | os.PathLike[str], history: _History) -> None:
+    """Plot losses, learning rate and gradient norm of a training run over its updates.
 
     Parameters
     ----------
     path : path
         Of a PNG file, written atomically.
     history : History
-        As `Trainer.fit` returns it.
+        As returned by `Trainer.fit`, or any object with its attributes `epochs`, `steps` and `best_epoch`.
 
     Raises
     ------
