@@ -1,11 +1,11 @@
-"""Single requests of many threads, joined into batches."""
+"""Batching of single requests from many threads."""
 
 import queue
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,52 +13,62 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm._system import forks
 from cylstm.layers import states
+from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.sequences.packed import pack, unpack
 
-if TYPE_CHECKING:
-    from cylstm.inference.session import Session
-
 Array = NDArray[Any]
-IDLE = 10.0  # seconds without a request after which the worker ends, until the next one comes
-PERIOD = 10.0  # seconds after which buffers are released that are far larger than what batches need
-ROWS = 2**15  # steps of all sequences of a batch, unless one has more: beyond it joining gains little
+IDLE = 10.0  # seconds without a request after which the worker thread ends; the next request starts another
+PERIOD = 10.0  # seconds between checks for buffers far larger than recent batches need
+ROWS = 2**15  # maximum steps of a batch of several sequences: larger batches gain little
 
 
 class QueueFull(queue.Full):
-    """As many requests wait as may; try again later, or with a timeout."""
+    """The queue has no room for another request; try again later, or with a timeout."""
+
+
+class _Runner(Protocol):
+    """What a micro-batch needs of a `Session`."""
+
+    def run(self, x: Any, state: Any = None) -> tuple[Any, Any]:
+        """Outputs and final state of a sequence or a batch of packed sequences."""
+
+    def release(self) -> None:
+        """Release buffers that are not in use."""
 
 
 class Request(NamedTuple):
-    """One sequence that waits to be run."""
+    """One sequence waiting to be run."""
 
     x: Array  # (T, I)
     state: Any  # internal, (L.D, 1, width), or None
     future: "Future[tuple[Array, Any]]"
-    deadline: float  # when it starts, with or without others
+    deadline: float  # latest start, in time.monotonic()
 
 
 class MicroBatch:
-    """A queue that joins single requests of many threads into one batch, and runs it in a thread of its own.
+    """A queue that joins single requests of many threads into batches, and runs them in a worker thread.
 
     A batch starts when `max_batch` requests wait, or the oldest of them has waited for `max_delay`. Sequences
-    of different length are joined without padding; where the model has attention, whose bits depend on the
-    longest sequence, only those of the same length are. So each result has the bits of a call alone (on
-    the packed path). If a batch fails, its requests are run one by one, and each has its own result or
-    exception.
+    of different lengths are joined without padding. If the model has attention, whose bits depend on the
+    longest sequence, only sequences of the same length are joined. On the packed path each result is
+    therefore bit-identical to a single call. If a batch fails, its requests are run one by one, and each has
+    its own result or exception.
 
-    `Session.micro_batch` makes it. Used in a `with` statement it is closed at the end. A forked child begins
-    with an empty queue; what was submitted before stays with the parent.
+    Created by `Session.micro_batch`. A `with` statement closes it at the end. In a forked child the queue is
+    empty; requests submitted before the fork stay with the parent.
 
     Parameters
     ----------
     session : Session
+    model : SequenceLayer
+        The session's model, to check requests with.
     max_batch : int
-        Most requests in a batch.
+        Maximum number of requests in a batch.
     max_delay : float
-        Seconds that a request waits for others at most. 0: it is joined with those that came while the
-        last batch was computed.
+        Maximum seconds that a request waits for others. With 0 it is joined with those that arrived while the
+        previous batch was computed.
     max_queue : int
-        Most requests that wait. Further ones wait for room or are refused with `QueueFull`.
+        Maximum number of waiting requests. Further ones wait for room or raise `QueueFull`.
 
     Examples
     --------
@@ -72,9 +82,15 @@ class MicroBatch:
     """
 
     def __init__(
-        self, session: "Session", *, max_batch: int = 16, max_delay: float = 0.001, max_queue: int = 1024
+        self,
+        session: _Runner,
+        model: SequenceLayer,
+        *,
+        max_batch: int = 16,
+        max_delay: float = 0.001,
+        max_queue: int = 1024,
     ) -> None:
-        self._session = session
+        self._session, self._model = session, model
         self._max_batch = _checks.positive("max_batch", max_batch)
         self._max_delay = _checks.number("max_delay", max_delay, 0, threading.TIMEOUT_MAX)
         self._max_queue = _checks.positive("max_queue", max_queue)
@@ -88,7 +104,7 @@ class MicroBatch:
         return f"MicroBatch({self._session!r}, {options})"
 
     def reset_after_fork(self) -> None:
-        """With an empty queue and no worker: what a forked child has."""
+        """Start with an empty queue and no worker thread, as a forked child does."""
         lock = threading.Lock()
         self._changed, self._room = threading.Condition(lock), threading.Condition(lock)
         self._waiting: deque[Request] = deque()
@@ -96,7 +112,7 @@ class MicroBatch:
         self._largest, self._recent, self._period = 0, 0, 0.0
 
     def run(self, x: Any, state: Any = None, *, timeout: float | None = None) -> tuple[Array, Any]:
-        """The result for one sequence; waits for it.
+        """Run one sequence, and wait for the result.
 
         Parameters
         ----------
@@ -105,7 +121,7 @@ class MicroBatch:
         state : optional
             The state before the first step, as an earlier call returned it.
         timeout : float, optional
-            Seconds to wait for room in the queue at most. None: as long as it takes.
+            Maximum seconds to wait for room in the queue. None: indefinitely.
 
         Returns
         -------
@@ -117,25 +133,26 @@ class MicroBatch:
         Raises
         ------
         QueueFull
-            If there was no room.
+            If the queue has no room.
         ValueError, TypeError
-            If a shape, a dtype or the form of the state is not as above.
+            If a shape, a dtype or the state is not as above.
         RuntimeError
-            If it was closed.
+            If the micro-batch is closed.
         """
         future = self.submit(x, state, timeout=timeout)
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # after Ctrl-C nobody wants it
+            future.cancel()  # after Ctrl-C the result is not needed
             raise
 
     def submit(
         self, x: Any, state: Any = None, *, timeout: float | None = 0.0
     ) -> "Future[tuple[Array, Any]]":
-        """A future of what `run` returns; `asyncio.wrap_future` makes it one of asyncio.
+        """Submit one sequence; the future's result is what `run` returns.
 
-        x and state are copied. By default it does not wait for room in the queue.
+        x and state are copied. By default it raises `QueueFull` at once if the queue has no room.
+        `asyncio.wrap_future` converts the future for asyncio.
         """
         request = self._checked(x, state)
         until = None if timeout is None else time.monotonic() + _checks.number("timeout", timeout, 0)
@@ -143,13 +160,15 @@ class MicroBatch:
             while self._is_full() and not self._closed:
                 remaining = 1.0 if until is None else until - time.monotonic()
                 if remaining <= 0:
-                    raise QueueFull(f"{self._max_queue} requests wait already; try again later")
-                self._room.wait(min(remaining, 1.0))  # at times by itself: Ctrl-C may swallow a call to it
+                    raise QueueFull(f"{self._max_queue} requests are waiting already; try again later")
+                self._room.wait(min(remaining, 1.0))  # wake up now and then: Ctrl-C may lose a notification
             if self._closed:
-                raise RuntimeError("this micro-batch was closed; session.micro_batch() makes another one")
+                raise RuntimeError(
+                    "this micro-batch was closed; create another one with session.micro_batch()"
+                )
             if self._worker is None or not self._worker.is_alive():
                 worker = threading.Thread(target=self._work, name="cylstm-micro-batch", daemon=True)
-                worker.start()  # which may fail; it begins with the lock, so it finds the request
+                worker.start()  # may fail; the worker waits for the lock, so it finds the request
                 self._worker = worker
             self._waiting.append(request)
             if len(self._waiting) == 1 or len(self._waiting) >= self._max_batch:
@@ -157,7 +176,7 @@ class MicroBatch:
         return request.future
 
     def _is_full(self) -> bool:
-        """Whether no request has room; those that nobody wants any longer give theirs back."""
+        """Whether the queue has no room, after removing cancelled requests."""
         if len(self._waiting) < self._max_queue:
             return False
         wanted = [request for request in self._waiting if not request.future.cancelled()]
@@ -166,8 +185,8 @@ class MicroBatch:
         return len(wanted) >= self._max_queue
 
     def _checked(self, x: Any, state: Any) -> Request:
-        """A request that cannot fail for what it holds."""
-        model = self._session._model
+        """A request with checked copies of its arguments."""
+        model = self._model
         steps, unbatched = model._steps_of(x)
         if not unbatched:
             expected = "(T,)" if model.reads_single_indices else f"(T, {model.input_size})"
@@ -181,7 +200,7 @@ class MicroBatch:
         return Request(np.array(steps[:, 0], dtype), given, Future(), time.monotonic() + self._max_delay)
 
     def close(self) -> None:
-        """Accept nothing more, and wait until everything that was accepted is done."""
+        """Accept no more requests, and wait until all accepted ones are done."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -191,7 +210,7 @@ class MicroBatch:
             worker.join()
 
     def __enter__(self) -> "MicroBatch":
-        """Itself."""
+        """Return the micro-batch."""
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -199,10 +218,10 @@ class MicroBatch:
         self.close()
 
     def _work(self) -> None:
-        """What the worker does, until it has had nothing to do for a while."""
+        """Run batches until the worker has been idle for a while."""
         while (batch := self._next_batch()) is not None:
             self._run(batch)
-            del batch  # a worker that waits keeps no requests and no results
+            del batch  # an idle worker holds no requests and no results
 
     def _run(self, batch: list[Request]) -> None:
         requests = [request for request in batch if request.future.set_running_or_notify_cancel()]
@@ -216,7 +235,7 @@ class MicroBatch:
         self._release_large(sum(len(request.x) for request in requests))
 
     def _release_large(self, rows: int) -> None:
-        """Release buffers in which a batch four times as large as the recent ones was computed."""
+        """Release the buffers if an earlier batch was four times as large as the recent ones."""
         self._largest, self._recent = max(self._largest, rows), max(self._recent, rows)
         now = time.monotonic()
         if now < self._period:
@@ -236,7 +255,7 @@ class MicroBatch:
                 request.future.set_result(result)
 
     def _next_batch(self) -> list[Request] | None:
-        """The requests of a batch, once it is to start; None: the worker ends."""
+        """Wait for the requests of the next batch; None if the worker should end."""
         with self._changed:
             if not self._waiting and not self._closed:
                 self._changed.wait(IDLE)
@@ -249,18 +268,18 @@ class MicroBatch:
                 if remaining <= 0:
                     break
                 self._changed.wait(remaining)
-            batch = self._taken()
+            batch = self._take_batch()
             self._room.notify(len(batch))
         return batch
 
-    def _taken(self) -> list[Request]:
-        """The oldest request and those that may be joined with it, taken from the queue."""
+    def _take_batch(self) -> list[Request]:
+        """Remove the oldest request and those that can be joined with it from the queue."""
         batch: list[Request] = []
         others: list[Request] = []
         rows = 0
         while self._waiting and len(batch) < self._max_batch and rows < ROWS:
             request = self._waiting.popleft()
-            alike = not self._session._model.pads or not batch or len(request.x) == len(batch[0].x)
+            alike = not self._model.pads or not batch or len(request.x) == len(batch[0].x)
             fits = not batch or (alike and rows + len(request.x) <= ROWS)
             (batch if fits else others).append(request)
             rows += len(request.x) if fits else 0
@@ -268,14 +287,14 @@ class MicroBatch:
         return batch
 
     def _results(self, requests: list[Request]) -> list[tuple[Array, Any]]:
-        """(y, state) of each, from one call of the session."""
+        """(y, state) of each request, from one call of the session."""
         if not requests:
             return []
-        session, model, B = self._session, self._session._model, len(requests)
+        session, model, B = self._session, self._model, len(requests)
         if B == 1:
-            x, own = requests[0].x, requests[0].state
+            x, first = requests[0].x, requests[0].state
             x = x[:, 0] if model.reads_single_indices else x
-            return [session.run(x, None if own is None else model._state_for_caller(own, unbatched=True))]
+            return [session.run(x, None if first is None else model._state_for_caller(first, unbatched=True))]
         state = None
         if any(request.state is not None for request in requests):
             state = model._initial_state(B)
@@ -285,5 +304,5 @@ class MicroBatch:
         y, final = session.run(pack([request.x for request in requests]), state)
         rows, final = list(y) if model.pools else unpack(y), model._checked_state("state", final, B)
         last = [states.copied(states.row(final, b)) for b in range(B)]
-        # Copies, for else each result would keep all others in memory.
+        # Copies: views would keep the results of the whole batch in memory.
         return [(rows[b].copy(), model._state_for_caller(last[b], unbatched=True)) for b in range(B)]

@@ -226,7 +226,7 @@ class Session:
         """A queue that joins single requests of many threads into batches; see `MicroBatch`."""
         from cylstm.inference.micro_batch import MicroBatch
 
-        return MicroBatch(self, max_batch=max_batch, max_delay=max_delay, max_queue=max_queue)
+        return MicroBatch(self, self._model, max_batch=max_batch, max_delay=max_delay, max_queue=max_queue)
 
     def release(self) -> None:
         """Release the buffers that no call uses; the next ones allocate what they need."""

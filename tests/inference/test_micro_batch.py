@@ -123,7 +123,7 @@ def test_a_full_queue_refuses_or_waits(rng, session, monkeypatch):
     with session.micro_batch(max_batch=2, max_delay=0, max_queue=3) as requests:
         spy.busy(requests, x)
         futures = [requests.submit(x) for _ in range(3)]
-        with pytest.raises(cylstm.QueueFull, match="3 requests wait already"):
+        with pytest.raises(cylstm.QueueFull, match="3 requests are waiting already"):
             requests.submit(x)
         start = time.monotonic()
         with pytest.raises(cylstm.QueueFull):
