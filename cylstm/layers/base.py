@@ -243,6 +243,26 @@ class Layer:
         return table(self)
 
 
+def store_of(layer: Layer) -> ParameterStore:
+    """The parameters and gradients of a layer and of all layers in it."""
+    return layer._store
+
+
+def random_state(layer: Layer) -> Any:
+    """The state of the random masks, as JSON values; None for a layer without masks."""
+    return layer._random_state()
+
+
+def set_random_state(layer: Layer, state: Any) -> None:
+    """Restore a state returned by `random_state`."""
+    layer._set_random_state(state)
+
+
+def check_indices(layer: Layer, x: Array) -> None:
+    """Raise ValueError if x, where it holds indices, has one out of range."""
+    layer._check_indices(x)
+
+
 def _rebuild(
     cls: type[Layer],
     config: dict[str, Any],

@@ -1,4 +1,4 @@
-"""Training: `Trainer`, and what it is made of."""
+"""Training: `Trainer` and its parts."""
 
 from cylstm.training.checkpoints import CheckpointError, Checkpoints
 from cylstm.training.gradients import NonFiniteError

@@ -1,7 +1,7 @@
-"""Files from which a training goes on.
+"""Checkpoint files, from which training resumes.
 
-A safetensors file: the vectors as tensors, and all else as one JSON object `cylstm-training` in its
-metadata, with the SHA-256 of both. Written whole or not at all; read with the same distrust as a model file.
+A safetensors file with the vectors as tensors and everything else as one JSON object `cylstm-training` in its
+metadata, with the SHA-256 of both. It is written atomically, and validated like a model file when read.
 """
 
 import hashlib
@@ -22,32 +22,32 @@ from cylstm._formats.safetensors import SafetensorsFile, bytes_of
 
 Array = NDArray[Any]
 KEY, FORMAT = "cylstm-training", 1
-DATA = ("data", "validation", "values", "text")  # digests in an identity
-ADDED = ("validation", "minibatch")  # to it, later than the first version of the format
+DATA = ("data", "validation", "values", "text")  # digests in the identity
+ADDED = ("validation", "minibatch")  # to the identity since the first version of the format
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint of this training; the message says what is wrong with it."""
+    """A file is not a checkpoint of this training run; the message says why."""
 
 
 class Checkpoints:
-    """Where and how often a training is written down.
+    """Where and how often checkpoints are written.
 
     Parameters
     ----------
     path : path
-        One file, which is replaced when the new one is complete. Without room for that, the earlier one
-        stays, there is a warning, and training goes on.
+        The file, which is replaced atomically. If writing fails, for example on a full disk, the earlier
+        checkpoint stays, a warning is issued, and training continues.
     minutes : float
-        Between two of them.
+        Minutes between two checkpoints.
     steps : int, optional
-        Updates of the parameters between two of them, instead of minutes.
+        Parameter updates between two checkpoints, instead of minutes.
 
     Attributes
     ----------
     notes : dict
-        JSON values of the caller's, written with each; a callback may change them. A training that goes on
-        has those of its file, unless there are others.
+        JSON values of the caller, written with each checkpoint; a callback may change them. A resumed run has
+        those of its checkpoint, unless others are set.
 
     Examples
     --------
@@ -61,40 +61,40 @@ class Checkpoints:
         self.minutes = _checks.number("minutes", minutes, 0)
         self.steps = None if steps is None else _checks.positive("steps", steps)
         self.notes: dict[str, Any] = {}
-        self._identity: dict[str, Any] = {}  # of the caller's
+        self._identity: dict[str, Any] = {}  # the caller's
         self._last = time.monotonic(), 0
-        self.steps_written = 0  # updates before the state in the file
+        self.steps_written = 0  # updates up to the state in the file
 
     def __repr__(self) -> str:
-        """As it was constructed."""
-        often = f"minutes={self.minutes:g}" if self.steps is None else f"steps={self.steps}"
-        return f"Checkpoints({str(self.path)!r}, {often})"
+        """Return the constructor call."""
+        interval = f"minutes={self.minutes:g}" if self.steps is None else f"steps={self.steps}"
+        return f"Checkpoints({str(self.path)!r}, {interval})"
 
     @classmethod
     def of(
         cls, checkpoints: "Checkpoints | str | os.PathLike[str] | None", resume: bool
     ) -> "Checkpoints | None":
-        """What a caller gives: a path alone is one of every 10 minutes."""
+        """Convert the argument of `fit`; a path alone means a checkpoint every 10 minutes."""
         if checkpoints is None and resume:
-            raise ValueError("resume: expected checkpoints to go on from, got none")
+            raise ValueError("resume: expected checkpoints to resume from, got none")
         if checkpoints is None or isinstance(checkpoints, Checkpoints):
             return checkpoints
         return cls(checkpoints)
 
     def identify(self, identity: Mapping[str, Any], resume: bool) -> bool:
-        """Note by what else the training is known; whether there is a file of it to go on from.
+        """Set more values that identify the run; return whether there is a checkpoint to resume from.
 
         Parameters
         ----------
         identity : mapping
             JSON values by name.
         resume : bool
-            Whether to look for one. The notes are then those of that file.
+            Whether to look for a checkpoint; `notes` are then read from it.
 
         Raises
         ------
         CheckpointError, OSError
-            If the file is damaged, or of another training.
+            If the file is damaged or of another training run.
         """
         self._identity = dict(identity)
         if not resume or not self.path.exists():
@@ -108,18 +108,18 @@ class Checkpoints:
         return True
 
     def begin(self, steps: int) -> None:
-        """Count from here, a new training or one that the file holds."""
+        """Count minutes and updates from here, at the start of a new or resumed run."""
         self._last, self.steps_written = (time.monotonic(), steps), steps
 
     def due(self, steps: int) -> bool:
-        """Whether it is time for the next, after so many updates."""
-        when, before = self._last
+        """Whether the next checkpoint is due after the given number of updates."""
+        last_time, last_steps = self._last
         if self.steps is not None:
-            return steps - before >= self.steps
-        return time.monotonic() - when >= 60 * self.minutes
+            return steps - last_steps >= self.steps
+        return time.monotonic() - last_time >= 60 * self.minutes
 
     def write(self, steps: int, content: Callable[[], tuple[dict[str, Array], dict[str, Any]]]) -> None:
-        """Write what content() gives: vectors, and JSON values."""
+        """Write the vectors and JSON values returned by content()."""
         self._last = time.monotonic(), steps
         try:
             tensors, values = content()
@@ -127,8 +127,8 @@ class Checkpoints:
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "out of memory"
             warnings.warn(
-                f"checkpoint {self.path}: could not be written ({reason}); an earlier one is still there, "
-                "and training goes on",
+                f"checkpoint {self.path}: could not be written ({reason}); an earlier one is unchanged, "
+                "and training continues",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -137,34 +137,34 @@ class Checkpoints:
 
 
 def check_identity(expected: Mapping[str, Any], got: Mapping[str, Any]) -> None:
-    """Raise ValueError for the first value by which a checkpoint is of another training."""
+    """Raise ValueError for the first value that identifies a different training run."""
     if not isinstance(got, Mapping):
-        raise ValueError("what it is of is damaged")
+        raise ValueError("its identity is damaged")
     for name, value in expected.items():
         if got.get(name) == value or (name in ADDED and name not in got):
             continue
         if name in DATA and None not in (value, got.get(name)):
-            raise ValueError(f"{name}: it was made with others")  # than these, of which there is but a digest
+            raise ValueError(f"{name}: differs from that of the checkpoint")  # only a digest is known
         if name in DATA:
-            raise ValueError(f"{name}: it was made with{'' if value is None else 'out'} such data")
+            raise ValueError(f"{name}: the checkpoint was made with{'' if value is None else 'out'} it")
         raise ValueError(f"{name}: {_difference(value, got.get(name))}")
 
 
-def _difference(value: Any, made: Any, path: str = "") -> str:
-    """Where two JSON values differ first: `expected` one, `got` the other."""
-    if isinstance(value, dict) and isinstance(made, dict):
-        key = next(key for key in [*value, *made] if value.get(key) != made.get(key))
-        return _difference(value.get(key), made.get(key), f"{path}.{key}" if path else key)
-    if isinstance(value, list) and isinstance(made, list):
-        if len(value) != len(made):
-            return f"expected {len(value)} {path}, got {len(made)}"
-        k = next(k for k, (one, other) in enumerate(zip(value, made, strict=True)) if one != other)
-        return _difference(value[k], made[k], f"{path}[{k}]")
-    return f"expected {f'{path}={value}' if path else value}, got {made}"
+def _difference(value: Any, saved: Any, path: str = "") -> str:
+    """Describe where two JSON values first differ."""
+    if isinstance(value, dict) and isinstance(saved, dict):
+        key = next(key for key in [*value, *saved] if value.get(key) != saved.get(key))
+        return _difference(value.get(key), saved.get(key), f"{path}.{key}" if path else key)
+    if isinstance(value, list) and isinstance(saved, list):
+        if len(value) != len(saved):
+            return f"expected {len(value)} {path}, got {len(saved)}"
+        k = next(k for k, (one, other) in enumerate(zip(value, saved, strict=True)) if one != other)
+        return _difference(value[k], saved[k], f"{path}[{k}]")
+    return f"expected {f'{path}={value}' if path else value}, got {saved}"
 
 
 def digest_of(arrays: Iterable[Any], text: str = "") -> str:
-    """By which data are known again."""
+    """SHA-256 of arrays and text, which identifies data."""
     digest = hashlib.sha256(text.encode())
     for array in map(np.asarray, arrays):
         digest.update(f"{array.dtype} {array.shape}".encode())
@@ -173,7 +173,7 @@ def digest_of(arrays: Iterable[Any], text: str = "") -> str:
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], values: Mapping[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     description = {"format": FORMAT, **values}
     text = json.dumps(description)
     metadata = {KEY: text, "sha256": _digest(text, tensors)}
@@ -181,12 +181,12 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], values: Ma
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """What `write` wrote.
+    """Read the tensors and values of a checkpoint.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, or no checkpoint.
+        If the file is damaged or not a checkpoint.
     OSError
         If it cannot be read.
     """
@@ -194,10 +194,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
         with SafetensorsFile(path) as file:
             metadata = file.metadata
             if KEY not in metadata:
-                raise ValueError("it is no checkpoint of a training")
+                raise ValueError("it is not a checkpoint")
             tensors = {name: file.read(name) for name in file.tensors}
         if _digest(metadata[KEY], tensors) != metadata.get("sha256"):
-            raise ValueError("its content is not what was written")
+            raise ValueError("its checksum does not match its content")
         values = json.loads(metadata[KEY])
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"expected format {FORMAT}; it may be of a newer cylstm")
@@ -216,7 +216,7 @@ def _digest(text: str, tensors: Mapping[str, Array]) -> str:
 
 
 def flattened(state: Any, tensors: dict[str, Array]) -> Any:
-    """A state's nesting as JSON, with its arrays put into tensors."""
+    """The nesting of a state as JSON; its arrays are added to tensors."""
     if isinstance(state, tuple):
         return [flattened(part, tensors) for part in state]
     if state is None:
@@ -227,7 +227,7 @@ def flattened(state: Any, tensors: dict[str, Array]) -> Any:
 
 
 def unflattened(nesting: Any, tensors: Mapping[str, Array]) -> Any:
-    """The state that `flattened` took apart."""
+    """Restore a state from the result of `flattened`."""
     if isinstance(nesting, list):
         return tuple(unflattened(part, tensors) for part in nesting)
     return None if nesting is None else tensors[nesting]

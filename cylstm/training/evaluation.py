@@ -1,4 +1,4 @@
-"""Losses and metrics over data, and whether a model can be trained on data at all."""
+"""Losses and metrics over data, and checks of whether a model can be trained on data."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cylstm.data.arrays import Arrays
 from cylstm.data.source import Minibatch, Source
 from cylstm.data.tokens import TokenStream
+from cylstm.layers.base import check_indices
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.losses import Loss
 from cylstm.training import gradients, shapes
@@ -20,7 +21,7 @@ Array = NDArray[Any]
 def evaluate(
     model: SequenceLayer, loss: Loss, batches: Iterable[Minibatch], measures: Mapping[str, Metric]
 ) -> dict[str, float]:
-    """The mean loss, as `loss`, and the metrics by name, in the mode of `eval()`."""
+    """The mean loss, as `loss`, and the metrics by name, computed in `eval()` mode."""
     training = model.training
     model.eval()
     try:
@@ -45,24 +46,26 @@ def _evaluated(
 def check_data(
     name: str, model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]
 ) -> None:
-    """Refuse what would fail in the middle of a training: wrong shapes and values; then try two sequences.
+    """Raise an error for data that would fail later: check shapes and values, then try two sequences.
 
-    With measures a whole minibatch is tried; without, that might take larger buffers than a training in
-    segments does. If the trial fails, the whole minibatch is evaluated, or all data if there are measures: an
-    error then has the caller's shapes, and a measure may be defined for all rows only.
+    With metrics a whole minibatch is tried; without, it might need larger buffers than training in segments.
+    If the trial fails, the whole minibatch is evaluated, or all data if there are metrics: the error then
+    has the caller's shapes, and a metric may be defined for all rows only.
     """
     if not len(source):
         raise ValueError(f"{name}: expected at least one minibatch, got none")
     try:
         source.check()
         if isinstance(source, TokenStream) and not model.causal:
-            raise ValueError("model: expected one that reads forward only for a stream, whose state goes on")
+            raise ValueError(
+                "model: expected a forward-only model for a stream, whose state is carried over, got another"
+            )
         if isinstance(source, Arrays):
             shapes.check(model, loss, source)
         _check_targets(model, loss, source, measures)
         if model.reads_indices:
             for batch in source.epoch():
-                model._check_indices(batch.x)
+                check_indices(model, batch.x)
         batch = next(source.epoch())
         try:
             evaluate(model, loss, [batch if measures else _few(model, loss, batch, 2)], measures)
@@ -73,7 +76,7 @@ def check_data(
 
 
 def _check_targets(model: SequenceLayer, loss: Loss, source: Source, measures: Mapping[str, Metric]) -> None:
-    """All values, and whether sequences are long enough for labels without alignment."""
+    """Check all targets, and whether sequences are long enough for labels without alignment."""
     if not loss.of_sequences:
         loss.check(source.targets, model.output_size)
         return
@@ -85,8 +88,8 @@ def _check_targets(model: SequenceLayer, loss: Loss, source: Source, measures: M
     of_rows = [name for name, measure in measures.items() if measure in METRICS.values()]
     if of_rows:
         raise ValueError(
-            f"metrics: {of_rows[0]} expects a target at every step, which {kind} has not; pass a function of "
-            "two lists, the outputs (T, V) of each sequence and its labels"
+            f"metrics: {of_rows[0]} needs a target at every step, which {kind} does not have; pass a "
+            "function of two lists, the outputs (T, V) of each sequence and its labels"
         )
     if isinstance(source, Arrays):
         target = source.target
@@ -118,7 +121,7 @@ def _few(model: SequenceLayer, loss: Loss, batch: Minibatch, n: int) -> Minibatc
 
 
 def _counted(loss: Loss, y: Array, target: Any) -> tuple[Array, Any]:
-    """Without the rows whose label the loss ignores."""
+    """The rows of y and target without those whose label the loss ignores."""
     ignored = getattr(loss, "ignore_index", None)
     if ignored is None or not isinstance(target, np.ndarray) or target.ndim != 1:
         return y, target
@@ -126,7 +129,7 @@ def _counted(loss: Loss, y: Array, target: Any) -> tuple[Array, Any]:
 
 
 def _valid_rows(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tuple[Any, Any]:
-    """Rows of y (n, V) and of the target that count; lists of sequences, where targets are of these."""
+    """Valid (non-padded) rows of y (n, V) and the target; lists of sequences if targets belong to these."""
     target: Any = batch.target
     if model.pools:
         return y, target

@@ -1,4 +1,4 @@
-"""The gradient of one minibatch: in one pass, or in segments of time of which only one is held in memory."""
+"""The gradient of one minibatch, in one pass or with activation checkpointing in segments of time."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm.data.source import Minibatch
+from cylstm.layers.base import random_state, set_random_state
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.layers.sequential import layers_of
 from cylstm.losses import Loss
@@ -22,39 +23,39 @@ Segments = int | Literal["auto"] | None
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss, a gradient or a parameter that is NaN or infinite; the message says where it was seen first.
+    """A loss, gradient or parameter is NaN or infinite; the message says where it was found first.
 
     Attributes
     ----------
     history : History or None
-        Of the training until then.
+        The history of the training run up to the error.
     """
 
     history: "History | None" = None
 
 
 class Mean:
-    """The mean loss of several minibatches: the sum over all of them, divided by what counts in all of them.
+    """The mean loss of several minibatches: the sum of their losses, divided by the sum of their weights.
 
-    A mean of their means would give the sequences of small minibatches more weight than others.
+    A mean of means would give the sequences of small minibatches more weight than others.
     """
 
     def __init__(self, total: float = 0.0, counted: float = 0.0) -> None:
         self.total, self.counted = total, counted
 
     def add(self, value: float, counted: float) -> None:
-        """A minibatch by a loss's value and `counted`; the value of one in which nothing counts is a sum."""
+        """Add a minibatch by the value of the loss and its `counted`, the total weight, which may be 0."""
         self.total += value * (counted or 1.0)
         self.counted += counted
 
     @property
     def value(self) -> float:
-        """NaN if nothing counts."""
+        """The mean; NaN if the total weight is 0."""
         return self.total / self.counted if self.counted else math.nan
 
 
 def outputs(model: SequenceLayer, batch: Minibatch, state: Any) -> tuple[Array, Any]:
-    """y in the model's own layout, and the last state."""
+    """y in the model's layout, and the last state."""
     x = batch.x.swapaxes(0, 1) if model.batch_first else batch.x
     y, state = model(x, state, lengths=batch.lengths)
     return y, state
@@ -69,30 +70,31 @@ def loss_of(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tup
 
 
 def per_step(model: SequenceLayer, loss: Loss) -> bool:
-    """Whether every step has a target of its own, where targets come as an array."""
+    """Whether targets are arrays with one target per step."""
     return loss.steps == "all" and not model.pools and not loss.of_sequences
 
 
 def gradient(
     model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, group: Mean, segments: Segments
 ) -> tuple[float, Any]:
-    """The loss and the last state.
+    """Compute the loss and the last state, and add the minibatch to the model's gradient.
 
-    The model's gradient, that of the minibatches in `group`, becomes that of them and this one together.
+    Before, the model has the gradient of the minibatches in `group`; afterwards that of the group including
+    this minibatch.
     """
     if segments is not None and len(batch.x) > 1:
         return _gradient_in_segments(model, loss, batch, state, group, steps_of(len(batch.x), segments))
     y, state = outputs(model, batch, state)
     value, dy = loss_of(model, loss, y, batch)
-    if _join(model, loss, value, dy, group):
+    if _add_to_group(model, loss, value, dy, group):
         model.backward(dy, need_dx=False)
     return value, state
 
 
-def _join(model: SequenceLayer, loss: Loss, value: float, dy: Array, group: Mean) -> bool:
-    """Weigh dy, and the gradient of the minibatches before it, by what counts; whether dy is to be added.
+def _add_to_group(model: SequenceLayer, loss: Loss, value: float, dy: Array, group: Mean) -> bool:
+    """Weight dy and the gradient of the group's earlier minibatches; return whether to run the backward pass.
 
-    Without anything that counts dy is 0: then the backward pass could only add NaN, of 0 times infinity.
+    With a total weight of 0, dy is 0, and the backward pass could only add NaN, from 0 times infinity.
     """
     if not math.isfinite(value):
         return False
@@ -111,12 +113,12 @@ def _join(model: SequenceLayer, loss: Loss, value: float, dy: Array, group: Mean
 
 
 def steps_of(T: int, segments: int | Literal["auto"]) -> int:
-    """Steps of a segment. Memory for T / n boundaries and n steps is smallest near n = sqrt(T)."""
+    """Steps per segment. Memory for T / n boundaries and n steps is minimal near n = sqrt(T)."""
     return math.ceil(math.sqrt(T)) if segments == "auto" else -(-T // segments)
 
 
 def cut(batch: Minibatch, start: int, stop: int, of_steps: bool) -> Minibatch:
-    """The steps [start, stop) of a minibatch; its target too, if it is one of steps."""
+    """The steps [start, stop) of a minibatch; of its target, too, if it has one per step."""
     lengths = None if batch.lengths is None else np.clip(batch.lengths - start, 0, stop - start)
     target = batch.target[start:stop] if of_steps else batch.target
     return Minibatch(batch.x[start:stop], target, lengths, batch.continues or start > 0)
@@ -125,7 +127,7 @@ def cut(batch: Minibatch, start: int, stop: int, of_steps: bool) -> Minibatch:
 def _gradient_in_segments(
     model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, group: Mean, steps: int
 ) -> tuple[float, Any]:
-    """Forward through all segments, then backward, with each segment recomputed first (Chen et al. 2016).
+    """A forward pass over all segments, and a backward pass that recomputes each (Chen et al. 2016).
 
     Sequences are sorted by descending length, as in a pass over all steps, so that sums have the same order.
     """
@@ -139,26 +141,26 @@ def _gradient_in_segments(
     by_time = y.swapaxes(0, 1) if model.batch_first else y
     before = []
     for t, piece in zip(starts, pieces, strict=True):
-        before.append((state, model._random_state()))
+        before.append((state, random_state(model)))
         y_piece, state = outputs(model, piece, state)
         by_time[t : t + steps, slice(None) if order is None else order] = (
             y_piece.swapaxes(0, 1) if model.batch_first else y_piece
         )
     value, dy = loss_of(model, loss, y, batch)
-    if not _join(model, loss, value, dy, group):
+    if not _add_to_group(model, loss, value, dy, group):
         return value, state if order is None else _map(state, lambda array: array[:, np.argsort(order)])
     dy_by_time = dy.swapaxes(0, 1) if model.batch_first else dy
-    after, dstate = model._random_state(), None
+    after, dstate = random_state(model), None
     for k in reversed(range(len(pieces))):
-        if k < len(pieces) - 1:  # the last one is still there
+        if k < len(pieces) - 1:  # the last segment needs no recomputation
             first, random = before[k]
-            model._set_random_state(random)
+            set_random_state(model, random)
             outputs(model, pieces[k], first)
         dy_piece = dy_by_time[starts[k] : starts[k] + steps, slice(None) if order is None else order]
         _, dstate = model.backward(
             dy_piece.swapaxes(0, 1) if model.batch_first else dy_piece, dstate, need_dx=False
         )
-    model._set_random_state(after)
+    set_random_state(model, after)
     if order is not None:
         state = _map(state, lambda array: array[:, np.argsort(order)])
     return value, state
@@ -171,18 +173,17 @@ def _sorted(batch: Minibatch, order: Array | None) -> Minibatch:
 
 
 def _map(state: Any, f: Any) -> Any:
-    """f of every array of a state."""
+    """Apply f to every array of a state."""
     if isinstance(state, tuple):
         return tuple(_map(part, f) for part in state)
     return None if state is None else f(state)
 
 
 def check_segments(model: SequenceLayer) -> None:
-    """Refuse a model that cannot be cut in time, or whose masks would be others when it is."""
+    """Raise ValueError if the model cannot be split in time, or its masks would differ if it were."""
     if not model.causal:
         raise ValueError(
-            "segments: expected a model that can be cut in time, one that reads forward only and has no "
-            "pooling or attention"
+            "segments: expected a model that can be split in time: forward only, without pooling or attention"
         )
     for layer in layers_of(model):
         if not isinstance(layer, RecurrentLayer):
@@ -191,15 +192,15 @@ def check_segments(model: SequenceLayer) -> None:
         dropped = (layer.num_layers - 1) * (layer.dropout > 0)
         if layer.input_dropout or layer.recurrent_dropout or zoned + dropped > 1:
             raise ValueError(
-                "segments: expected recurrent layers with at most one kind of mask, drawn at each step, "
-                f"for the masks to be the same as without; got {layer!r}; use Dropout layers between"
+                "segments: expected recurrent layers with at most one kind of mask, drawn at each step, so "
+                f"that the masks are the same as without segments, got {layer!r}; use Dropout layers"
             )
 
 
 def check_finite(model: SequenceLayer, value: float, where: str, divergence: Callable[[], str]) -> float:
-    """The norm of the gradient, if it and the loss are finite; else the error that says what was not.
+    """The norm of the gradient; raises NonFiniteError if it or the loss is not finite.
 
-    `divergence` says what to do about parameters that have grown, or nothing if they have not.
+    `divergence` returns advice for the message if the parameters have grown, else an empty string.
     """
     norm = grad_norm(model) if math.isfinite(value) else math.nan
     if math.isfinite(norm):
@@ -209,7 +210,7 @@ def check_finite(model: SequenceLayer, value: float, where: str, divergence: Cal
 
 
 def _first_bad(model: SequenceLayer, value: float, divergence: str) -> str:
-    """Where it started: in the weights, or in the gradients, of which those of the last layer come first."""
+    """Where the first non-finite values are: in a parameter, or in a gradient, from the last layer down."""
     for name, weights in model.parameters.items():
         if not np.isfinite(weights).all():
             advice = divergence or "lower the learning rate, or clip the gradient"
@@ -219,5 +220,5 @@ def _first_bad(model: SequenceLayer, value: float, divergence: str) -> str:
     if math.isfinite(value):
         for name, gradients in reversed(model.gradients.items()):
             if not np.isfinite(gradients).all():
-                return f"first in that of {name}; lower the learning rate, or look at the minibatch"
+                return f"first in the gradient of {name}; lower the learning rate, or look at the minibatch"
     return "all parameters are finite; look at the minibatch, or scale it"

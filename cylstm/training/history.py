@@ -1,29 +1,29 @@
-"""What happened in a training."""
+"""The history of a training run."""
 
 import contextlib
 import os
 from typing import Any
 
-STOPPED = ("", "early", "callback", "interrupted", "time", "error")  # why a training ended
+STOPPED = ("", "early", "callback", "interrupted", "time", "error")  # why training stopped
 
 
 class History:
-    """Losses, learning rates and gradient norms of a training.
+    """Losses, learning rates and gradient norms of a training run.
 
     Attributes
     ----------
     epochs : list of dict
-        For each finished epoch `epoch` (from 1 on), `loss` (the mean over all that counts), `validation` (the
-        loss on the validation data, if there are any) and the metrics by their names, `lr` at its end,
-        `grad_norm` (the mean), `seconds`.
+        For each finished epoch: `epoch` (counted from 1), `loss` (the mean training loss), `validation` (the
+        loss on the validation data, if any), the metrics by name, `lr` at its end, `grad_norm` (the mean) and
+        `seconds`.
     steps : dict of list
-        `loss`, `lr` and `grad_norm`, before it was clipped, of every update of the parameters.
+        `loss`, `lr` and `grad_norm` (before clipping) of every parameter update.
     best_epoch : int
-        That of the lowest validation loss, whose weights the model has after `fit`; 0 if there were no
-        validation data.
+        Epoch of the lowest validation loss, whose weights the model has after `fit`; 0 without validation
+        data.
     stopped : str
-        Why the training ended: "" after all epochs, "early" by `patience`, "callback" by one that returned
-        True, "interrupted" by Ctrl-C, "time" after `max_seconds`, "error" by an exception, which has this
+        Why training stopped: "" after all epochs, "early" because of `patience`, "callback" if one returned
+        True, "interrupted" by Ctrl-C, "time" after `max_seconds`, "error" after an exception, which has this
         history as its attribute `history`.
     """
 
@@ -34,7 +34,7 @@ class History:
         self.stopped = ""
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw losses, learning rate and gradient norm over the updates, to a PNG file.
+        """Plot losses, learning rate and gradient norm over the updates, to a PNG file.
 
         Raises
         ------
@@ -46,19 +46,19 @@ class History:
         plot_history(path, self)
 
     def __repr__(self) -> str:
-        """The last epoch in numbers."""
+        """The number of epochs and the results of the last one."""
         last: dict[str, Any] = self.epochs[-1] if self.epochs else {}
         numbers = ", ".join(f"{name}={value:.4g}" for name, value in last.items())
         return f"History({len(self.epochs)} epochs; {numbers})"
 
 
 def attach(error: BaseException, history: History) -> None:
-    """Make the history an attribute of an exception that ends its training, where its class allows that."""
+    """Set the attribute `history` of an exception that stops training, if its class allows it."""
     with contextlib.suppress(Exception):
         error.history = history  # type: ignore[attr-defined]
 
 
 def history_of(error: BaseException) -> History | None:
-    """That of a training which an exception has ended; None if it had not begun."""
+    """The history attached to an exception; None if training had not started."""
     history: History | None = getattr(error, "history", None)
     return history

@@ -1,4 +1,4 @@
-"""The loop of a training: epochs of minibatches, updates, validation, checkpoints, and how it ends."""
+"""The training loop: epochs, minibatches, updates, validation, checkpoints, and stopping."""
 
 import contextlib
 import math
@@ -6,65 +6,64 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from cylstm._system.progress import Progress
 from cylstm.data import Minibatch, Source
 from cylstm.data.prefetching import prefetch_slow
+from cylstm.layers.base import store_of
 from cylstm.optim import clip_grad_norm, clip_grad_value
 from cylstm.training import evaluation, gradients
 from cylstm.training.checkpoints import Checkpoints
 from cylstm.training.history import attach
-from cylstm.training.metrics import Metric
 from cylstm.training.run import Run
+from cylstm.training.settings import FitOptions, TrainingSettings
 
-if TYPE_CHECKING:
-    from cylstm.training.trainer import Trainer
-
-Callback = Callable[["Trainer", dict[str, float]], Any]
-GROWN = 10  # times the norm of the parameters at the start, or 1: then the training has diverged
-
-
-class Options(NamedTuple):
-    """Of one call of `fit`, checked."""
-
-    epochs: int
-    measures: Mapping[str, Metric]
-    patience: int | None
-    callbacks: Sequence[Callback]
-    on_update: Sequence[Callback]
-    progress: bool
+DIVERGED_RATIO = 10  # parameters diverged if their norm exceeds this multiple of the initial one, or of 1
 
 
 class Loop:
-    """One call of `fit`."""
+    """The training loop of one call of `fit`.
+
+    Parameters
+    ----------
+    read_settings : callable
+        Returns the settings; called at the start and after callbacks, which may change them.
+    run : Run
+    data, held_out : Source
+        Training and validation data.
+    options : FitOptions
+    saved : Checkpoints or None
+    """
 
     def __init__(
         self,
-        trainer: "Trainer",
+        read_settings: Callable[[], TrainingSettings],
         run: Run,
         data: Source,
         held_out: Source | None,
-        options: Options,
+        options: FitOptions,
         saved: Checkpoints | None,
     ) -> None:
-        self.trainer, self.run, self.data, self.held_out = trainer, run, data, held_out
+        self.read_settings, self.settings = read_settings, read_settings()
+        self.run, self.data, self.held_out = run, data, held_out
         self.options, self.saved = options, saved
-        self.until = math.inf if trainer.max_seconds is None else time.monotonic() + trainer.max_seconds
+        max_seconds = self.settings.max_seconds
+        self.deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
         self.interrupted: Callable[[], bool] = lambda: False
-        self.start_norm = _norm(trainer.model._store.data)
+        self.start_norm = _norm(store_of(self.settings.model).data)
 
     def run_all(self) -> None:
-        """All epochs that are left; then the model has the best weights.
+        """Run the remaining epochs, and set the model to the best weights.
 
-        An exception passes on, when the checkpoint is written, the best weights are in the model, and the
-        history is its attribute `history`.
+        An exception is re-raised after the checkpoint is written and the best weights are set; the history is
+        its attribute `history`.
         """
         run, n = self.run, len(self.data)
-        self._clear_ending()
+        self._clear_stopped()
         if self.saved:
             self.saved.begin(run.steps)
         done = min(self.options.epochs, run.epoch) * n + run.batch
@@ -82,12 +81,12 @@ class Loop:
                 if self.saved:
                     self._write(self.saved)
         except BaseException as error:
-            self._end_with(error)
+            self._handle_error(error)
             raise
-        self._place_weights(run.best)
+        self._set_parameters(run.best)
 
-    def _clear_ending(self) -> None:
-        """Forget why the training that the checkpoint is of ended, unless it still applies."""
+    def _clear_stopped(self) -> None:
+        """Clear the reason why the resumed run stopped, unless it still applies."""
         run, options = self.run, self.options
         if run.history.stopped == "callback" and (options.callbacks or options.on_update):
             if run.epoch < options.epochs:
@@ -115,22 +114,22 @@ class Loop:
                 progress.results({name: record[name] for name in names if name in record})
 
     def _minibatches(self, progress: Progress) -> None:
-        """The rest of an epoch, or of it what there is time for."""
-        run, began = self.run, time.perf_counter()
-        self.trainer.model.train()  # a callback may have changed the mode
+        """Train on the remaining minibatches of an epoch, until it ends or training stops."""
+        run, start = self.run, time.perf_counter()
+        self.settings.model.train()  # a callback may have changed the mode
         run.begin_epoch()
         batches = prefetch_slow(self.data.epoch(run.rng, start=run.batch))
         with contextlib.closing(batches):
             for batch in batches:
-                pieces = self._pieces(batch)
-                for k in range(run.piece, len(pieces)):
+                chunks = self._chunks(batch)
+                for k in range(run.piece, len(chunks)):
                     steps = run.steps
-                    self._learn(pieces[k])
-                    is_last = k + 1 == len(pieces)
+                    self._learn(chunks[k])
+                    is_last = k + 1 == len(chunks)
                     run.batch, run.piece = run.batch + is_last, 0 if is_last else k + 1
                     now = time.perf_counter()
-                    run.sums["seconds"] += now - began
-                    began = now
+                    run.sums["seconds"] += now - start
+                    start = now
                     if is_last:
                         progress.update()
                     if run.steps > steps:
@@ -138,14 +137,14 @@ class Loop:
                     if run.history.stopped:
                         return
 
-    def _pieces(self, batch: Minibatch) -> list[Minibatch]:
-        steps, T = self.trainer.truncate, len(batch.x)
+    def _chunks(self, batch: Minibatch) -> list[Minibatch]:
+        steps, T = self.settings.truncate, len(batch.x)
         if steps is None or steps >= T:
             return [batch]
         return [gradients.cut(batch, start, min(start + steps, T), True) for start in range(0, T, steps)]
 
     def _between_updates(self) -> None:
-        """Callbacks, a checkpoint if one is due, and whether the training ends here."""
+        """Call the callbacks, check whether to stop, and write a checkpoint if one is due."""
         run, steps = self.run, self.run.history.steps
         self._mark()
         if self.options.on_update:
@@ -153,76 +152,77 @@ class Loop:
             record |= {name: values[-1] for name, values in steps.items()}
             self._call(self.options.on_update, record)
             self._mark()
-        self._check_time()
+        self._check_stop()
         if not run.history.stopped and self.saved and self.saved.due(run.steps):
             self._write(self.saved)
 
-    def _check_time(self) -> None:
-        """Ctrl-C or `max_seconds`, of which the latter does not end what is finished."""
+    def _check_stop(self) -> None:
+        """Stop after Ctrl-C or `max_seconds`; the latter does not apply once all epochs are finished."""
         run = self.run
         if run.history.stopped:
             return
         if self.interrupted():
             run.history.stopped = "interrupted"
-        elif run.epoch < self.options.epochs and time.monotonic() >= self.until:
+        elif run.epoch < self.options.epochs and time.monotonic() >= self.deadline:
             run.history.stopped = "time"
 
-    def _call(self, callbacks: Sequence[Callback], record: dict[str, float]) -> None:
-        answers = [callback(self.trainer, dict(record)) for callback in callbacks]
-        if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+    def _call(self, callbacks: Sequence[Callable[[dict[str, float]], Any]], record: dict[str, float]) -> None:
+        results = [callback(dict(record)) for callback in callbacks]
+        if callbacks:
+            self.settings = self.read_settings()
+        if any(isinstance(result, bool | np.bool_) and result for result in results):
             self.run.history.stopped = "callback"
 
     def _learn(self, batch: Minibatch) -> None:
-        """The gradient of a minibatch, and the update if it is the last one of its group.
+        """Compute the gradient of a minibatch, and update the parameters if it is the last of its group.
 
-        Without anything that counts in the group there is no update.
+        There is no update if no element of the group contributes to the loss.
         """
-        trainer, run = self.trainer, self.run
-        model, first = trainer.model, run.batch - run.batch % trainer.accumulate
-        last = min(first + trainer.accumulate, len(self.data)) - 1
+        settings, run = self.settings, self.run
+        model, first = settings.model, run.batch - run.batch % settings.accumulate
+        last = min(first + settings.accumulate, len(self.data)) - 1
         if run.batch == first:
             model.zero_grad()
             run.group = gradients.Mean()
         value, run.state = gradients.gradient(
-            model, trainer.loss, batch, run.state if batch.continues else None, run.group, trainer.segments
+            model, settings.loss, batch, run.state if batch.continues else None, run.group, settings.segments
         )
         where = (
             f"epoch {run.epoch + 1}, minibatch {run.batch + 1} of {len(self.data)}, update {run.steps + 1}"
         )
         norm = gradients.check_finite(model, value, where, self._divergence)
-        run.loss.add(value, trainer.loss.counted)
+        run.loss.add(value, settings.loss.counted)
         if run.batch == last and run.group.counted:
             self._update(run.group.value, norm)
 
     def _update(self, value: float, norm: float) -> None:
-        trainer, run = self.trainer, self.run
-        if trainer.clip_norm is not None and norm > trainer.clip_norm:
-            clip_grad_norm(trainer.model, trainer.clip_norm)
-        if trainer.clip_value is not None:
-            clip_grad_value(trainer.model, trainer.clip_value)
-        if trainer.schedule:
-            groups = -(-len(self.data) // trainer.accumulate)
-            done = run.epoch
-            if trainer.schedule.per == "step":
-                done = run.epoch * groups + run.batch // trainer.accumulate
-            trainer.optimizer.lr = run.lr * trainer.schedule.factor(done)
-        trainer.optimizer.step(trainer.model)
+        settings, run = self.settings, self.run
+        if settings.clip_norm is not None and norm > settings.clip_norm:
+            clip_grad_norm(settings.model, settings.clip_norm)
+        if settings.clip_value is not None:
+            clip_grad_value(settings.model, settings.clip_value)
+        if settings.schedule:
+            done = run.epoch * settings.schedule_steps(len(self.data))
+            if settings.schedule.per == "step":
+                done += run.batch // settings.accumulate
+            settings.optimizer.lr = run.lr * settings.schedule.factor(done)
+        settings.optimizer.step(settings.model)
         run.steps += 1
         run.sums["grad_norm"] += norm
         run.sums["updates"] += 1
-        for name, number in (("loss", value), ("lr", trainer.optimizer.lr), ("grad_norm", norm)):
+        for name, number in (("loss", value), ("lr", settings.optimizer.lr), ("grad_norm", norm)):
             run.history.steps[name].append(number)
 
     def _finish_epoch(self) -> dict[str, float]:
-        """Validate, note the results, call the callbacks; the record of the epoch."""
-        run, trainer = self.run, self.trainer
+        """Validate, record the results and call the callbacks; return the record of the epoch."""
+        run, settings = self.run, self.settings
         record = {"epoch": run.epoch + 1, "loss": run.loss.value}
         if self.held_out is None:
             self._check_parameters()
         else:
             record |= self._validated(self.held_out)
         record |= {
-            "lr": trainer.optimizer.lr,
+            "lr": settings.optimizer.lr,
             "grad_norm": run.sums["grad_norm"] / max(1, run.sums["updates"]),
             "seconds": run.sums["seconds"],
         }
@@ -230,30 +230,30 @@ class Loop:
         run.epoch, run.batch, run.order = run.epoch + 1, 0, run.rng.bit_generator.state
         if "validation" in record:
             self._keep_best(record["validation"])
-        if trainer.schedule:
-            trainer.schedule.observe(record.get("validation", record["loss"]))
+        if settings.schedule:
+            settings.schedule.observe(record.get("validation", record["loss"]))
         if self.options.patience is not None and run.waited >= self.options.patience:
             run.history.stopped = "early"
         run.reported = False
         self._mark(snapshot=True)
         self._report(record)
-        self._check_time()
+        self._check_stop()
         return record
 
     def _validated(self, held_out: Source) -> dict[str, float]:
         """The loss on the validation data, as `validation`, and the metrics."""
-        trainer, epoch = self.trainer, self.run.epoch + 1
-        found = evaluation.evaluate(trainer.model, trainer.loss, held_out.epoch(), self.options.measures)
-        loss = found.pop("loss")
+        settings, epoch = self.settings, self.run.epoch + 1
+        results = evaluation.evaluate(settings.model, settings.loss, held_out.epoch(), self.options.measures)
+        loss = results.pop("loss")
         if not math.isfinite(loss):
             raise gradients.NonFiniteError(
                 f"epoch {epoch}: the validation loss is {loss}; "
                 + (self._divergence() or "look at the validation data, or lower the learning rate")
             )
-        return {"validation": loss, **found}
+        return {"validation": loss, **results}
 
     def _report(self, record: dict[str, float]) -> None:
-        """Call the callbacks with the record of an epoch; a training that they break is resumed here."""
+        """Call the callbacks with the record of an epoch; a run that they interrupt resumes here."""
         self._call(self.options.callbacks, record)
         self.run.reported = True
         self._mark(snapshot=True)
@@ -262,31 +262,31 @@ class Loop:
         run = self.run
         run.waited += 1
         if loss < run.best_loss:
-            run.best = self.trainer.model._store.data.copy()
+            run.best = store_of(self.settings.model).data.copy()
             run.best_loss, run.waited, run.history.best_epoch = loss, 0, run.epoch
 
     def _mark(self, snapshot: bool = False) -> None:
-        """Note the state for a checkpoint, and for a training that diverges before there are best weights."""
-        run, trainer = self.run, self.trainer
+        """Record the state for a checkpoint, or in case training diverges before there are best weights."""
+        run, settings = self.run, self.settings
         if self.saved:
-            run.mark(trainer.model, trainer.schedule)
+            run.mark(settings.model, settings.schedule)
             if snapshot:
-                run.take_snapshot(trainer.model, trainer.optimizer)
+                run.take_snapshot(settings.model, settings.optimizer)
         elif snapshot and run.best is None:
-            run.mark(trainer.model, None)
-            run.take_snapshot(trainer.model, None)
+            run.mark(settings.model, None)
+            run.take_snapshot(settings.model, None)
 
     def _write(self, saved: Checkpoints, at_mark: bool = True) -> None:
-        """Write a checkpoint of the last mark, or else of the last snapshot; none if the file is newer."""
-        run, trainer = self.run, self.trainer
-        if at_mark and np.isfinite(trainer.model._store.data).all():
-            saved.write(run.steps, lambda: run.content(trainer.model, trainer.optimizer))
+        """Write a checkpoint of the last mark, or else of the last snapshot if the file is older."""
+        run, settings = self.run, self.settings
+        if at_mark and np.isfinite(store_of(settings.model).data).all():
+            saved.write(run.steps, lambda: run.content(settings.model, settings.optimizer))
         elif run.snapshot_steps > saved.steps_written:
             saved.write(run.snapshot_steps, run.content_of_snapshot)
 
-    def _end_with(self, error: BaseException) -> None:
-        """Keep what an exception would lose."""
-        run, trainer = self.run, self.trainer
+    def _handle_error(self, error: BaseException) -> None:
+        """Write the checkpoint, set the best weights and attach the history to the exception."""
+        run, settings = self.run, self.settings
         interrupted = isinstance(error, KeyboardInterrupt)
         run.history.stopped = "interrupted" if interrupted else "error"
         updates = min(map(len, run.history.steps.values()))  # Ctrl-C may come between two of them
@@ -296,21 +296,21 @@ class Loop:
         diverged = isinstance(error, gradients.NonFiniteError)
         try:
             if self.saved and run.marked_steps > self.saved.steps_written:
-                self._write(self.saved, not diverged and run.is_at_mark(trainer.model))
+                self._write(self.saved, not diverged and run.is_at_mark(settings.model))
         finally:
             weights = run.best
             if weights is None and diverged and self._divergence():
                 weights = run.snapshot_parameters
-            self._place_weights(weights)
+            self._set_parameters(weights)
 
-    def _place_weights(self, weights: Any) -> None:
+    def _set_parameters(self, weights: Any) -> None:
         if weights is not None:
-            with self.trainer.model._store.writing() as flat:
+            with store_of(self.settings.model).writing() as flat:
                 flat[...] = weights
 
     def _check_parameters(self) -> None:
-        """Raise NonFiniteError if the last update made the parameters infinite and nothing has seen it."""
-        model, run = self.trainer.model, self.run
+        """Raise NonFiniteError if a parameter is not finite after the last update."""
+        model, run = self.settings.model, self.run
         for name, weights in model.parameters.items():
             if not np.isfinite(weights).all():
                 raise gradients.NonFiniteError(
@@ -319,46 +319,46 @@ class Loop:
                 )
 
     def _divergence(self) -> str:
-        """What to do about parameters that have grown since the start; nothing if they have not."""
-        norm = _norm(self.trainer.model._store.data)
-        if not math.isfinite(self.start_norm) or norm <= GROWN * max(1.0, self.start_norm):
+        """Advice on parameters whose norm has grown since the start; empty if it has not."""
+        norm = _norm(store_of(self.settings.model).data)
+        if not math.isfinite(self.start_norm) or norm <= DIVERGED_RATIO * max(1.0, self.start_norm):
             return ""
-        rate, now = self.run.lr, self.trainer.optimizer.lr
+        rate, now = self.run.lr, self.settings.optimizer.lr
         scheduled = "" if now == rate else f", {now:g} by the schedule"
         return (
             f"the norm of the parameters has grown from {self.start_norm:.3g} to {norm:.3g}: lower the "
             f"learning rate (lr={rate:g}{scheduled})"
-            + (", or set clip_norm=1.0" if self.trainer.clip_norm is None else "")
+            + (", or set clip_norm=1.0" if self.settings.clip_norm is None else "")
         )
 
 
 def _norm(vector: Any) -> float:
-    """The Euclidean norm; infinite or NaN if an element is."""
+    """The Euclidean norm; not finite if an element is not."""
     with np.errstate(over="ignore"):
         return math.sqrt(np.square(vector, dtype=np.float64).sum())
 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; a second time, and in other threads, it does what it always does.
+    """A function that tells whether Ctrl-C was pressed; a second Ctrl-C has its usual effect.
 
-    So it does where it is ignored, as by a job in the background, or not handled by Python.
+    Outside the main thread, or if SIGINT is ignored or not handled by Python, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    came = []
-    earlier = signal.getsignal(signal.SIGINT)
+    pressed: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
 
-    def note(number: int, frame: Any) -> None:
-        came.append(number)
-        signal.signal(signal.SIGINT, earlier)
+    def handle(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, previous)
 
-    if earlier in (None, signal.SIG_IGN):
+    if previous in (None, signal.SIG_IGN):
         yield lambda: False
         return
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(pressed)
     finally:
-        signal.signal(signal.SIGINT, earlier)
+        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""Where a training stands, and how it gets into a checkpoint and out again."""
+"""The state of a training run, and its conversion to and from checkpoints."""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cylstm import _checks
+from cylstm.layers.base import random_state, set_random_state, store_of
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.optim import Optimizer, Schedule
 from cylstm.training import checkpoints
@@ -22,16 +23,16 @@ POSITION = (*COUNTS, "reported", "lr", "order")
 class Run:
     """The position in the data, the sums of the epoch, the best weights, and the history so far.
 
-    A checkpoint holds the state at the last *mark*, a moment between two updates at which all of this agrees
-    with the parameters. A *snapshot* is a mark with copies of the parameters and of the optimiser's vectors,
-    made at the end of each epoch.
+    A checkpoint holds the state at the last *mark*, a moment between two updates at which this state is
+    consistent with the parameters. A *snapshot* is a mark with copies of the parameters and of the
+    optimiser's vectors, taken at the end of each epoch.
 
     Parameters
     ----------
     seed : int or None
-        Of the order of the data.
+        Seed of the order of the data.
     identity : dict
-        JSON values by which a checkpoint is known to be of the same training.
+        JSON values that identify the training run; a checkpoint has to have equal ones.
     lr : float
         The optimiser's learning rate before the schedule.
     """
@@ -39,23 +40,23 @@ class Run:
     def __init__(self, seed: int | None, identity: dict[str, Any], lr: float) -> None:
         self.rng = np.random.default_rng(seed)
         self.identity, self.lr = identity, lr
-        self.order: Any = self.rng.bit_generator.state  # before the order of this epoch was drawn
+        self.order: Any = self.rng.bit_generator.state  # before this epoch's order was drawn
         self.epoch = self.batch = self.piece = self.steps = 0
-        self.group = Mean()  # of the minibatches since the last update
+        self.group = Mean()  # mean loss of the minibatches since the last update
         self.state: Any = None  # carried from one minibatch to the next
-        self.loss = Mean()  # of the epoch
+        self.loss = Mean()  # mean loss of the epoch
         self.sums = {"grad_norm": 0.0, "updates": 0.0, "seconds": 0.0}
         self.waited = 0
         self.best: Array | None = None
         self.best_loss = np.inf
         self.history = History()
         self.reported = True  # whether the callbacks were called with the last finished epoch
-        self.epochs = 0  # of the call of `fit` that is running, or that wrote the checkpoint
+        self.epochs = 0  # argument of `fit`
         self._marked: dict[str, Any] = {}
         self._snapshot: tuple[dict[str, Any], Array, dict[str, Any]] | None = None
 
     def begin_epoch(self) -> None:
-        """Start at the first minibatch, or at the one where a checkpoint was written."""
+        """Start at the first minibatch, or at that of the checkpoint."""
         if self.batch == self.piece == 0:
             self.order, self.state = self.rng.bit_generator.state, None
             self.loss, self.sums = Mean(), dict.fromkeys(self.sums, 0.0)
@@ -63,7 +64,7 @@ class Run:
             self.rng.bit_generator.state = self.order
 
     def mark(self, model: SequenceLayer, schedule: Schedule | None) -> None:
-        """Note where the training is; the next checkpoint is of this moment."""
+        """Record the current state; the next checkpoint holds it."""
         history = self.history
         self._marked = {
             "position": {name: getattr(self, name) for name in POSITION},
@@ -71,34 +72,34 @@ class Run:
             "best": self.best,
             "best_loss": self.best_loss,
             "state": self.state,
-            "masks": model._random_state(),
+            "masks": random_state(model),
             "schedule": schedule.state_dict() if schedule else {},
             "updates": len(history.steps["loss"]),
             "epochs": len(history.epochs),
             "best_epoch": history.best_epoch,
-            "version": model._store.revision,
+            "version": store_of(model).revision,
         }
 
     @property
     def marked_steps(self) -> int:
-        """Updates before the last mark."""
+        """Number of updates up to the last mark."""
         return int(self._marked["position"]["steps"]) if self._marked else 0
 
     def is_at_mark(self, model: SequenceLayer) -> bool:
         """Whether the parameters are those of the last mark."""
-        return bool(self._marked) and self._marked["version"] == model._store.revision
+        return bool(self._marked) and self._marked["version"] == store_of(model).revision
 
     def take_snapshot(self, model: SequenceLayer, optimizer: Optimizer | None) -> None:
-        """Copy the parameters at the mark, and the state of the optimiser if a checkpoint may need it."""
+        """Copy the parameters at the mark and, for checkpoints, the state of the optimiser."""
         if self._snapshot and self._snapshot[0]["version"] == self._marked["version"]:
             self._snapshot = (self._marked, *self._snapshot[1:])
             return
         state = {} if optimizer is None else optimizer.state_dict()
-        self._snapshot = self._marked, model._store.data.copy(), state
+        self._snapshot = self._marked, store_of(model).data.copy(), state
 
     @property
     def snapshot_steps(self) -> int:
-        """Updates before the last snapshot."""
+        """Number of updates up to the last snapshot."""
         return 0 if self._snapshot is None else int(self._snapshot[0]["position"]["steps"])
 
     @property
@@ -107,11 +108,11 @@ class Run:
         return None if self._snapshot is None else self._snapshot[1]
 
     def content(self, model: SequenceLayer, optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
-        """All of it at the last mark, as vectors and JSON values."""
-        return self._content(self._marked, model._store.data, optimizer.state_dict())
+        """The state at the last mark, as vectors and JSON values."""
+        return self._content(self._marked, store_of(model).data, optimizer.state_dict())
 
     def content_of_snapshot(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The same at the last snapshot."""
+        """The state at the last snapshot, as vectors and JSON values."""
         assert self._snapshot is not None
         return self._content(*self._snapshot)
 
@@ -152,14 +153,14 @@ class Run:
         schedule: Schedule | None,
         schedule_steps: int,
     ) -> dict[str, Any]:
-        """Resume from a checkpoint, if it is one of this training; returns its notes.
+        """Restore the state from a checkpoint of this training run, and return the checkpoint's notes.
 
-        `schedule_steps` is how many steps the schedule counts in an epoch.
+        `schedule_steps` is the number of steps of the schedule in an epoch.
 
         Raises
         ------
         CheckpointError, OSError
-            If not, or if it cannot be read; nothing is changed then.
+            If the checkpoint is of another training run or cannot be read; nothing is changed.
         """
         tensors, values = checkpoints.read(path)
         try:
@@ -168,12 +169,12 @@ class Run:
             if schedule and made != self.epochs:
                 _check_epochs(schedule, made, self.epochs, schedule_steps)
             notes = dict(values["notes"])
-            self._take(tensors, values, model, optimizer, schedule)
+            self._load(tensors, values, model, optimizer, schedule)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise checkpoints.CheckpointError(f"{path}: not of this training: {error}") from error
         return notes
 
-    def _take(
+    def _load(
         self,
         tensors: dict[str, Array],
         values: dict[str, Any],
@@ -185,13 +186,13 @@ class Run:
         vectors = {n[len(prefix) :]: tensor for n, tensor in tensors.items() if n.startswith(prefix)}
         parameters, best = tensors["parameters"], tensors.get("best")
         for vector in (parameters, *([] if best is None else [best])):
-            if vector.shape != model._store.data.shape or vector.dtype != model.dtype:
-                raise ValueError(f"parameters: expected {model._store.size}, got {vector.shape}")
-        place = {"piece": 0, "reported": True} | values["position"]  # files of earlier versions lack these
-        counts = {name: _checks.natural(name, place[name]) for name in COUNTS}
+            if vector.shape != store_of(model).data.shape or vector.dtype != model.dtype:
+                raise ValueError(f"parameters: expected {store_of(model).size}, got {vector.shape}")
+        position = {"piece": 0, "reported": True} | values["position"]  # missing in older files
+        counts = {name: _checks.natural(name, position[name]) for name in COUNTS}
         if counts["batch"] > self.identity["minibatches"]:
             raise ValueError(f"batch: expected {self.identity['minibatches']} at most, got {counts['batch']}")
-        lr = _checks.number("lr", place["lr"], 0)
+        lr = _checks.number("lr", position["lr"], 0)
         sums = {
             name: _checks.number(name, values["sums"][name], -math.inf)
             for name in ("loss", "counted", *self.sums)
@@ -200,33 +201,33 @@ class Run:
         best_loss = np.inf if lowest is None else _checks.number("best_loss", lowest, -math.inf)
         state = checkpoints.unflattened(values["state"], tensors)
         history = _history(values["history"], tensors)
-        masks = model._random_state()
+        masks = random_state(model)
         try:
-            model._set_random_state(values["masks"])
-            self.rng.bit_generator.state = place["order"]
+            set_random_state(model, values["masks"])
+            self.rng.bit_generator.state = position["order"]
             if schedule:
                 schedule.load_state_dict(values["schedule"])
             optimizer.load_state_dict(values["optimizer"] | vectors)
         except Exception:
-            model._set_random_state(masks)
+            set_random_state(model, masks)
             raise
-        with model._store.writing() as flat:
+        with store_of(model).writing() as flat:
             flat[...] = parameters
         for name, count in counts.items():
             setattr(self, name, count)
         self.loss = Mean(sums.pop("loss"), sums.pop("counted"))
-        self.lr, self.order, self.sums = lr, place["order"], sums
-        self.reported = bool(place["reported"]) or not history.epochs
+        self.lr, self.order, self.sums = lr, position["order"], sums
+        self.reported = bool(position["reported"]) or not history.epochs
         self.best, self.best_loss, self.state, self.history = best, best_loss, state, history
 
 
 def _check_epochs(schedule: Schedule, made: int, epochs: int, steps: int) -> None:
-    """Refuse another number of epochs than the checkpoint was made with, if the learning rates depend on it.
+    """Check that a different number of epochs does not change the learning rates.
 
     Raises
     ------
     ValueError
-        If the schedule, of so many steps an epoch, gives other factors.
+        If the factors of the schedule, with `steps` steps per epoch, differ.
     """
     if type(schedule).begin is Schedule.begin:
         return
@@ -238,17 +239,17 @@ def _check_epochs(schedule: Schedule, made: int, epochs: int, steps: int) -> Non
         raise ValueError(
             f"epochs: the checkpoint was made with epochs={made}, got {epochs}; the learning rates of "
             f"{type(schedule).__name__} depend on their number and would jump: pass epochs={made}, or start "
-            "another training of the model, without resume"
+            "another training run, without resume"
         )
 
 
 def _history(values: Mapping[str, Any], tensors: Mapping[str, Array]) -> History:
-    """That of a checkpoint.
+    """The history in a checkpoint.
 
     Raises
     ------
     ValueError, TypeError, KeyError
-        If it is none.
+        If the values are not a history.
     """
     history = History()
     for name in history.steps:

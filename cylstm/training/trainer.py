@@ -1,30 +1,31 @@
 """`Trainer`: epochs, validation, early stopping, checkpoints."""
 
 import contextlib
-import inspect
-import json
+import functools
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from cylstm import _checks
+from cylstm._system.atomic_files import check_writable
 from cylstm._system.threads import call_threads
 from cylstm.data import Source, source_of
-from cylstm.files import check_writable
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.losses import Loss
 from cylstm.optim import Adam, Optimizer, Schedule
 from cylstm.training import evaluation, gradients
-from cylstm.training.checkpoints import Checkpoints, digest_of
+from cylstm.training.checkpoints import Checkpoints
 from cylstm.training.history import History
-from cylstm.training.loop import Callback, Loop, Options
+from cylstm.training.loop import Loop
 from cylstm.training.metrics import Metric, named
 from cylstm.training.run import Run
+from cylstm.training.settings import FitOptions, TrainingSettings
 
-LONG, PIECE, FEW_UPDATES = 300, 100, 30  # steps of a sequence and of a piece of it; updates of an epoch
+Callback = Callable[["Trainer", dict[str, float]], Any]
+
+# `fit` suggests `truncate` for sequences of so many steps, with so few updates in an epoch.
+LONG_SEQUENCE, SUGGESTED_TRUNCATE, FEW_UPDATES = 300, 100, 30
 
 
 class Trainer:
@@ -35,38 +36,38 @@ class Trainer:
     model : SequenceLayer
         A recurrent layer or a `Sequential`.
     loss : Loss
-        With the model's `batch_first`.
+        With the same `batch_first` as the model.
     optimizer : Optimizer, optional
         `Adam()` by default.
     schedule : Schedule, optional
-        Of the learning rate. Its steps are updates of the parameters; with `truncate`, minibatches.
+        Learning rate schedule. Its steps are parameter updates; with `truncate`, minibatches.
     clip_norm, clip_value : float, optional
-        Bounds on the global norm, and on every element, of the gradient.
+        Maximum global norm, and maximum absolute value of each element, of the gradient.
     accumulate : int
-        Minibatches that make one update together, as one minibatch of all their sequences would.
+        Number of minibatches per update; the gradient is that of one minibatch of all their sequences.
     truncate : int, optional
-        Cut every minibatch into pieces of so many steps, each with an update of its own, the state being
-        carried over from one to the next (truncated backpropagation through time, Williams and Peng 1990).
-        A `TokenStream` is cut already.
+        Split every minibatch into chunks of this many steps, with one update for each, and carry the state
+        from chunk to chunk (truncated backpropagation through time, Williams and Peng 1990). A `TokenStream`
+        is already split.
     segments : int or "auto", optional
-        Activation checkpointing: keep only the states between so many segments of time, and recompute each
-        segment in the backward pass (Chen et al. 2016). It takes one more forward pass, and the memory of one
-        segment. "auto": about sqrt(T) of them, so that memory grows with sqrt(T). On the packed path the
-        results are bit-identical.
+        Activation checkpointing: save only the states between this many segments of time, and recompute each
+        segment in the backward pass (Chen et al. 2016). This takes one more forward pass, and the memory
+        of one segment. "auto" uses about sqrt(T) segments, so that memory grows with sqrt(T). On the packed
+        path the results are bit-identical.
     seed : int, optional
-        Of the order of the data. Weights and masks have the seeds of their layers.
+        Seed of the order of the data. Weights and masks use the seeds of their layers.
     threads : int, optional
-        Instead of `cylstm.get_num_threads()`.
+        Number of threads, instead of `cylstm.get_num_threads()`.
     max_seconds : float, optional
-        End each `fit` after the first update that is finished so many seconds after its start, with the best
-        weights so far, as Ctrl-C does. With `resume` a later `fit` continues for as long again.
+        Stop each `fit` after the first update that ends more than this many seconds after its start, and use
+        the best weights so far, as after Ctrl-C. With `resume` the next `fit` continues for as long again.
 
     Examples
     --------
     >>> import numpy as np
     >>> import cylstm
     >>> x = np.random.default_rng(0).standard_normal((200, 8, 2))
-    >>> target = x.sum(axis=1)[:, :1]  # of each sequence, (200, 1)
+    >>> target = x.sum(axis=1)[:, :1]  # one per sequence, (200, 1)
     >>> gru, linear = cylstm.GRU(2, 16, seed=0), cylstm.Linear(16, 1, seed=1)
     >>> model = cylstm.Sequential(gru, cylstm.Pooling("last"), linear)
     >>> trainer = cylstm.Trainer(model, cylstm.losses.MSE(), cylstm.optim.Adam(1e-2), clip_norm=1.0, seed=0)
@@ -129,7 +130,7 @@ class Trainer:
             raise ValueError("truncate: expected None with accumulate, got a number")
 
     def __repr__(self) -> str:
-        """As it was constructed."""
+        """Return the constructor call."""
         from cylstm._reprs import as_constructed
 
         return as_constructed(self)
@@ -149,47 +150,49 @@ class Trainer:
         resume: bool = False,
         progress: bool = True,
     ) -> History:
-        """Train, and leave the model in the mode of `eval()`, with the weights of the lowest validation loss.
+        """Train the model, which ends in `eval()` mode with the weights of the lowest validation loss.
 
-        Ctrl-C ends the training after the current update, with the best weights so far; a second one at once,
-        with KeyboardInterrupt.
+        Ctrl-C stops training after the current update, with the best weights so far. A second Ctrl-C raises
+        KeyboardInterrupt at once.
 
-        However a training ends, also by an exception of a source, a loss, a metric, a schedule or a callback:
-        the model has the best weights, the optimiser its own learning rate, the checkpoint can be continued,
-        and the exception has the history so far as its attribute `history`. Without validation data, or
-        before the first epoch is over, the best weights are those before the failed update; if the parameters
-        have diverged, those at the end of the epoch before, or the initial ones.
+        If a data source, loss, metric, schedule or callback raises an exception, the model still gets the
+        best weights, the optimiser its initial learning rate, and the checkpoint can be resumed; the
+        exception has the history so far as its attribute `history`. Without validation data, or during the
+        first epoch, the best weights are those before the failed update. If the parameters have diverged,
+        they are those at the end of the previous epoch, or the initial ones.
 
         Parameters
         ----------
         train, validation : Source or tuple (x, target)
-            A tuple becomes `cylstm.data.Arrays`: samples first. Validation data are not shuffled.
+            A tuple is converted to `cylstm.data.Arrays`: samples first. Validation data are not shuffled.
         epochs : int
         batch_size : int
-            Of tuples.
+            For tuples.
         metrics : sequence or mapping
-            Of the validation data: names ("accuracy", "mae", "mse"), functions `metric(y, target) -> float`
-            of all rows at once, y (n, V), or `cylstm.training.RowSum`, which needs one minibatch at a time.
-            With `CTC` both arguments are lists: the outputs (T, V) of each sequence, and its labels.
+            Metrics of the validation data: names ("accuracy", "mae", "mse"), functions
+            `metric(y, target) -> float` of all rows at once, y (n, V), or `cylstm.training.RowSum`, which
+            is computed one minibatch at a time. With `CTC` both arguments are lists: the outputs (T, V) of
+            each sequence, and its labels.
         patience : int, optional
-            Stop after so many epochs without a lower validation loss.
+            Stop after this many epochs without a lower validation loss.
         callbacks : sequence of callable
-            Called with this trainer and the epoch's record after each epoch; one that returns True stops.
-            Schedules are for the learning rate: `fit` puts back what a callback sets.
+            Called as `callback(trainer, record)` after each epoch; a callback that returns True stops
+            training. `fit` restores the optimiser's learning rate at the end; use a schedule to change it.
         on_update : sequence of callable
-            The same after each update of the parameters. The record has `epoch` and `update`, both from 1 on,
-            `loss`, `lr` and `grad_norm`.
+            Called in the same way after each parameter update. The record has `epoch` and `update`, both
+            counted from 1, `loss`, `lr` and `grad_norm`.
         checkpoints : Checkpoints or path, optional
-            A path alone: every 10 minutes; always at the end, however the training ends.
+            With a path, a checkpoint is written every 10 minutes. One is always written at the end, also
+            after an exception.
         resume : bool
-            Continue from the checkpoint if there is one, bit-identical to a training without a break. Model,
-            settings and data have to be the same; of training and validation data the first and the last
-            minibatch are compared. `epochs` may differ, unless the learning rates of the schedule depend on
-            it. So may `patience`: with more of it a training that ended early is continued. Metrics,
-            callbacks, `segments`, `threads` and `max_seconds` may differ. A training that a callback stopped
-            is continued if no callbacks are passed.
+            Resume from the checkpoint if it exists; the results are bit-identical to an uninterrupted run.
+            Model, settings and data must be the same; of the training and validation data the first and the
+            last minibatch are compared. `epochs` may differ unless the learning rates of the schedule depend
+            on it. `patience` may differ: a larger one continues a run that stopped early. Metrics, callbacks,
+            `segments`, `threads` and `max_seconds` may differ. A run stopped by a callback is continued if no
+            callbacks are passed.
         progress : bool
-            Show a bar in a terminal or notebook, and a line now and then in a log file.
+            Show a progress bar in a terminal or notebook, or occasional lines in a log file.
 
         Returns
         -------
@@ -198,19 +201,18 @@ class Trainer:
         Raises
         ------
         ValueError, TypeError
-            Before anything is changed: if data, targets and model do not fit together, or hold NaN or
-            infinity.
+            If data, targets and model do not match, or data contain NaN or infinity; nothing is changed.
         NonFiniteError
             If a loss, a gradient or a parameter is not finite.
         CheckpointError
-            If the checkpoint to resume from is damaged, or of another training.
+            If the checkpoint to resume from is damaged or of another training run.
         OSError
-            If no checkpoint could be written where it is to be.
+            If the checkpoint file cannot be written; raised before training starts.
 
         Warns
         -----
         UserWarning
-            If long sequences with a target at each step make few updates, and `truncate` would make more.
+            If sequences with a target at each step are long and updates few; `truncate` makes more updates.
         """
         data = self._source_of(train, batch_size)
         held_out = None if validation is None else self._source_of(validation, batch_size)
@@ -220,21 +222,22 @@ class Trainer:
             evaluation.check_data("validation", self.model, self.loss, held_out, measures)
         elif patience is not None:
             raise ValueError("patience: expected None without validation data, got a number")
-        options = Options(
+        options = FitOptions(
             _checks.natural("epochs", epochs),
             measures,
             None if patience is None else _checks.positive("patience", patience),
-            _callables("callbacks", callbacks),
-            _callables("on_update", on_update),
+            self._bound("callbacks", callbacks),
+            self._bound("on_update", on_update),
             progress,
         )
         saved = Checkpoints.of(checkpoints, resume)
         if saved is not None:
             check_writable(saved.path)
-        steps = self._schedule_steps(data)
+        settings = self._settings()
+        steps = settings.schedule_steps(len(data))
         if self.schedule:
             self.schedule.begin(options.epochs * steps)
-        run = Run(self.seed, {} if saved is None else self._identity(data, held_out), self.optimizer.lr)
+        run = Run(self.seed, {} if saved is None else settings.identity(data, held_out), self.optimizer.lr)
         run.epochs = options.epochs
         if resume and saved is not None and saved.path.exists():
             notes = run.restore(saved.path, self.model, self.optimizer, self.schedule, steps)
@@ -246,17 +249,37 @@ class Trainer:
             stack.callback(lambda: setattr(self.optimizer, "lr", run.lr))
             if self.threads is not None:
                 stack.enter_context(call_threads(self.threads))
-            Loop(self, run, data, held_out, options, saved).run_all()
+            Loop(self._settings, run, data, held_out, options, saved).run_all()
         return run.history
 
-    def _schedule_steps(self, data: Source) -> int:
-        """How many steps the schedule counts in an epoch."""
-        if self.schedule is None or self.schedule.per == "epoch":
-            return 1
-        return -(-len(data) // self.accumulate)
+    def _settings(self) -> TrainingSettings:
+        """The current settings."""
+        return TrainingSettings(
+            model=self.model,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            clip_norm=self.clip_norm,
+            clip_value=self.clip_value,
+            accumulate=self.accumulate,
+            truncate=self.truncate,
+            segments=self.segments,
+            seed=self.seed,
+            max_seconds=self.max_seconds,
+        )
+
+    def _bound(self, name: str, callbacks: Any) -> Sequence[Callable[[dict[str, float]], Any]]:
+        """One callback, or several, with this trainer as their first argument."""
+        found = (callbacks,) if callable(callbacks) else tuple(callbacks)
+        for callback in found:
+            if not callable(callback):
+                raise TypeError(
+                    f"{name}: expected functions (trainer, record), got {type(callback).__name__}"
+                )
+        return [functools.partial(callback, self) for callback in found]
 
     def _advise(self, data: Source, epochs: int) -> None:
-        """Warn of updates that are few because each goes through a long sequence."""
+        """Suggest `truncate` if sequences are long and updates few."""
         if self.truncate or self.segments or self.accumulate > 1:
             return
         if epochs < 2 or len(data) > FEW_UPDATES:
@@ -264,10 +287,11 @@ class Trainer:
         if not gradients.per_step(self.model, self.loss) or not self.model.causal:
             return
         T = len(next(data.epoch()).x)
-        if T >= LONG:
+        if T >= LONG_SEQUENCE:
             warnings.warn(
                 f"train: sequences of {T} steps, and few updates, {len(data)} an epoch; "
-                f"Trainer(truncate={PIECE}) makes one every {PIECE} steps and often learns faster",
+                f"Trainer(truncate={SUGGESTED_TRUNCATE}) makes one every {SUGGESTED_TRUNCATE} steps and "
+                "often learns faster",
                 stacklevel=3,
             )
 
@@ -278,67 +302,17 @@ class Trainer:
         batch_size: int = 32,
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
     ) -> dict[str, float]:
-        """The mean loss, as `loss`, and the metrics by name, over data in the mode of `eval()`."""
+        """The mean loss, as `loss`, and the metrics by name, computed in `eval()` mode."""
         source, measures = self._source_of(data, batch_size), named(metrics)
         evaluation.check_data("data", self.model, self.loss, source, measures)
         return evaluation.evaluate(self.model, self.loss, source.epoch(), measures)
 
     def _source_of(self, data: Any, batch_size: int) -> Source:
-        """A tuple's targets belong to steps or sequences as the model and the loss say, not as they look."""
+        """Convert data to a source; model and loss decide whether a tuple's targets belong to steps."""
         of_steps = gradients.per_step(self.model, self.loss)
         return source_of(data, batch_size, target_per="step" if of_steps else "sequence")
 
-    def _identity(self, data: Source, held_out: Source | None) -> dict[str, Any]:
-        return {
-            "model": _plain({"type": type(self.model).__name__, **self.model.config}),
-            "loss": _plain({"type": type(self.loss).__name__, **self.loss.config}),
-            "optimizer": _settings(self.optimizer),
-            "schedule": None if self.schedule is None else _settings(self.schedule),
-            "clip_norm": self.clip_norm,
-            "clip_value": self.clip_value,
-            "seed": self.seed,
-            "minibatches": len(data),
-            "minibatch": list(next(data.epoch()).x.shape),
-            "data": digest_of(_first_and_last(data)),
-            "validation": None if held_out is None else digest_of(_first_and_last(held_out)),
-            "accumulate": self.accumulate,
-            "truncate": self.truncate,
-        }
 
-
-def _settings(thing: Optimizer | Schedule) -> dict[str, Any]:
-    """Name and arguments of what keeps these as attributes."""
-    arguments = {name: getattr(thing, name, None) for name in inspect.signature(type(thing)).parameters}
-    return _plain({"type": type(thing).__name__, **arguments})
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """As they come back from JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(settings, default=_listed))
-    return plain
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else repr(value)
-
-
-def _callables(name: str, functions: Any) -> Sequence[Callback]:
-    """One function, or some."""
-    found = (functions,) if callable(functions) else tuple(functions)
-    for function in found:
-        if not callable(function):
-            raise TypeError(f"{name}: expected functions (trainer, record), got {type(function).__name__}")
-    return found
-
-
-def _first_and_last(source: Source) -> Iterator[Any]:
-    """The arrays of the first and the last minibatch in order."""
-    for start in sorted({0, len(source) - 1}):
-        batch = next(source.epoch(start=start))
-        yield batch.x
-        yield from batch.target if isinstance(batch.target, list) else [batch.target]
-
-
-def _check_kind(name: str, value: Any, kind: type, words: str) -> None:
+def _check_kind(name: str, value: Any, kind: type, description: str) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected {words}, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected {description}, got {type(value).__name__}")

@@ -76,7 +76,7 @@ def test_a_failed_training_saves_the_weights_of_the_best_epoch(
     keep_best = Loop._keep_best
 
     def note(loop, loss):
-        calls.append(loop.trainer.model._store.data.copy())
+        calls.append(loop.settings.model._store.data.copy())
         keep_best(loop, loss)
 
     monkeypatch.setattr(Loop, "_keep_best", note)

@@ -131,7 +131,10 @@ def test_a_checkpoint_of_another_text_is_refused(text_file, tmp_path, capsys):
     assert train_text(text_file, tmp_path, *saved) == 0
     text_file.write_text(text_file.read_text().replace("cat", "tac"))
     assert train_text(text_file, tmp_path, *saved) == 1
-    assert "run.ckpt: not of this training: text: it was made with others\n" in capsys.readouterr().err
+    assert (
+        "run.ckpt: not of this training: text: differs from that of the checkpoint\n"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("heeded")

@@ -151,7 +151,7 @@ def test_a_checkpoint_of_another_training_is_refused(waves, tmp_path):
     for forecaster, values, name in [
         (Forecaster(3, hidden_size=4, epochs=1, seed=1), waves, "seed: expected 1, got 0"),
         (Forecaster(3, hidden_size=4, epochs=2), waves, "epochs: expected 2, got 1"),
-        (Forecaster(3, hidden_size=4, epochs=1), waves * 2, "values: it was made with others$"),
+        (Forecaster(3, hidden_size=4, epochs=1), waves * 2, "values: differs from that of the checkpoint$"),
     ]:
         with pytest.raises(CheckpointError, match=f"not of this training: {name}"):
             forecaster.fit(values, **fit)

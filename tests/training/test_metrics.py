@@ -153,7 +153,7 @@ def test_metrics_of_ctc_have_lists_of_sequences():
     for part, y, wanted, target in zip(x, got[0], labels, got[1], strict=True):
         np.testing.assert_allclose(y, model(part)[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(target, wanted)
-    with pytest.raises(ValueError, match="data: metrics: accuracy expects a target at every step, which CTC"):
+    with pytest.raises(ValueError, match="data: metrics: accuracy needs a target at every step, which CTC"):
         trainer.evaluate((x, labels), metrics=["accuracy"])
 
 

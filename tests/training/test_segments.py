@@ -36,7 +36,7 @@ def test_segments_carry_the_state_of_a_stream_and_a_learned_one():
 def test_segments_of_what_cannot_be_cut_are_refused():
     loss = losses.MSE()
     for model in (pooled(), cylstm.LSTM(2, 3, bidirectional=True)):
-        with pytest.raises(ValueError, match="segments: expected a model that can be cut in time"):
+        with pytest.raises(ValueError, match="segments: expected a model that can be split in time"):
             cylstm.Trainer(model, loss, segments=2)
     for options in (
         {"recurrent_dropout": 0.1},

@@ -332,7 +332,7 @@ def test_metrics_in_numpys_numbers_get_into_checkpoints(tmp_path):
     assert type(history.epochs[0]["worst"]) is float
     assert path.exists()
     for metrics in ([losses.MSE().__call__, "mae", "mae"], {"loss": abs}):
-        with pytest.raises(ValueError, match="metrics: expected names of their own"):
+        with pytest.raises(ValueError, match="metrics: expected unique, unreserved names"):
             trainer.fit((x, y), (x, y), metrics=metrics, progress=False)
 
 

@@ -47,11 +47,11 @@ def test_with_less_patience_a_training_that_has_waited_longer_ends(tmp_path):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({}, {"validation": (X[40:] + 1, Y[40:])}, "validation: it was made with others"),
-        ({}, {"validation": (X[40:], -Y[40:])}, "validation: it was made with others"),
-        ({}, {"validation": None}, "validation: it was made with such data"),
-        ({"validation": None}, {}, "validation: it was made without such data"),
-        ({}, {"train": (X[:40] + 1, Y[:40])}, "data: it was made with others"),
+        ({}, {"validation": (X[40:] + 1, Y[40:])}, "validation: differs from that of the checkpoint"),
+        ({}, {"validation": (X[40:], -Y[40:])}, "validation: differs from that of the checkpoint"),
+        ({}, {"validation": None}, "validation: the checkpoint was made with it"),
+        ({"validation": None}, {}, "validation: the checkpoint was made without it"),
+        ({}, {"train": (X[:40] + 1, Y[:40])}, "data: differs from that of the checkpoint"),
         ({}, {"batch_size": 9}, r"minibatch: expected \[1\]=9, got 8"),
         ({}, {"batch_size": 20}, "minibatches: expected 2, got 5"),
         ({}, {"accumulate": 2}, "accumulate: expected 2, got 1"),
@@ -170,7 +170,7 @@ def test_classifiers_know_their_validation_data_and_epochs(tmp_path):
 
     history = run(patience=1)
     assert run(patience=5).steps == history.steps
-    with pytest.raises(CheckpointError, match="validation: it was made with others"):
+    with pytest.raises(CheckpointError, match="validation: differs from that of the checkpoint"):
         run(held_out=(X[20:40], labels[20:40]))
     with pytest.raises(CheckpointError, match=r"epochs: .* epochs=2, got 3"):
         run(3)

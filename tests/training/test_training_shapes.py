@@ -19,7 +19,7 @@ X, IDS = np.zeros((60, 5, 2)), np.zeros((60, 5), int)
 RAGGED = [np.zeros((n, 2)) for n in (5, 7, 4)]
 REAL, LABEL = (lambda *shape: np.zeros(shape)), (lambda *shape: np.zeros(shape, int))
 OF_TWO = losses.Quantile([0.1, 0.9])
-EACH_SEQUENCE, EACH_STEP = ", a target of each sequence, got ", ", a target of each step, got "
+EACH_SEQUENCE, EACH_STEP = ", a target per sequence, got ", ", a target per step, got "
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,7 @@ def test_targets_of_steps_that_look_like_those_of_sequences_are_refused():
     """With as many steps as outputs and as sequences in a minibatch they would be read transposed."""
     samples = data.Arrays(X, np.zeros((60, 5), int), 5)
     assert samples.per_step
-    with pytest.raises(
-        ValueError, match=r"train: target: expected one of each sequence .*target_per='sequence'"
-    ):
+    with pytest.raises(ValueError, match=r"train: target: expected one per sequence .*target_per='sequence'"):
         cylstm.Trainer(model_for(5), losses.BinaryCrossEntropy()).fit(samples, progress=False)
 
 
