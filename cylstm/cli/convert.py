@@ -4,7 +4,6 @@ import argparse
 import warnings
 from typing import Any
 
-import cylstm
 from cylstm import convert, files
 from cylstm._formats.file_kinds import HDF5, KERAS, ONNX, SAFETENSORS, TEXT, UNKNOWN, file_kind
 from cylstm.cli._common import check_outputs, print_json
@@ -16,6 +15,7 @@ from cylstm.convert.onnx import reader as onnx_reader
 from cylstm.convert.onnx import writer as onnx_writer
 from cylstm.data.scalers import ScalersWarning
 from cylstm.data.text_files import read_text
+from cylstm.layers.sequential import Sequential
 
 KINDS = ("cylstm", "onnx", "torch")
 
@@ -73,7 +73,7 @@ def _convert(options: argparse.Namespace) -> None:
             model.scalers.clear()  # the report says that they are left out
             convert.to_safetensors(model, options.output)
         else:
-            cylstm.save(model, options.output)
+            files.save(model, options.output)
     except ImportError as error:
         raise ValueError(str(error)) from None
     layers = [{"from": name, "to": repr(layer)} for name, layer in zip(sources, model.layers, strict=True)]
@@ -89,7 +89,7 @@ def _convert(options: argparse.Namespace) -> None:
     show(f"Saved {options.output}")
 
 
-def _left_out(model: cylstm.Sequential, extra: dict[str, Any], to: str) -> list[str]:
+def _left_out(model: Sequential, extra: dict[str, Any], to: str) -> list[str]:
     """What a file of cylstm holds other than layers and weights, and the output does not."""
     written = onnx_writer.scalers_written(model) if to == "onnx" else ()
     scalers = [
@@ -112,10 +112,10 @@ def _read(options: argparse.Namespace, source: str) -> tuple[Conversion, dict[st
         given = {"order": options.order, "nonlinearity": options.nonlinearity}
         return torch.read(path, batch_first=options.batch_first or None, **given), None
     loaded, extra = files.load_with_extra(path)
-    if isinstance(loaded, cylstm.Sequential):
+    if isinstance(loaded, Sequential):
         model = loaded
     else:
-        model = cylstm.Sequential(loaded)
+        model = Sequential(loaded)
         model.scalers, loaded.scalers = loaded.scalers, {}  # which belong to the whole
     sources = [f"{type(layer).__name__} {i}" for i, layer in enumerate(model.layers)]
     return Conversion(model, sources), extra

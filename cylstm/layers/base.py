@@ -55,6 +55,7 @@ class Layer:
     batch_first: bool | None = None  # None: the layer does not care
     reads_indices = False  # whether x holds indices of vectors
     pools = False  # whether y is one row for each sequence, whatever its length
+    is_recurrent = False  # whether it carries a state from step to step, which masked steps leave unchanged
     nests = True  # whether it can be a layer of another one
     pads = False  # whether it computes on padded batches, so that bits depend on the longest sequence
     _store: ParameterStore

@@ -7,9 +7,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
 from cylstm._engine.planning import Shape
+from cylstm.layers.masks import Masks
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.layers.stateless import Sizeless
-from cylstm.recurrent.masks import Masks
 from cylstm.sequences.packing import Packing
 
 Array = NDArray[Any]

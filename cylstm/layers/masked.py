@@ -11,7 +11,6 @@ from cylstm.layers.base import Layer
 from cylstm.layers.pooling import Pooling
 from cylstm.layers.sequence_layer import Call, SequenceLayer
 from cylstm.layers.sequential import Sequential
-from cylstm.recurrent.base import RecurrentLayer
 from cylstm.sequences.packed import PackedSequences
 from cylstm.sequences.packing import Batch, MaskedPacking, Packing
 
@@ -61,8 +60,8 @@ class Masked(Sequential):
     ) -> None:
         super().__init__(*layers, batch_first=batch_first)
         for position, layer in enumerate(layers):
-            nested = isinstance(layer, SequenceLayer) and not isinstance(layer, (RecurrentLayer, Pooling))
-            if nested:
+            supported = layer.is_recurrent or isinstance(layer, Pooling)
+            if isinstance(layer, SequenceLayer) and not supported:
                 raise TypeError(
                     f"layer {position}: expected a layer that supports masking, got {type(layer).__name__}"
                 )
@@ -125,7 +124,7 @@ class Masked(Sequential):
 
     def _output_for_zeros(self) -> Array:
         """Compute the output of the layers after the last recurrent one for zeros, (O,)."""
-        recurrent = [k for k, layer in enumerate(self.layers) if isinstance(layer, RecurrentLayer)]
+        recurrent = [k for k, layer in enumerate(self.layers) if layer.is_recurrent]
         first = recurrent[-1] + 1 if recurrent else 0
         size = self.layers[first - 1].output_size if recurrent else self.input_size
         rows, packing = np.zeros((1, size), self.dtype if first else self._x_dtype()), Packing(1, 1)

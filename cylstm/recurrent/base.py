@@ -12,10 +12,10 @@ from cylstm import _checks
 from cylstm._checks import shown
 from cylstm._checks.options import raise_unknown, warn_without_effect
 from cylstm._engine.planning import Shape
+from cylstm.layers.masks import Masks
 from cylstm.layers.parameters import ParameterStore, fill_drawn
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.recurrent.cells import CELLS
-from cylstm.recurrent.masks import Masks
 from cylstm.recurrent.panels import SharedWeights
 from cylstm.recurrent.parameter_names import parameter_name
 from cylstm.recurrent.spec import StackSpec
@@ -48,6 +48,7 @@ CELL_OPTIONS: dict[str, Any] = {
 class RecurrentLayer(SequenceLayer, abstract=True):
     """A stack of `num_layers` layers of one cell; see `LSTM` for the parameters."""
 
+    is_recurrent = True
     probabilities: ClassVar = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
     cell_options: ClassVar[tuple[str, ...]] = ()  # those of CELL_OPTIONS that a subclass has
 

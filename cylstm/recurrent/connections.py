@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cylstm.recurrent.masks import Masks
+from cylstm.layers.masks import Masks
 from cylstm.recurrent.spec import StackSpec
 from cylstm.recurrent.stack_buffers import StackBuffers
 from cylstm.sequences.packing import Batch, Packing

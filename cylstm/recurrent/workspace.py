@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from cylstm._engine import _packed, isa
 from cylstm._system import threads
+from cylstm.layers.masks import Masks
 from cylstm.layers.parameters import ParameterStore
 from cylstm.recurrent.connections import Connection, Entrance, Exit
-from cylstm.recurrent.masks import Masks
 from cylstm.recurrent.panels import PackedWeights, SharedWeights
 from cylstm.recurrent.parameter_names import PYTORCH_KINDS, parameter_name
 from cylstm.recurrent.spec import StackSpec
