@@ -1,11 +1,10 @@
-"""Compares two results of run.py: what has become slower or faster, and what is noise.
+"""Compare two results of run.py, separating significant differences from noise.
 
     python benchmarks/compare.py before.jsonl after.jsonl
 
-Where both results also timed PyTorch, every round is divided by PyTorch's of the same round, so that a slower
-moment of the machine, or another machine of the same kind, does not count. A difference is real if the rounds
-of both results hardly overlap (two-sided Mann-Whitney test, p < 0.01) and it is more than 3 %. Exit status 1
-if something is slower.
+If both results include PyTorch, every round is divided by PyTorch's result in the same round, to compensate
+for variations of the machine. A difference is significant if p < 0.01 in a two-sided Mann-Whitney test of the
+rounds and it exceeds 3 %. The exit status is 1 if a measurement is slower.
 """
 
 import argparse
@@ -16,36 +15,36 @@ from statistics import median
 from typing import Any, NamedTuple
 
 CERTAIN, LEAST = 0.01, 0.03
-ROUNDS = 5  # with fewer no p is below 0.01
-SAME = ("cpu", "threads", "environment", "blas", "python")  # of the line about the machine
+ROUNDS = 5  # p < 0.01 is impossible with fewer
+SAME = ("cpu", "threads", "environment", "blas", "python")  # fields that should agree
 Key = tuple[str, str, str]
 
 
 class Difference(NamedTuple):
-    """New time over old time, and what it is."""
+    """Ratio of the new time to the old time, and a verdict."""
 
     ratio: float
     verdict: str
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[Key, list[float]]]:
-    """The line about the machine, and the rounds by shape, pass and contender."""
+    """Read the description of the machine, and the rounds by shape, pass and contender."""
     about, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     records = [record for record in records if "peak_bytes" not in record]
     if any("rounds_us" not in record for record in records):
-        raise SystemExit(f"{path}: no rounds in it; it is of an older run.py")
+        raise SystemExit(f"{path}: contains no rounds; created by an older run.py")
     return about, {(r["shape"], r["mode"], r["contender"]): r["rounds_us"] for r in records}
 
 
 def relative(rounds: dict[Key, list[float]], key: Key, to: str | None) -> list[float]:
-    """Rounds of cylstm, as shares of another contender's if that is wanted."""
+    """Return rounds of cylstm, optionally relative to another contender."""
     shape, mode, _ = key
     base = rounds[shape, mode, to] if to else [1.0] * len(rounds[key])
     return [own / other for own, other in zip(rounds[key], base, strict=True)]
 
 
 def difference(before: list[float], after: list[float]) -> Difference:
-    """Whether rounds have become slower, faster, or neither for all that can be seen."""
+    """Test whether rounds have become slower or faster."""
     from scipy.stats import mannwhitneyu
 
     ratio = median(after) / median(before)
@@ -58,7 +57,7 @@ def difference(before: list[float], after: list[float]) -> Difference:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a line for every measurement that both have; 1 if one is slower."""
+    """Print a line for every common measurement; return 1 if one is slower."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     (about, old), (about_new, new) = read(options.before), read(options.after)
     for name in SAME:
         if about.get(name) != about_new.get(name):
-            print(f"careful, {name} differs: {about.get(name)} and {about_new.get(name)}")
+            print(f"warning: {name} differs: {about.get(name)} and {about_new.get(name)}")
     keys = [key for key in old if key in new and key[2] == "cylstm"]
     if not keys:
         raise SystemExit("the two results have no measurement in common")

@@ -1,10 +1,10 @@
-"""The contenders: each runs in a process of its own, told over standard input what to time.
+"""Worker processes of the benchmarks, one per library, which receive requests on standard input.
 
     python benchmarks/contenders.py NAME THREADS
 
-A request is a line of JSON, {"shape": [...], "mode": "forward" | "training" | "step", "seconds": s};
-the answer is a line with the seconds of every call within that time, after one call to warm up. With "memory"
-instead of seconds the answer is the bytes that the process has grown by at the peak of one call.
+A request is a JSON line {"shape": [...], "mode": "forward" | "training" | "step", "seconds": s}. The answer
+is a line with the durations of all calls within that time, after a warm-up call. With "memory" instead of
+"seconds", the answer is the peak growth of the process in bytes during one call.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ def cylstm_call(shape: Shape, mode: str) -> Call:
 
 
 def session_call(shape: Shape, mode: str) -> Call:
-    """What a server runs, beside the call of the layer itself."""
+    """Return a call of a session."""
     return cylstm_call(shape, "session")
 
 
@@ -126,7 +126,7 @@ def jax_call(shape: Shape, mode: str) -> Call:
 
 
 def reference_call(shape: Shape, mode: str) -> Call:
-    """The NumPy definition in its own precision, float64."""
+    """Return a call of the NumPy reference in float64."""
     from cylstm import reference
 
     rng = np.random.default_rng(0)
@@ -167,7 +167,7 @@ NEEDED = {
 
 
 def able(name: str, shape: Shape, mode: str) -> bool:
-    """Whether a contender can do it, and would be asked to."""
+    """Whether a contender supports a measurement."""
     plain = shape.cell == "lstm" and shape.group == "main"
     if name == "cylstm-session":
         return shape.group == "serving"

@@ -1,4 +1,4 @@
-"""Measures what a training adds to a new process over the number of time steps, here and in PyTorch.
+"""Measure the memory of training against the number of time steps, for cylstm and PyTorch.
 
     python benchmarks/memory.py > memory.jsonl       # about a minute
 

@@ -1,13 +1,13 @@
-"""Times the training of whole models beside PyTorch: data, forward, loss, backward, clipping, Adam.
+"""Benchmark the training of whole models against PyTorch: data, forward, loss, backward, clipping, Adam.
 
     python benchmarks/models.py > models.jsonl       # about three minutes
     python benchmarks/models.py --tasks character --threads 1
 
-Both train the same model on the same minibatches, each in a process of its own, and take turns within each
-round. cylstm's steps are those of `Trainer.fit`, with its data source, history and checks. The fixed cost of
-a step is that of the same layers with one unit, on one sequence of one step: what is spent outside of the
-kernels. Memory is the growth of a new process over one training; with `segments="auto"`, too.
-Lines of JSON go to standard output, a table for people to standard error.
+Both train the same model on the same minibatches, each in a separate process, and take turns within each
+round. The steps of cylstm are those of `Trainer.fit` with data source, history and checks. The fixed cost of
+a step is measured with one unit on one sequence of one step: the time spent outside of the kernels. Memory is
+the growth of a new process during training, also with `segments="auto"`.
+JSON lines are written to standard output, a table to standard error.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from cylstm._system.threads import usable_cpus
 
 
 class Task(NamedTuple):
-    """A model and its minibatches; V symbols or I numbers a step in, `outputs` out."""
+    """A model and its minibatches, with V symbols or I features per step and `outputs` outputs."""
 
     why: str
     B: int
@@ -42,18 +42,18 @@ class Task(NamedTuple):
     last: bool = False
 
     def one(self) -> "Task":
-        """The same model with next to nothing to compute."""
+        """Return the same model at minimal size."""
         return self._replace(B=1, T=1, I=1, H=1, outputs=1, symbols=min(1, self.symbols))
 
     def lengths(self, n: int) -> np.ndarray:
-        """Steps of n sequences: those of sentences, of 1 to T words, most of them short."""
+        """Draw lengths of n sequences, distributed like sentences of 1 to T words."""
         if not self.ragged:
             return np.full(n, self.T)
         drawn = np.random.default_rng(1).gamma(2.0, self.T / 8, n).astype(int)
         return np.clip(drawn, 1, self.T)
 
     def data(self, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """n sequences, and their targets: classes, or numbers where nothing is embedded."""
+        """Draw n sequences and their targets: classes, or numbers for models without an embedding."""
         rng = np.random.default_rng(0)
         lengths = self.lengths(n)
         if self.symbols:
@@ -73,7 +73,7 @@ TASKS = {
 
 
 def cylstm_epoch(task: Task, batches: int, segments: Any = None):
-    """A function that trains over so many minibatches and returns the seconds of each."""
+    """Return a function that trains on a number of minibatches and returns the seconds per minibatch."""
     import cylstm
     from cylstm import data
 
@@ -95,7 +95,7 @@ def cylstm_epoch(task: Task, batches: int, segments: Any = None):
 
 
 def torch_epoch(task: Task, batches: int):
-    """The same in PyTorch, as people write it."""
+    """Return the same function in idiomatic PyTorch."""
     import torch
 
     class Model(torch.nn.Module):
@@ -187,7 +187,7 @@ class Worker:
         self.version = json.loads(self.process.stdout.readline())
 
     def ask(self, **request: Any) -> float:
-        """The answer to a request."""
+        """Send a request and return the answer."""
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
@@ -198,7 +198,7 @@ class Worker:
 
 
 def timed(name: str, workers: dict[str, Worker], rounds: int, batches: int) -> dict[str, Any]:
-    """Seconds of a step of each library, by round, and the fixed cost of cylstm's."""
+    """Measure seconds per step of each library by round, and the fixed cost of cylstm."""
     times: dict[str, list[float]] = {library: [] for library in workers}
     for i in range(rounds):
         for library in sorted(workers, reverse=i % 2 == 1):
@@ -208,7 +208,7 @@ def timed(name: str, workers: dict[str, Worker], rounds: int, batches: int) -> d
 
 
 def peaks(name: str, threads: int, **sizes: int) -> dict[str, float]:
-    """Bytes that a training adds to a new process; of a task with other sizes, if these are given."""
+    """Measure the bytes that training adds to a new process, optionally with other sizes of the task."""
     found = {}
     for label, library, segments in (
         ("cylstm", "cylstm", None), ("segments", "cylstm", "auto"), ("torch", "torch", None),
@@ -222,7 +222,7 @@ def peaks(name: str, threads: int, **sizes: int) -> dict[str, float]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Lines of Markdown."""
+    """Format the records as a Markdown table."""
     lines = [
         "| model | B, T, H | a step | time steps a second | PyTorch takes | fixed cost "
         "| memory | in segments | PyTorch's |",

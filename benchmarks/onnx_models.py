@@ -9,7 +9,7 @@ from shapes import GATES, Shape
 
 
 def onnx_model(shape: Shape, step: bool = False) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A model of a node a layer with random weights, and its inputs; a step takes and gives states."""
+    """Build a model with one node per layer and random weights; return it with its inputs."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng, D, G = np.random.default_rng(0), shape.directions, GATES[shape.cell]

@@ -1,4 +1,4 @@
-"""Draws how many times faster cylstm is than the others, shape by shape.
+"""Plot the speedup of cylstm over other libraries for each shape.
 
     python benchmarks/plot.py results.jsonl picture.png
 
@@ -19,18 +19,18 @@ TITLES = {"forward": "inference", "training": "training", "step": "one step"}
 
 
 def lines(path: Path) -> list[dict]:
-    """All of a result."""
+    """Read all records of a result."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read(path: Path) -> tuple[dict, list[dict]]:
-    """The line about the machine, and the measurements of time."""
+    """Read the description of the machine, and the timings."""
     about, *records = lines(path)
     return about, [record for record in records if "ratio" in record]
 
 
 def draw(records: list[dict], about: dict, picture: Path) -> None:
-    """A panel for each pass, a row for each shape."""
+    """Plot a panel for each pass with a row for each shape."""
     modes = [mode for mode in TITLES if any(r["mode"] == mode for r in records)]
     shapes = {m: list(dict.fromkeys(r["shape"] for r in records if r["mode"] == m)) for m in modes}
     height = 1.6 + 0.24 * max(map(len, shapes.values()))

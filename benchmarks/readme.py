@@ -1,4 +1,4 @@
-"""Runs the benchmarks; writes the README's summary, and the tables and picture of docs/speed.md.
+"""Run the benchmarks; write the summary of README.md, and the tables and picture of docs/speed.md.
 
     python benchmarks/readme.py                 # about twenty minutes
     python benchmarks/readme.py --from results.jsonl --models-from models.jsonl
@@ -32,7 +32,7 @@ GROUPS = {
 
 
 def table(about: dict, records: list[dict]) -> str:
-    """Microseconds of each, how many times cylstm's, and the share of a large product's speed."""
+    """Format microseconds, ratios to cylstm, and the fraction of the peak GFLOP/s."""
     lines = [
         f"{about['cpu']} ({about['cpu instruction sets'].split(', ')[-1]}), {about['threads']}; "
         + ", ".join(dict.fromkeys(r["version"] for r in records))
@@ -54,7 +54,7 @@ def table(about: dict, records: list[dict]) -> str:
 
 
 def means(records: list[dict]) -> str:
-    """Geometric means of cylstm's speed over the best peer's, by group and pass."""
+    """Format geometric means of the speedup over the best peer, by group and pass."""
     lines = ["| | inference | training | step |", "|---|---|---|---|"]
     for group, title in GROUPS.items():
         cells = []
@@ -66,7 +66,7 @@ def means(records: list[dict]) -> str:
 
 
 def best_peers(records: list[dict], group: str, mode: str) -> dict[str, dict]:
-    """The record of the fastest peer for each shape of a group and pass."""
+    """Return the record of the fastest peer for each shape of a group and pass."""
     best: dict[str, dict] = {}
     for r in records:
         if (r["group"], r["mode"]) == (group, mode) and r["contender"] in PEERS:
@@ -75,13 +75,13 @@ def best_peers(records: list[dict], group: str, mode: str) -> dict[str, dict]:
 
 
 def peaks_of(path: Path) -> dict[str, float]:
-    """Peak memory by contender, of the shape that is measured for memory."""
+    """Return the peak memory by contender for the shape of the group "memory"."""
     _, *records = plot.lines(path)
     return {r["contender"]: r["peak_bytes"] for r in records if "peak_bytes" in r}
 
 
 def summary(about: dict, records: list[dict], peaks: dict[str, float]) -> str:
-    """The README's table: geometric mean and worst case, and whose that is."""
+    """Format the table of README.md: geometric mean, and worst case with its peer."""
     lines = ["| | geometric mean | worst case |", "|---|---|---|"]
     rows = ("inference", "main", "forward"), ("training", "main", "training"), ("one step", "step", "step")
     for title, group, mode in rows:
@@ -104,7 +104,7 @@ def summary(about: dict, records: list[dict], peaks: dict[str, float]) -> str:
 
 
 def memory(peaks: dict[str, float]) -> str:
-    """The peaks as a sentence."""
+    """Format the peaks as a sentence."""
     if "torch" not in peaks:
         return ""
     share = peaks["cylstm"] / peaks["torch"]
@@ -115,7 +115,7 @@ def memory(peaks: dict[str, float]) -> str:
 
 
 def result_of(script: str, what: str) -> Path:
-    """The file with a new result of a benchmark."""
+    """Run a benchmark and return the file with its result."""
     cpu = re.sub(r"\W+", "-", versions.describe()["cpu"]).strip("-").lower()
     path = RESULTS / f"{datetime.date.today()}-{cpu}-{what}.jsonl"
     with path.open("w", encoding="utf-8") as out:
@@ -124,7 +124,7 @@ def result_of(script: str, what: str) -> Path:
 
 
 def between(text: str, name: str, body: str) -> str:
-    """The text with a new body between the marks of this name."""
+    """Replace the body between the markers of this name."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
     return re.sub(f"{begin}.*{end}", lambda _: begin + "\n" + body + "\n" + end, text, flags=re.DOTALL)
 

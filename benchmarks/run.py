@@ -1,16 +1,16 @@
-"""Times cylstm beside PyTorch, ONNX Runtime, OpenVINO, JAX and the NumPy reference on named shapes.
+"""Benchmark cylstm against PyTorch, ONNX Runtime, OpenVINO, JAX and the NumPy reference on named shapes.
 
-    python benchmarks/run.py > results.jsonl         # all of it, about ten minutes
+    python benchmarks/run.py > results.jsonl         # all shapes, about ten minutes
     python benchmarks/run.py --shapes medium-16 tiny-1 --threads 1
     python benchmarks/run.py --groups step --threads 1
 
-Every contender has a process of its own, and the processes take turns within each round, so that a
-slow moment of the machine meets all of them. The figure of a round is the median of its
-calls, that of a contender the median over rounds, a ratio the median of the rounds' ratios. Weights are
-packed before the calls of inference, and within every call of training.
-Lines of JSON go to standard output, first one about the machine, then one a measurement, and
-a table for people to standard error. A shape of the group "memory" is not timed: its peak is that of a new
-process.
+Every contender runs in a separate process. The processes take turns within each round, so that variations of
+the machine affect all of them. The result of a round is the median of its calls, that of a contender the
+median over rounds, and a ratio the median of the ratios of rounds. Weights are packed before inference calls,
+and within every training call.
+JSON lines are written to standard output, first one about the machine, then one per measurement. A table is
+written to standard error. Shapes of the group "memory" are not timed: the peak memory of a new process is
+measured.
 """
 
 import argparse
@@ -44,14 +44,14 @@ class Contender:
         self.version = self.answer()
 
     def answer(self) -> Any:
-        """What the process says next."""
+        """Read the next answer of the process."""
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name}: ended with status {self.process.wait()}")
         return json.loads(line)
 
     def ask(self, shape: Shape, mode: str, **more: Any) -> Any:
-        """The answer to a request."""
+        """Send a request and return the answer."""
         print(json.dumps({"shape": shape, "mode": mode, **more}), file=self.process.stdin, flush=True)
         return self.answer()
 
@@ -64,11 +64,11 @@ class Contender:
 def measure(
     contenders: list[Contender], shape: Shape, mode: str, rounds: int, seconds: float, limit: float
 ) -> list[dict]:
-    """One record a contender; ratios are its time over cylstm's, above 1 where cylstm is faster."""
+    """Return one record per contender; ratios are its time over cylstm's, above 1 if cylstm is faster."""
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for i in range(rounds):
         for contender in contenders[i % len(contenders) :] + contenders[: i % len(contenders)]:
-            if contender.name != "reference" or i == 0:  # whose time is known well enough
+            if contender.name != "reference" or i == 0:  # one round of the slow reference is enough
                 turn = contender.ask(shape, mode, seconds=seconds)
                 times[contender.name].append(statistics.median(turn))
     records = []
@@ -92,7 +92,7 @@ def measure(
 
 
 def measure_memory(names: list[str], shape: Shape, mode: str, threads: int) -> list[dict]:
-    """Peaks of new processes, above what they had before the call."""
+    """Measure peak memory of new processes relative to that before the call."""
     records = []
     for name in names:
         contender = Contender(name, threads)
@@ -103,7 +103,7 @@ def measure_memory(names: list[str], shape: Shape, mode: str, threads: int) -> l
 
 
 def about_shape(shape: Shape, mode: str, contender: Contender) -> dict:
-    """What a record says of what was measured."""
+    """Return the fields of a record that describe the measurement."""
     facts = {key: value for key, value in shape._asdict().items() if key not in ("name", "why")}
     return {
         "shape": shape.name, **facts, "mode": mode, "contender": contender.name, "version": contender.version,
@@ -111,7 +111,7 @@ def about_shape(shape: Shape, mode: str, contender: Contender) -> dict:
 
 
 def arithmetic_limit(threads: int) -> float:
-    """GFLOP/s of a large float32 product by NumPy's BLAS, the best of several."""
+    """Measure the GFLOP/s of a large float32 product with NumPy's BLAS, the best of several runs."""
     import threadpoolctl
 
     a, best = np.ones((2048, 2048), np.float32), 0.0
@@ -124,7 +124,7 @@ def arithmetic_limit(threads: int) -> float:
 
 
 def machine(threads: int, limit: float | None = None) -> dict:
-    """What the figures belong to."""
+    """Describe the machine and the software versions."""
     from cylstm._system import versions
 
     switches = ("OPENBLAS_", "OMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "CYLSTM_", "XLA_")
@@ -138,7 +138,7 @@ def machine(threads: int, limit: float | None = None) -> dict:
 
 
 def row(shape: Shape, mode: str, records: list[dict], names: list[str]) -> str:
-    """A line of the table: microseconds, or MB, of each contender, and its ratio to cylstm."""
+    """Format a table row: microseconds or MB of each contender, and its ratio to cylstm."""
     cells = [shape.name, f"{shape.B}, {shape.T}, {shape.I}, {shape.H}", mode]
     by_name = {record["contender"]: record for record in records}
     for name in names:
@@ -154,7 +154,7 @@ def row(shape: Shape, mode: str, records: list[dict], names: list[str]) -> str:
 
 
 def chosen_contenders(wanted: list[str] | None) -> list[str]:
-    """Those that are installed, cylstm first."""
+    """Return the installed contenders, cylstm first."""
     names = wanted or [name for name in CONTENDERS if name != "cylstm-session"]  # see serving.py
     for name in list(names):
         missing = [module for module in NEEDED.get(name, ()) if not importlib.util.find_spec(module)]
@@ -175,7 +175,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME")
     parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.15, help="of calls in each turn")
+    parser.add_argument("--seconds", type=float, default=0.15, help="duration of each turn")
     return parser.parse_args()
 
 
@@ -208,7 +208,7 @@ def main() -> None:
 
 
 def tell(line: str) -> None:
-    """Print for people."""
+    """Print to standard error."""
     tqdm.write(line, file=sys.stderr)
 
 

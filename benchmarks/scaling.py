@@ -1,4 +1,4 @@
-"""Times cylstm over the whole range of T, B and H, and draws whether the cost is linear in T, B, (I + H) H.
+"""Measure cylstm over a range of T, B and H, and plot whether the cost is linear in T, B and (I + H) H.
 
     python benchmarks/scaling.py benchmarks/results/scaling.png > scaling.jsonl
 
@@ -30,7 +30,7 @@ RANGES = {
 
 
 def seconds(T: int, B: int, H: int, mode: str) -> float:
-    """Median of a call, I = H."""
+    """Measure the median duration of a call with I = H."""
     layer = cylstm.LSTM(H, H, seed=0)
     x = np.random.default_rng(0).standard_normal((T, B, H)).astype(np.float32)
     if mode == "training":

@@ -1,14 +1,14 @@
-"""Times what a server does: single calls, and requests of many threads with and without micro-batches.
+"""Benchmark serving: single calls, and concurrent requests with and without micro-batches.
 
     python benchmarks/serving.py > serving.jsonl     # about five minutes
     python benchmarks/serving.py --parts throughput --hidden 256
 
-Steps are those of streams whose state is kept, on one thread, of `Stream`, ONNX Runtime and PyTorch. Latency
-is that of one call on one thread, of a session, of the layer itself and of ONNX Runtime. Both are measured as
-in run.py: each library in a process of its own, taking turns. Throughput is that of clients, threads of one
-process that ask for one sequence at a time and wait for it; the ways take turns within each round. A session
-uses `--threads` CPUs for all of them together, ONNX Runtime so many for each call.
-Lines of JSON go to standard output, tables for people to standard error.
+"Steps" are single steps of stateful streams on one thread, with `Stream`, ONNX Runtime and PyTorch. "Latency"
+is the time of one call on one thread, with a session, the layer itself and ONNX Runtime. Both are measured as
+in run.py, in separate processes that take turns. "Throughput" is measured with client threads of one process
+that request one sequence at a time; methods take turns within each round. A session uses `--threads` CPUs in
+total, ONNX Runtime per call.
+JSON lines are written to standard output, tables to standard error.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from cylstm._system.threads import usable_cpus
 CALLERS = ["cylstm", "cylstm-session", "onnxruntime"]
 STEPPERS = ["cylstm", "onnxruntime", "torch"]
 CLIENTS = (1, 8, 64)
-T = 20  # steps of a client's sequence
+T = 20  # steps per sequence
 
 
 def steps(options: argparse.Namespace) -> None:
-    """One step of streams whose state is kept."""
+    """Measure single steps of stateful streams."""
     shapes = [
         Shape(f"step-{H}", B, 1, H, H, "one step of a server's streams", "serving")
         for H in options.hidden
@@ -46,7 +46,7 @@ def steps(options: argparse.Namespace) -> None:
 
 
 def latency(options: argparse.Namespace) -> None:
-    """One call for whole sequences."""
+    """Measure calls for whole sequences."""
     shapes = [
         Shape(f"call-{H}", B, T, H, H, "one call of a server", "serving")
         for H in options.hidden
@@ -57,7 +57,7 @@ def latency(options: argparse.Namespace) -> None:
 
 
 def timed(options: argparse.Namespace, wanted: list[str], shapes: list[Shape], mode: str) -> None:
-    """A table of calls on one thread, of all sizes."""
+    """Measure calls on one thread for all sizes, and print a table."""
     names, limit = chosen_contenders(wanted), arithmetic_limit(1)
     contenders = [Contender(name, 1) for name in names]
     print(json.dumps(machine(1, limit)), flush=True)
@@ -73,7 +73,7 @@ def timed(options: argparse.Namespace, wanted: list[str], shapes: list[Shape], m
 
 @contextmanager
 def ways(H: int, threads: int) -> Iterator[dict[str, Callable[[], object]]]:
-    """Each way to have one sequence run, as a call for any thread."""
+    """Yield the methods of running one sequence, as thread-safe calls."""
     shape = Shape("request", 1, T, H, H, "a client's sequence", "serving")
     session, x = cylstm.Session(cylstm.LSTM(H, H, seed=0), threads=threads), shape.x()[:, 0].copy()
     with session.micro_batch(max_batch=32, max_delay=0) as requests:
@@ -84,7 +84,7 @@ def ways(H: int, threads: int) -> Iterator[dict[str, Callable[[], object]]]:
 
 
 def requests_a_second(call: Callable[[], object], clients: int, seconds: float) -> float:
-    """That many threads call again and again."""
+    """Measure the rate of calls from a number of threads."""
     counts, start = [0] * clients, threading.Barrier(clients + 1)
 
     def client(k: int) -> None:
@@ -107,7 +107,7 @@ def requests_a_second(call: Callable[[], object], clients: int, seconds: float) 
 
 
 def throughput(options: argparse.Namespace) -> None:
-    """Requests a second, of few and of many clients."""
+    """Measure requests per second for different numbers of clients."""
     tell(f"\nrequests of {T} steps a second, {options.threads} CPUs\n")
     for H in options.hidden:
         with ways(H, options.threads) as calls:
@@ -131,9 +131,9 @@ def main() -> None:
     parts = {"steps": steps, "latency": latency, "throughput": throughput}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512, 1024], metavar="H")
-    parser.add_argument("--threads", type=int, default=usable_cpus(), help="of throughput")
+    parser.add_argument("--threads", type=int, default=usable_cpus(), help="threads for throughput")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.15, help="of calls in each turn")
+    parser.add_argument("--seconds", type=float, default=0.15, help="duration of each turn")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # ONNX Runtime's in this process
     for part in options.parts:

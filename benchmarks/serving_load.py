@@ -1,14 +1,14 @@
-"""Loads `cylstm serve` with clients of every kind, and checks every answer.
+"""Load test of `cylstm serve` with clients of every kind, which checks every answer.
 
     python benchmarks/serving_load.py > load.jsonl                  # 100,000 requests, a few minutes
     python benchmarks/serving_load.py --requests 20000 --workers 1
 
-Most clients ask for sequences of mixed lengths, as raw rows or JSON, and have to get the bits of
-`Session.run`. Others send what is malformed, send slowly, read slowly, go away in the middle, or carry a
-state over a WebSocket. One worker is killed half-way: what was in it may end without an answer, and is asked
-again. At the end the server is stopped under load: every request has an answer, or its connection was
-refused. Then the good requests alone go to one process of cylstm and to the same server over ONNX Runtime.
-Lines of JSON go to standard output, words for people to standard error.
+Most clients send sequences of mixed lengths, as raw rows or JSON, and check that answers are bit-identical to
+`Session.run`. Others send malformed requests, send or read slowly, disconnect, or use stateful WebSocket
+streams. One worker is killed half-way; its unanswered requests are repeated. Finally the server is stopped
+under load: every request must be answered, or its connection refused. A second part sends valid requests only
+to one process of cylstm and to the same server based on ONNX Runtime.
+JSON lines are written to standard output, a summary to standard error.
 """
 
 import argparse
@@ -57,13 +57,13 @@ class Unanswered(Exception):
 
 
 class Link:
-    """A connection that is kept, and opened again when it has ended."""
+    """A persistent connection, which is reopened after it was closed."""
 
     def __init__(self, port: int) -> None:
         self._port, self._streams = port, None
 
     async def ask(self, body: bytes, kind: str, slowly: bool = False) -> tuple[int, bytes]:
-        """Status and content."""
+        """Send a request; return status and content."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -91,7 +91,7 @@ class Link:
         return int(lines[0].split()[1]), content
 
     def close(self) -> None:
-        """End it; the next question opens another one."""
+        """Close the connection; the next request opens a new one."""
         if self._streams is not None:
             self._streams[1].close()
         self._streams = None
@@ -108,7 +108,7 @@ def parts(body: bytes, n: int) -> list[bytes]:
 
 
 class Load:
-    """Clients, and what became of their requests."""
+    """Clients and the results of their requests."""
 
     def __init__(self, port: int, model: Any, kinds: dict[str, float], exact: bool) -> None:
         self.port, self.exact, self.counts, self.seconds = port, exact, Counter(), []
@@ -120,7 +120,7 @@ class Load:
             self.cases.append((x.tobytes(), json.dumps({"x": x.tolist()}).encode(), session.run(x)[0]))
 
     async def client(self, seed: int, n: int) -> None:
-        """n requests, one after the other."""
+        """Send n requests in sequence."""
         rng, link = random.Random(seed), Link(self.port)
         for _ in range(n):
             kind = rng.choices(list(self.kinds), list(self.kinds.values()))[0]
@@ -141,7 +141,7 @@ class Load:
             try:
                 status, content = await link.ask(body, type_)
                 self._note("malformed right", status == expected and "error" in json.loads(content))
-            except Unanswered:  # of a body that is refused before it was read the end may be a reset
+            except Unanswered:  # a body that is rejected before it is read may end in a reset
                 self.counts["reset" if len(body) > 2**20 else "unanswered"] += 1
             return None
         raw, text, y = rng.choice(self.cases)
@@ -179,7 +179,7 @@ class Load:
         self.counts[what if right else f"not {what}"] += 1
 
     async def _killed(self, rng: random.Random) -> None:
-        """Goes away at any point, with a reset."""
+        """Disconnect with a reset at a random point."""
         body = rng.choice(self.cases)[0]
         message = head(RAW, len(body)) + body
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -190,7 +190,7 @@ class Load:
         writer.close()
 
     async def stream(self, seed: int, end: asyncio.Event) -> None:
-        """Sequences step by step and in chunks, until the end."""
+        """Send sequences step by step and in chunks until the end."""
         rng = random.Random(seed)
         while not end.is_set():
             raw, _, y = rng.choice(self.cases)
@@ -210,7 +210,7 @@ class Load:
 
 
 def resident(pids: list[int]) -> float:
-    """MB of memory of processes."""
+    """Return the resident memory of processes in MB."""
     total = 0.0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -251,7 +251,7 @@ def tell(record: dict[str, Any]) -> None:
 
 
 async def everything(model: Any, path: str, options: argparse.Namespace) -> None:
-    """Clients of every kind, a worker killed half-way, a stop under load."""
+    """Run clients of every kind, kill a worker half-way, stop the server under load."""
     command = ["-m", "cylstm", "serve", path, "--port", "0", "--json", "--workers", str(options.workers)]
     command += ["--threads", "1", "--max-streams", "20"]
     with serving(command) as (process, port):
@@ -286,7 +286,7 @@ async def everything(model: Any, path: str, options: argparse.Namespace) -> None
 
 
 async def good(engine: str, model: Any, path: str, onnx: str, options: argparse.Namespace) -> None:
-    """Good requests alone, one process, in the same server over either engine."""
+    """Send valid requests only to one process, with either engine."""
     command = ["-m", "cylstm", "serve", path, "--port", "0", "--json", "--threads", "1"]
     if engine == "onnxruntime":
         command = [__file__, "--onnx", onnx, path]
@@ -305,7 +305,7 @@ async def good(engine: str, model: Any, path: str, onnx: str, options: argparse.
 
 
 class OnnxRequests:
-    """In the place of a micro-batch: one sequence at a time on one thread, as ONNX Runtime takes them."""
+    """Replacement of a micro-batch that runs one sequence at a time in ONNX Runtime."""
 
     def __init__(self, path: str) -> None:
         import onnxruntime
@@ -317,7 +317,7 @@ class OnnxRequests:
         self._pool = ThreadPoolExecutor(1)
 
     def submit(self, x: np.ndarray, state: Any) -> "Future[tuple[np.ndarray, Any]]":
-        """As that of a micro-batch."""
+        """Submit a request, as in a micro-batch."""
         return self._pool.submit(self._run, x)
 
     def _run(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -329,7 +329,7 @@ class OnnxRequests:
 
 
 def serve_onnx(onnx: str, path: str) -> None:
-    """The server of cylstm, but for what computes."""
+    """Run the server of cylstm with ONNX Runtime as the engine."""
     limits = Limits()
     service = Service(path, limits, threads=1)
     service.requests = OnnxRequests(onnx)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The shapes that are timed, as data, each with the reason why it is here."""
+"""The shapes of the benchmarks, each with the reason for including it."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
 class Shape(NamedTuple):
-    """Recurrent layers over a batch: B, T, input and hidden size, and what differs from one plain LSTM."""
+    """Recurrent layers and a batch: B, T, input and hidden size, and options."""
 
     name: str
     B: int
@@ -31,21 +31,21 @@ class Shape(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Of h: that of the projection, or H."""
+        """The size of h: that of the projection, or H."""
         return self.proj or self.H
 
     def inputs(self, layer: int) -> int:
-        """Features that a layer reads."""
+        """Return the number of input features of a layer."""
         return self.directions * self.width if layer else self.I
 
     def lengths(self) -> np.ndarray:
-        """(B,), the steps of every sequence; evenly from 1 to T if they differ, so half of T on average."""
+        """Return the lengths (B,), evenly spaced from 1 to T for ragged batches."""
         if not self.ragged:
             return np.full(self.B, self.T)
         return np.random.default_rng(0).permutation(np.linspace(1, self.T, self.B).round().astype(int))
 
     def flops(self, mode: str) -> int:
-        """Multiply-adds counted as two, without padding and without the gradient of the first x."""
+        """Count floating-point operations, without padding and without the gradient of x."""
         steps = int(self.lengths().sum())
         forward = 0
         for layer in range(self.layers):
@@ -96,5 +96,5 @@ SHAPES = [
 
 
 def modes_of(shape: Shape) -> tuple[str, ...]:
-    """What is timed of a shape."""
+    """Return the passes to measure for a shape."""
     return {"step": ("step",), "memory": ("training",)}.get(shape.group, ("forward", "training"))

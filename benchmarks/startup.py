@@ -1,9 +1,9 @@
-"""Times `import` of a library in a process that has NumPy already, so over NumPy.
+"""Benchmark the import time of libraries in addition to that of NumPy.
 
     python benchmarks/startup.py > startup.jsonl     # about a minute
 
-Bytecode is cached by a first import that is not counted. The libraries take turns in each round.
-Lines of JSON go to standard output, a table for people to standard error.
+Bytecode is cached by a first import that is not measured. The libraries take turns in each round.
+JSON lines are written to standard output, a table to standard error.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ print(time.perf_counter() - start)
 
 
 def milliseconds(library: str) -> float:
-    """Of an import in a new process."""
+    """Measure an import in a new process."""
     cached = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", IMPORT, library]
     return 1e3 * float(subprocess.run(command, env=cached, check=True, capture_output=True, text=True).stdout)

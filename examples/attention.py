@@ -1,9 +1,9 @@
-"""Attention maps: which steps a model looks at, when it has to say a sequence backwards.
+"""Attention maps: which steps a model attends to when it reverses a sequence.
 
     python examples/attention.py                     # about a minute, attention.png
 
-What comes out at step t has to be what came in at step T + 1 - t. The states of an LSTM in both directions
-tell an attention layer where it is and what it wants; its weights, drawn, are the mirror that it has found.
+The output at step t must be the input at step T + 1 - t. A bidirectional LSTM provides the positions, and the
+plotted attention weights show the antidiagonal that the model has learned.
 """
 
 import argparse
@@ -17,7 +17,7 @@ SYMBOLS = 12
 
 
 def sequences(n: int, longest: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Random symbols, and the same backwards."""
+    """Generate random symbols and their reversals."""
     rng = np.random.default_rng(seed)
     x = [rng.integers(0, SYMBOLS, rng.integers(longest // 2, longest + 1)) for _ in range(n)]
     return x, [part[::-1] for part in x]
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sequences", type=int, default=4000, help="to learn from")
+    parser.add_argument("--sequences", type=int, default=4000, help="training sequences")
     parser.add_argument("--longest", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--plot", default="attention.png", help="picture to write")
@@ -47,7 +47,7 @@ def main() -> None:
     )
     trainer.fit(train, epochs=options.epochs)
     found = trainer.evaluate(test, metrics=["accuracy"])
-    print(f"{found['accuracy']:.1%} of new sequences' symbols are right (chance: {1 / SYMBOLS:.1%})")
+    print(f"accuracy on new sequences: {found['accuracy']:.1%} (chance: {1 / SYMBOLS:.1%})")
 
     x = test.x[int(test.lengths.argmax())]
     states, _ = lstm(embedding(x))
@@ -56,13 +56,13 @@ def main() -> None:
 
 
 def draw(path: str, weights: np.ndarray, x: np.ndarray) -> None:
-    """The weights of every step on every other."""
+    """Plot the attention weights."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Blues", vmin=0)
-    axes.set(xlabel="step that is looked at", ylabel="step that says something", title="Saying it backwards")
+    axes.set(xlabel="input step", ylabel="output step", title="Reversing a sequence")
     axes.set_xticks(range(len(x)), x)
     axes.set_yticks(range(len(x)), x[::-1])
     figure.colorbar(image, label="weight")

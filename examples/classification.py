@@ -1,9 +1,9 @@
-"""Classification: which class a sequence is of, with several channels and different lengths.
+"""Classification of multichannel sequences of different lengths.
 
     python examples/classification.py --train BasicMotions_TRAIN.ts --test BasicMotions_TEST.ts    # seconds
 
-An LSTM reads each sequence from both ends, the largest of its states over time go into a dense layer.
-The scaler goes into the model's file, with the model that it belongs to.
+The states of a bidirectional LSTM are max-pooled over time and passed to a dense layer. The scaler is saved
+in the model file.
 """
 
 import argparse
@@ -19,8 +19,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--train", required=True, help=".ts file to learn from")
-    parser.add_argument("--test", required=True, help=".ts file to be measured on")
+    parser.add_argument("--train", required=True, help=".ts file with training data")
+    parser.add_argument("--test", required=True, help=".ts file with test data")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--plot", default="classification.png", help="picture to write")
     options = parser.parse_args()
@@ -49,20 +49,20 @@ def main() -> None:
     trainer.fit(source(train), epochs=options.epochs)
 
     lengths = np.array([len(part) for part in test.values])
-    x = np.zeros((lengths.max(), len(lengths), channels))  # (T, B, channels), 0 after the shorter ones
+    x = np.zeros((lengths.max(), len(lengths), channels))  # (T, B, channels), zero-padded
     for b, part in enumerate(scaler.transform(test.values)):
         x[: len(part), b] = part
     y, _ = model(x, lengths=lengths)
-    said, truth = y.argmax(axis=1), np.array([classes.index(label) for label in test.labels])
+    predicted, truth = y.argmax(axis=1), np.array([classes.index(label) for label in test.labels])
     counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, (truth, said), 1)
-    print(f"{(said == truth).mean():.1%} of {len(truth)} sequences are told right")
+    np.add.at(counts, (truth, predicted), 1)
+    print(f"{(predicted == truth).mean():.1%} of {len(truth)} sequences are classified correctly")
     draw(options.plot, counts, classes)
     print(f"Saved {options.plot}")
 
 
 def draw(path: str, counts: np.ndarray, classes: list[str]) -> None:
-    """How many of each class were taken for each."""
+    """Plot the confusion matrix."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4.4), layout="constrained")
@@ -71,7 +71,7 @@ def draw(path: str, counts: np.ndarray, classes: list[str]) -> None:
     for i, row in enumerate(counts):
         for k, n in enumerate(row):
             axes.text(k, i, n, ha="center", va="center", color="white" if n > counts.max() / 2 else "black")
-    axes.set(xlabel="said", ylabel="true", title="Which class was taken for which")
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     axes.set_xticks(range(len(classes)), classes, rotation=45)
     axes.set_yticks(range(len(classes)), classes)
     figure.savefig(path, dpi=120)

@@ -1,12 +1,11 @@
-"""Gradient flow: which cells can learn what they have to remember for a long time.
+"""Gradient flow: which cells learn long-term dependencies.
 
     python examples/long_memory.py                   # about a minute, long_memory.png
     python examples/long_memory.py --updates 50 --steps 40
 
-The adding problem (Hochreiter and Schmidhuber 1997): of T pairs of a random number and a mark, two are
-marked, one in each half; the answer is the sum of their numbers. Whoever always says 1 has a mean squared
-error of 1/6. An LSTM and a GRU learn it for T = 200; a plain RNN does not, and the picture shows why: the
-gradient that reaches early steps from the last one vanishes.
+The adding problem (Hochreiter and Schmidhuber 1997): of T random numbers, two are marked, one in each half;
+the target is their sum. Always predicting 1 has a mean squared error of 1/6. An LSTM and a GRU solve it for T
+= 200; a plain RNN does not. The picture shows the reason: gradients from the last step vanish at early steps.
 """
 
 import argparse
@@ -25,9 +24,9 @@ ALWAYS_ONE = 1 / 6
 
 
 class Adding(Source):
-    """New problems for every update: x (T, B, 2) and their answers (B, 1)."""
+    """New problems for every update: x (T, B, 2) and targets (B, 1)."""
 
-    targets = np.ones((1, 1))  # what any of them may be
+    targets = np.ones((1, 1))  # an example, for checks
 
     def __init__(self, T: int, B: int, updates: int) -> None:
         self.T, self.B, self.updates = T, B, updates
@@ -36,7 +35,7 @@ class Adding(Source):
         return self.updates
 
     def check(self) -> None:
-        """Nothing can be wrong with numbers that are drawn."""
+        """Generated numbers are always valid."""
 
     def _plan(self, rng: np.random.Generator | None) -> np.ndarray:
         rng = np.random.default_rng(0) if rng is None else rng
@@ -52,9 +51,9 @@ class Adding(Source):
 
 
 def layer_for(name: str, T: int) -> cylstm.LSTM | cylstm.GRU | cylstm.RNN:
-    """A layer that starts by keeping what it has for 1 to T steps, where it has a gate for that.
+    """Create a layer whose gates initially have time constants of 1 to T steps, if it has gates.
 
-    The biases are those of Tallec and Ollivier 2018, equation 16: 1 - sigmoid(log u) = 1 / (1 + u).
+    The biases follow Tallec and Ollivier 2018, equation 16: 1 - sigmoid(log u) = 1 / (1 + u).
     """
     layer = CELLS[name](2, HIDDEN, seed=0)
     initialize(layer, seed=0)
@@ -95,7 +94,7 @@ def main() -> None:
 
 
 def draw(path: str, histories: dict, flows: dict) -> None:
-    """The error while learning, and the gradient over time before it."""
+    """Plot training errors, and gradients over time before training."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -107,12 +106,12 @@ def draw(path: str, histories: dict, flows: dict) -> None:
         left.plot((np.arange(len(smooth)) + 0.5) * width, smooth, label=name)
         right.plot(np.arange(1, len(flows[name]) + 1), flows[name], label=name)
     left.axhline(ALWAYS_ONE, color="gray", ls=":", label="always 1")
-    left.set(xlabel="updates", ylabel="mean squared error", title="Learning to add two numbers far apart")
+    left.set(xlabel="updates", ylabel="mean squared error", title="Adding two distant numbers")
     right.set(
         xlabel="step t",
         ylabel="norm of dL/dh at step t",
         yscale="log",
-        title="Gradient from the last step, before",
+        title="Gradient of the last step before training",
     )
     left.legend(frameon=False)
     right.legend(frameon=False)

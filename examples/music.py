@@ -1,9 +1,9 @@
-"""Music: which keys sound next, learnt from Bach's chorales, and a new piece.
+"""Music: prediction of the next notes in Bach's chorales, and a generated piece.
 
     python examples/music.py --data JSB_Chorales.mat         # about two minutes
 
-A step is a row of 88 keys, each 1 if it sounds. The model says for every key how likely it sounds at the next
-step, and the new piece is drawn from that, step by step, with the state of the LSTM carried on.
+A step is a row of 88 piano keys, each 1 if it sounds. The model predicts the probability of each key at the
+next step. A new piece is sampled from it step by step, carrying over the state of the LSTM.
 """
 
 import argparse
@@ -18,19 +18,19 @@ KEYS = 88
 
 
 def pieces_of(table: np.ndarray) -> list[np.ndarray]:
-    """Pieces (T, 88)."""
+    """Return the pieces (T, 88) of a table."""
     return [np.asarray(piece, np.float32) for piece in table.ravel()]
 
 
 def source_of(pieces: list[np.ndarray]) -> data.Arrays:
-    """Every step with the next one as its target; pieces of similar length share a minibatch."""
+    """Create a source in which the target of each step is the next step."""
     return data.Arrays(
         [piece[:-1] for piece in pieces], [piece[1:] for piece in pieces], 4, target_per="step"
     )
 
 
-def composed(model: cylstm.Sequential, opening: np.ndarray, steps: int, seed: int) -> np.ndarray:
-    """The opening (T, 88), and so many steps that may follow it."""
+def compose(model: cylstm.Sequential, opening: np.ndarray, steps: int, seed: int) -> np.ndarray:
+    """Continue an opening (T, 88) for a number of steps."""
     rng, stream = np.random.default_rng(seed), cylstm.Stream(model)
     rows = list(opening)
     logits = [stream.step(row[None]) for row in opening][-1]
@@ -45,15 +45,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, help="JSB_Chorales.mat")
-    parser.add_argument("--pieces", type=int, help="only the first ones")
+    parser.add_argument("--pieces", type=int, help="use only the first pieces")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--hidden", type=int, default=300)
     parser.add_argument("--plot", default="music.png", help="picture to write")
     options = parser.parse_args()
 
-    held = loadmat(options.data)
+    tables = loadmat(options.data)
     train, validation, test = (
-        pieces_of(held[f"{part}data"])[: options.pieces] for part in ("train", "valid", "test")
+        pieces_of(tables[f"{part}data"])[: options.pieces] for part in ("train", "valid", "test")
     )
     model = cylstm.Sequential(
         cylstm.Dropout(0.2, features=KEYS, seed=0),
@@ -69,17 +69,17 @@ def main() -> None:
     nats = KEYS * trainer.evaluate(source_of(test))["loss"]
     keys = np.concatenate(train).mean(axis=0).clip(1e-4)
     sounded = np.concatenate(test)
-    alone = -(sounded * np.log(keys) + (1 - sounded) * np.log1p(-keys)).sum(axis=1).mean()
-    print(f"{nats:.2f} nats a step; from the frequencies of the keys alone {alone:.2f}")
+    baseline = -(sounded * np.log(keys) + (1 - sounded) * np.log1p(-keys)).sum(axis=1).mean()
+    print(f"{nats:.2f} nats per step; {baseline:.2f} from key frequencies alone")
 
-    piece = composed(model, test[0][:16], 96, seed=0)
+    piece = compose(model, test[0][:16], 96, seed=0)
     print(f"a piece of {len(piece)} steps, {piece.sum(axis=1).mean():.1f} keys at once")
     draw(options.plot, test[0], piece)
     print(f"Saved {options.plot}")
 
 
 def draw(path: str, original: np.ndarray, piece: np.ndarray) -> None:
-    """Both as piano rolls."""
+    """Plot both pieces as piano rolls."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")

@@ -2,9 +2,9 @@
 
     python examples/tagging.py --train en_ewt-ud-train.conllu.xz --test en_ewt-ud-dev.conllu.xz   # minutes
 
-Of each word an `Embedding` with several fields reads the word itself, the characters that it begins and ends
-with, and which kinds of characters it has; so a word that was never seen is still known by its spelling. The
-LSTM reads the sentence in both directions.
+The features of a word are the word itself, prefixes, suffixes, and its pattern of character classes, so that
+unknown words are represented by their spelling. They are read by an `Embedding` with several fields, followed
+by a bidirectional LSTM.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FIELDS = 9
 
 
 def spellings(word: str) -> list[str]:
-    """What is read of a word, field by field."""
+    """Return the features of a word, one per field."""
     low = word.lower()
     kinds = ["A" if c.isupper() else "a" if c.islower() else "0" if c.isdigit() else c for c in word]
     shape = "".join(kind for kind, _ in itertools.groupby(kinds))
@@ -29,7 +29,7 @@ def spellings(word: str) -> list[str]:
 
 
 class Spellings:
-    """Numbers for the spellings that occur at least twice in some sentences."""
+    """Ids of the features that occur at least twice in the training sentences."""
 
     def __init__(self, sentences: list[list[str]]) -> None:
         counted = Counter(
@@ -41,15 +41,15 @@ class Spellings:
     def __len__(self) -> int:
         return FIELDS + len(self.numbers)
 
-    def encoded(self, words: list[str]) -> np.ndarray:
-        """(T, FIELDS); a spelling that is not known has the number of its field."""
+    def encode(self, words: list[str]) -> np.ndarray:
+        """Convert words to ids (T, FIELDS); unknown features have the id of their field."""
         return np.array(
             [[self.numbers.get(entry, entry[0]) for entry in enumerate(spellings(word))] for word in words]
         )
 
 
 def read_conllu(path: str, sentences: int | None = None) -> tuple[list[list[str]], list[list[str]]]:
-    """Words and tags of a CoNLL-U file, which may be compressed by xz; of the first sentences, or of all."""
+    """Read words and tags of the first or of all sentences of a CoNLL-U file, optionally xz-compressed."""
     words, tags = [], []
     with (lzma.open if str(path).endswith(".xz") else open)(path, "rt", encoding="utf-8") as file:
         for block in file.read().strip().split("\n\n")[:sentences]:
@@ -61,7 +61,7 @@ def read_conllu(path: str, sentences: int | None = None) -> tuple[list[list[str]
 
 
 def tagger(symbols: int, classes: int, seed: int, size: int = 32, hidden: int = 128) -> cylstm.Sequential:
-    """Logits of the tags at every word."""
+    """Build a model that outputs logits of the tags at every word."""
     return cylstm.Sequential(
         cylstm.Embedding(symbols, size, fields=FIELDS, std=1.0, seed=seed),  # as in PyTorch
         cylstm.Dropout(0.4, seed=seed + 1),
@@ -75,9 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--train", required=True, help="CoNLL-U file to learn from")
-    parser.add_argument("--test", required=True, help="CoNLL-U file to be measured on")
-    parser.add_argument("--sentences", type=int, help="only the first ones of both")
+    parser.add_argument("--train", required=True, help="CoNLL-U file with training data")
+    parser.add_argument("--test", required=True, help="CoNLL-U file with test data")
+    parser.add_argument("--sentences", type=int, help="use only the first sentences of both")
     parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
 
@@ -87,11 +87,11 @@ def main() -> None:
     classes = sorted({tag for sentence in tags + test_tags for tag in sentence})
 
     def source(words: list[list[str]], tags: list[list[str]]) -> data.Arrays:
-        x = [spelling.encoded(sentence) for sentence in words]
+        x = [spelling.encode(sentence) for sentence in words]
         y = [np.array([classes.index(tag) for tag in sentence]) for sentence in tags]
         return data.Arrays(x, y, 32, target_per="step")
 
-    n = len(words) * 19 // 20  # the rest chooses the weights
+    n = len(words) * 19 // 20  # the rest is validation data
     model = tagger(len(spelling), len(classes), seed=0)
     trainer = cylstm.Trainer(
         model, losses.CrossEntropy(), optim.AdamW(3e-3), schedule=optim.CosineDecay(), clip_norm=1.0, seed=0
@@ -100,12 +100,12 @@ def main() -> None:
         source(words[:n], tags[:n]), source(words[n:], tags[n:]), options.epochs, metrics=["accuracy"]
     )
     found = trainer.evaluate(source(test_words, test_tags), metrics=["accuracy"])
-    print(f"{found['accuracy']:.1%} of all words are tagged as they should be")
+    print(f"tagging accuracy: {found['accuracy']:.1%}")
 
     for sentence in ("The old man the boats .", "She will google it on her phone ."):
-        logits, _ = model(spelling.encoded(sentence.split()))
-        said = [classes[k] for k in logits.argmax(axis=1)]
-        print(" ".join(f"{word}/{tag}" for word, tag in zip(sentence.split(), said, strict=True)))
+        logits, _ = model(spelling.encode(sentence.split()))
+        predicted = [classes[k] for k in logits.argmax(axis=1)]
+        print(" ".join(f"{word}/{tag}" for word, tag in zip(sentence.split(), predicted, strict=True)))
 
 
 if __name__ == "__main__":

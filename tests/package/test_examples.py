@@ -11,21 +11,21 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # What each is run with, the data set it needs besides the package's, and what it prints.
 RUNS = {
-    "forecasting": ("--epochs 2", None, "in the interval for 80 %"),
+    "forecasting": ("--epochs 2", None, "in the 80 % interval"),
     "classification": (
         "--train {data}/BasicMotions_TRAIN.ts --test {data}/BasicMotions_TEST.ts --epochs 2",
         "basic_motions",
-        "of 40 sequences are told right",
+        "of 40 sequences are classified correctly",
     ),
     "language": (
         "--data {data}/input.txt --characters 20000 --epochs 1 --hidden 16",
         "tinyshakespeare",
-        "nats a character",
+        "nats per character",
     ),
     "music": (
         "--data {data}/JSB_Chorales.mat --pieces 6 --epochs 2 --hidden 16",
         "jsb_chorales",
-        "nats a step",
+        "nats per step",
     ),
     "tagging": (
         "--train {data}/en_ewt-ud-train.conllu.xz --test {data}/en_ewt-ud-dev.conllu.xz "
@@ -34,7 +34,7 @@ RUNS = {
         "She/",
     ),
     "long_memory": ("--steps 20 --updates 5", None, "RNN  mean squared error"),
-    "attention": ("--sequences 100 --longest 8 --epochs 1", None, "of new sequences' symbols are right"),
+    "attention": ("--sequences 100 --longest 8 --epochs 1", None, "accuracy on new sequences"),
 }
 
 
