@@ -115,7 +115,7 @@ def test_damaged_files_neither_crash_nor_hang_the_reader(fuzz, models):
     assert sum(count > 0 for count in counts) > 8  # hardly an error of files that is not among them
 
 
-def test_a_processor_whose_char_has_no_sign_reads_damaged_files_alike(fuzz, models, tmp_path):
+def test_unsigned_char_platform_reads_damaged_files_alike(fuzz, models, tmp_path):
     emulated = emulator("aarch64")
     program = build(tmp_path / "fuzz", "aarch64-linux-gnu-gcc", FUZZ, "-std=gnu99", "-O1")
     arguments = [500, 1, *sorted(models.glob("*.safetensors"))]
@@ -169,7 +169,7 @@ REFUSED = {
 }
 
 
-def test_what_is_refused_has_its_own_code(fuzz, models, tmp_path):
+def test_error_codes(fuzz, models, tmp_path):
     for expected, change in REFUSED.items():
         content = with_model(models / "embedding.safetensors", change)
         if expected == "CYL_NOT_A_MODEL":
@@ -245,7 +245,7 @@ int main(int count, char **names) {
 """
 
 
-def test_memory_of_a_small_file_that_asks_for_much_is_told_before_it_is_needed(tmp_path):
+def test_memory_demand_of_small_file_is_known_in_advance(tmp_path):
     """The reader itself allocates nothing; a size beyond size_t is 0, not what is left of it."""
     import bombs_models
 

@@ -41,7 +41,7 @@ def test_separable_classes_are_learnt_wholly():
     assert history.epochs[history.best_epoch - 1]["accuracy"] == 1
 
 
-def test_what_is_taken_for_another_stands_in_the_row_of_its_class():
+def test_confusion_matrix_rows_are_true_classes():
     classifier, _ = fitted(epochs=15)
     x, labels = ragged(30, seed=1)
     wrong = ["low" if label == "middle" else label for label in labels]
@@ -233,7 +233,7 @@ def test_a_stratified_split_has_the_same_shares_of_every_class(share):
     assert not np.array_equal(other, held_out)
 
 
-def test_a_split_of_nothing_is_refused():
+def test_split_of_empty_data_is_rejected():
     for labels in ([], ["a"], ["a", "b"]):
         with pytest.raises(ValueError, match="labels: expected a class of two samples or more"):
             stratified_split(labels, 0.2)

@@ -58,7 +58,7 @@ def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
     assert " ".join(f"{value:.1f}" for value in forecast[-1, :, 0]) in out
 
 
-def test_without_matplotlib_demo_says_what_to_install_and_goes_on(tmp_path, capsys, monkeypatch):
+def test_demo_without_matplotlib(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr("cylstm.forecasting.training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
@@ -102,7 +102,7 @@ def test_train_tells_errors_in_json_and_draws_on_request(table, tmp_path, capsys
     assert (result["rmse"], result["rows"]) == ({}, 120)
 
 
-def test_evaluate_repeats_what_train_measured_and_adds_absolute_errors(table, tmp_path, capsys):
+def test_evaluate_reproduces_training_metrics(table, tmp_path, capsys):
     model = str(tmp_path / "m.safetensors")
     assert train(table, "--columns", "b,a", "--period", "25", "--output", model) == 0
     printed = capsys.readouterr().out
@@ -133,9 +133,7 @@ def test_evaluate_repeats_what_train_measured_and_adds_absolute_errors(table, tm
 
 
 @pytest.mark.parametrize(("period", "first"), [("25", 25), (None, 1)])
-def test_evaluate_measures_on_all_rows_but_those_that_simple_forecasts_need(
-    table, tmp_path, capsys, period, first
-):
+def test_evaluate_excludes_rows_needed_by_baselines(table, tmp_path, capsys, period, first):
     model = str(tmp_path / "m.safetensors")
     assert train(table, "--columns", "a", *(["--period", period] if period else []), "--output", model) == 0
     capsys.readouterr()
@@ -162,7 +160,7 @@ def test_patience_ends_the_training_of_a_forecaster_early(tmp_path, capsys):
     assert f"chosen by the error on two blocks of these rows: {chosen}" in capsys.readouterr().out
 
 
-def test_phase_moves_the_season_of_what_is_measured(table, tmp_path, capsys):
+def test_evaluate_phase(table, tmp_path, capsys):
     model, later = str(tmp_path / "m.safetensors"), tmp_path / "later.csv"
     assert train(table, "--columns", "a", "--period", "25", "--output", model) == 0
     lines = table.read_text().splitlines()
@@ -196,7 +194,7 @@ def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, ca
     assert models[0].read_bytes() == models[1].read_bytes()
 
 
-def test_a_short_table_is_trained_on_and_measured_where_that_can_be(tmp_path, capsys):
+def test_short_table_is_evaluated_if_possible(tmp_path, capsys):
     path = tmp_path / "short.csv"
     path.write_text("a,b\n" + "".join(f"{i % 3},d{i}\n" for i in range(20)))
     options = ["--horizon", "1", "--epochs", "1", "--output", str(tmp_path / "m")]
@@ -213,7 +211,7 @@ def test_a_file_without_a_header(table, tmp_path, capsys):
     assert "step,3" in capsys.readouterr().out
 
 
-def test_info_says_what_runs(capsys):
+def test_info(capsys):
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
     for word in ("cylstm", "numpy", "scipy", "cpu instruction sets", "compute path", "blas", "threads"):
@@ -385,7 +383,7 @@ def test_help_shows_every_command():
     assert out == f"cylstm {cylstm.__version__}\n"
 
 
-def test_nothing_of_the_test_rows_reaches_a_learning_part_without_values(tmp_path, capsys):
+def test_test_rows_do_not_leak_into_training_gaps(tmp_path, capsys):
     path = tmp_path / "gaps.csv"
     path.write_text("day,a\n" + "".join(f"d{d},{'' if d < 96 else d}\n" for d in range(120)))
     assert train(path, "--columns", "a", "--missing", "interpolate", "--output", str(tmp_path / "m")) == 1

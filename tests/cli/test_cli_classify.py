@@ -140,7 +140,7 @@ def test_an_interrupt_ends_a_training_with_the_best_weights(sequences, tmp_path,
 
 
 @pytest.mark.usefixtures("heeded")
-def test_an_interrupt_before_the_first_epoch_is_over_leaves_nothing(sequences, tmp_path, capsys, monkeypatch):
+def test_interrupt_before_first_epoch_saves_nothing(sequences, tmp_path, capsys, monkeypatch):
     press_ctrl_c(monkeypatch, after_epochs=0)
     assert classify(sequences, tmp_path / "m") == 130
     assert capsys.readouterr() == ("", "cylstm: interrupted\n")

@@ -65,7 +65,7 @@ def trained(path, **extra):
 CLASSES = "the names of the classes and of the columns"
 
 
-def test_what_is_not_written_is_said(tmp_path, rng, capsys):
+def test_unwritten_outputs_are_reported(tmp_path, rng, capsys):
     pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
     path = tmp_path / "a.safetensors"
     ours = trained(path, classifier={"classes": ["a", "b"], "columns": []}, note=1)
@@ -157,7 +157,7 @@ def refused(capsys, source, target, message):
     assert target == source or not target.exists()
 
 
-def test_what_onnx_has_no_form_for_is_a_line(tmp_path, capsys):
+def test_conversion_error_is_one_line(tmp_path, capsys):
     pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
     cylstm.save(cylstm.LSTM(3, 4, proj_size=2), tmp_path / "p.safetensors")
     message = "layer 0: proj_size=2 of LSTM has no form in ONNX"
@@ -207,7 +207,7 @@ def test_a_file_of_another_kind_is_named(tmp_path, capsys):
         )
 
 
-def test_what_a_file_is_counts_more_than_its_name(tmp_path, capsys):
+def test_file_content_takes_precedence_over_name(tmp_path, capsys):
     pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
     convert.to_onnx(model(), tmp_path / "a.safetensors")
     assert run(capsys, tmp_path / "a.safetensors", tmp_path / "b.safetensors")[0] == 0

@@ -96,7 +96,7 @@ def test_a_failed_training_of_forecasts_saves_the_best_network(data, tmp_path, c
 
 
 @pytest.mark.parametrize("kind", ["classify", "text"])
-def test_nothing_is_replaced_before_the_first_epoch_is_over(kind, data, tmp_path, capsys, monkeypatch):
+def test_model_file_is_not_replaced_before_first_epoch(kind, data, tmp_path, capsys, monkeypatch):
     output = tmp_path / "m.safetensors"
     output.write_bytes(b"the earlier file")
     fail(monkeypatch, 0, MemoryError())
@@ -105,7 +105,7 @@ def test_nothing_is_replaced_before_the_first_epoch_is_over(kind, data, tmp_path
     assert output.read_bytes() == b"the earlier file"
 
 
-def test_what_cannot_be_saved_is_said_beside_the_failure(data, tmp_path, capsys, monkeypatch):
+def test_save_failure_is_reported_with_the_original_error(data, tmp_path, capsys, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "m.safetensors")
 

@@ -34,7 +34,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_printable_escapes_what_changes_a_terminal():
+def test_printable_escapes_control_characters():
     assert printable("é 漢 \u200d\t") == "é 漢 \u200d\\t"
     assert printable("a\nb\tc\r", but="\n\t") == "a\nb\tc\\r"
     for character in [*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *"\u061c\u202a\u2069\u2028\ud83d"]:
@@ -93,9 +93,7 @@ def hostile(tmp_path):
         (["predict", "data.csv", "--model", ESCAPE], 1),
     ],
 )
-def test_names_of_files_columns_and_classes_reach_no_terminal_raw(
-    hostile, monkeypatch, capsys, arguments, status
-):
+def test_names_are_escaped_on_the_terminal(hostile, monkeypatch, capsys, arguments, status):
     monkeypatch.chdir(hostile)
     monkeypatch.setattr(sys, "stdout", Terminal())
     assert cli.main(arguments) == status
@@ -170,7 +168,7 @@ def test_an_unknown_option_shows_the_usage_of_its_command(capsys, arguments, mes
     assert is_harmless(error)
 
 
-def test_options_that_are_abbreviated_or_come_after_two_dashes_are_not_unknown(capsys):
+def test_abbreviated_options_and_double_dash(capsys):
     parsed = cli.parser().parse_args(["train", "--epoc", "3", "--output=m", "--", "--table.csv"])
     assert isinstance(parsed, argparse.Namespace)
     assert (parsed.epochs, parsed.csv) == (3, "--table.csv")

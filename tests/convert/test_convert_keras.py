@@ -196,7 +196,7 @@ def test_weights_of_16_bits_are_read_exactly(policy, keras, tmp_path):
     np.testing.assert_array_equal(model.parameters["0.weight"], expected.T)
 
 
-def test_what_cylstm_lacks_is_refused(keras, tmp_path):
+def test_unsupported_features_are_rejected(keras, tmp_path):
     L = keras.layers
     for layers, message in [
         ([L.Conv1D(3, 2)], "Conv1D .*: cylstm has no such layer"),

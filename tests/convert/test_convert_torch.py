@@ -112,7 +112,7 @@ def tagger(torch):
     return Tagger()
 
 
-def test_a_module_of_ones_own_is_a_chain_in_order_of_registration(rng, torch):
+def test_custom_module_is_converted_in_registration_order(rng, torch):
     module, x = tagger(torch), rng.integers(0, V, (B, T))
     with pytest.warns(
         UserWarning, match="Tagger: its forward cannot be read; .* registered: words, lstm, fc"
@@ -275,13 +275,13 @@ def test_a_header_whose_size_looks_like_a_pickle_is_read(start, tmp_path):
         (cylstm.Sequential(cylstm.Linear(3, 4), cylstm.Activation("relu")), "layer 1: Activation has no"),
     ],
 )
-def test_what_torch_lacks_is_refused(layer, message, tmp_path):
+def test_layers_without_torch_equivalent_are_rejected(layer, message, tmp_path):
     with pytest.raises(convert.ConversionError, match=message):
         convert.to_safetensors(layer, tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
 
 
-def test_what_a_state_dict_holds_comes_back(tmp_path, rng):
+def test_state_dict_round_trip(tmp_path, rng):
     model = cylstm.Sequential(
         cylstm.Embedding(V, I, seed=0),
         cylstm.Dropout(0.3),
@@ -311,7 +311,7 @@ def test_an_order_is_searched_in_bounded_time():
         _state_dict._chain(list(possible), possible, free=True)
 
 
-def test_a_state_dict_says_what_it_leaves_open(rng, torch):
+def test_ambiguous_state_dict_error_names_options(rng, torch):
     """What cannot be known from names and shapes is read in one way, with a warning or as arguments say."""
     nn = torch.nn
     module = nn.RNN(I, H, nonlinearity="relu").double()

@@ -198,12 +198,12 @@ def zeros_then(path, *nodes, change=lambda graph: None):
     ],
     ids=lambda node: node.op_type,
 )
-def test_a_layer_that_would_read_the_zeros_of_shorter_sequences_is_refused(node, tmp_path):
+def test_layer_that_would_read_padding_is_rejected(node, tmp_path):
     with pytest.raises(convert.ConversionError, match=f"{node.op_type} y: .*no layer after zeros"):
         cylstm.from_onnx(zeros_then(tmp_path / "m.onnx", node))
 
 
-def test_zeros_by_other_lengths_than_those_of_the_layers_are_refused(tmp_path):
+def test_zeroing_with_other_lengths_is_rejected(tmp_path):
     def without(graph):
         (lstm,) = [node for node in graph.node if node.op_type == "LSTM"]
         lstm.input[4] = ""
@@ -306,7 +306,7 @@ def test_a_scaler_of_something_else_is_refused(tmp_path):
         (ActivatedRNN(I, H, "gelu"), "activations: gelu is none of a recurrent node of ONNX"),
     ],
 )
-def test_what_onnx_lacks_is_refused(layer, message, tmp_path):
+def test_layers_without_onnx_equivalent_are_rejected(layer, message, tmp_path):
     with pytest.raises(convert.ConversionError, match=message):
         convert.to_onnx(layer, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()

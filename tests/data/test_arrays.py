@@ -93,7 +93,7 @@ def test_ints_that_are_objects_stay_ints():
         ([HOLE, HOLE], ValueError, r"x\[0\]\[1, 0\]: " + MISSING),
     ],
 )
-def test_what_is_no_number_is_refused_where_it_stands(value, error, message):
+def test_invalid_numbers_error_names_place(value, error, message):
     with pytest.raises(error, match=message):
         read(value)
 
@@ -222,7 +222,7 @@ def test_results_are_not_written_under_a_mask():
         stepped(Stream(lstm())).step(np.ones(1, "f4"), out=np.ma.zeros(2, "f4"))
 
 
-def test_a_scaler_counts_neither_nan_nor_what_is_masked():
+def test_scaler_ignores_nan_and_masked_values():
     for x in (HOLE, np.array([[1.0], [np.nan], [2.0]]), [[1.0], [None], [2.0]]):
         scaler = StandardScaler().fit(x)
         assert (scaler.offset, scaler.scale) == (1.5, 0.5)
@@ -308,7 +308,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_keeps_no_view_of_what_it_is_called_with(name, rng):
+def test_layer_keeps_no_view_of_input(name, rng):
     """What is written to x, y or dy afterwards changes no gradient."""
     x, results = rng.standard_normal((4, 2, 3)).astype(np.float32), []
     for overwrite in (False, True):

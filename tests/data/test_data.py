@@ -35,7 +35,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_the_same_random_numbers_give_the_same_epoch_and_any_tail_of_it(name):
+def test_epoch_is_reproducible_from_any_start(name):
     source = SOURCES[name]()
     whole = list(source.epoch(np.random.default_rng(5)))
     assert len(whole) == len(source)
@@ -94,7 +94,7 @@ def test_every_ragged_sequence_comes_once_with_zeros_after_it(lengths, batch_siz
     assert seed is not None or seen == sorted(seen)
 
 
-def test_shuffled_sequences_share_a_batch_with_others_of_their_length(rng):
+def test_shuffled_batches_have_similar_lengths(rng):
     lengths = np.exp(rng.uniform(np.log(5), np.log(200), 2000)).astype(int)
     source = Arrays(ragged(lengths, 1), np.zeros(2000), 32)
 
@@ -139,7 +139,7 @@ def test_the_smaller_batch_is_not_always_the_one_of_the_longest():
         ([[1, 2], [3], [4, 4, 4], [1]], [[0, 1], [0], [1, 1, 1], [1]], True, (3, 4)),
     ],
 )
-def test_what_a_target_belongs_to_is_seen_from_its_shape(x, target, per_step, shape):
+def test_target_kind_is_inferred_from_shape(x, target, per_step, shape):
     source = Arrays(x, target)
     assert source.per_step is per_step
     assert next(source.epoch()).target.shape == shape
@@ -233,7 +233,7 @@ def with_value(shape, place, value):
         (lambda: source_of((1, 2, 3)), TypeError, "got a tuple of 3"),
     ],
 )
-def test_what_is_no_data_is_refused_with_its_name(make, error, message):
+def test_invalid_data_are_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()
 

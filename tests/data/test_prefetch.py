@@ -60,7 +60,7 @@ def test_one_value_is_made_ahead_and_no_more():
         assert len(made) == ahead
 
 
-def test_an_error_comes_after_the_values_before_it_with_its_traceback():
+def test_prefetch_error_follows_preceding_values():
     def values():
         yield 1
         raise KeyError("spoilt")
@@ -171,7 +171,7 @@ def test_only_slow_values_are_made_in_another_thread(clock):
 
 
 @pytest.mark.parametrize("seconds", [0, 3 * HANDOVER_SECONDS])
-def test_slow_or_not_leaving_early_closes_the_iterator_and_errors_come(clock, seconds):
+def test_prefetch_slow_closes_iterator_and_propagates_errors(clock, seconds):
     closed, values = [], []
 
     def made():

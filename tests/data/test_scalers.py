@@ -79,7 +79,7 @@ def test_results_are_in_the_precision_of_x(dtype, result):
     assert (scaler.transform(x).dtype, scaler.inverse(x).dtype) == (result, result)
 
 
-def test_float32_loses_nothing_to_a_large_mean():
+def test_scaler_is_accurate_for_float32_with_large_mean():
     x = (1e6 + np.arange(1000) % 7).astype(np.float32)
     np.testing.assert_allclose(StandardScaler().fit(x).transform(x).std(), 1, rtol=1e-6)
 
@@ -120,7 +120,7 @@ def test_transform_leaves_x_alone_and_keeps_nan():
         ([[1.0], [1.0, 2.0]], ValueError, "x: expected a rectangular array"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused(kind, x, error, message):
+def test_unusable_training_data_are_rejected(kind, x, error, message):
     scaler = kind()
     with pytest.raises(error, match=message):
         scaler.fit(x)

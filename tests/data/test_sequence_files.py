@@ -124,7 +124,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_csv_files_is_read_by_the_columns_of_the_first(folder):
+def test_csv_folder_uses_columns_of_first_file(folder):
     read = read_sequences([folder / "set"], folder / "labels.csv")
     assert (read.names, read.labels, read.columns) == (["b.csv", "a.csv"], ["up", "down"], ["x", "y"])
     np.testing.assert_array_equal(read.values[0], [[1, 2], [3, 4]])
@@ -174,7 +174,7 @@ def test_faults_of_csv_sequences_are_named_with_their_file(folder, name, text, m
         read_sequences([folder / "set"], folder / "labels.csv")
 
 
-def test_what_does_not_belong_together_is_refused(folder):
+def test_inconsistent_files_are_rejected(folder):
     ts = write(folder, HEADER + "1,2:up\n")
     with pytest.raises(ValueError, match=r"expected \.ts files, or CSV files and folders of them"):
         read_sequences([ts, folder / "set"])
@@ -190,7 +190,7 @@ def test_what_does_not_belong_together_is_refused(folder):
         read_sequences([folder / "empty"])
 
 
-def test_steps_without_values_at_the_ends_are_left_out_with_a_warning(tmp_path):
+def test_missing_ends_are_dropped_with_a_warning(tmp_path):
     path = write(tmp_path, HEADER + "1,?,3,?:5,6,7,?:up\n?,1,2,?:?,3,4,NaN:down\n")
     with pytest.warns(
         UserWarning, match=r"x\.ts, line 4 and 1 more: steps without values at the beginning or"
@@ -203,7 +203,7 @@ def test_steps_without_values_at_the_ends_are_left_out_with_a_warning(tmp_path):
             read_ts(write(tmp_path, HEADER + line + "\n"), missing="interpolate")
 
 
-def test_csv_steps_without_values_at_the_ends_are_left_out_with_a_warning(folder):
+def test_missing_csv_ends_are_dropped_with_a_warning(folder):
     write(folder, "t,x,y,note\nmon,,,a\ntue,3,4,b\nwed,,5,b\nthu,5,6,b\nfri,,,b\n", "set/b.csv")
     with pytest.warns(UserWarning, match=r"b\.csv: steps without values at the beginning or the end"):
         read = read_sequences([folder / "set"], folder / "labels.csv", ["x", "y"], missing="interpolate")
@@ -268,7 +268,7 @@ def test_files_outside_of_the_folder_are_refused(folder, name):
         read_sequences([folder / "set"], folder / "labels.csv")
 
 
-def test_pipes_in_a_folder_are_refused_and_hidden_files_are_left_out(folder, pipe):
+def test_folder_rejects_pipes_and_skips_hidden_files(folder, pipe):
     write(folder, "\0\5\x16\7", "set/._a.csv")
     assert read_sequences([folder / "set"], columns=["x", "y"], missing="interpolate").names[0] == "a.csv"
     pipe.rename(folder / "set" / "d.csv")

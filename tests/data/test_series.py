@@ -88,7 +88,7 @@ def test_files_that_are_no_text_are_refused(tmp_path):
         read_csv(path, ["a"])
 
 
-def test_an_empty_line_is_an_empty_cell_where_there_is_one_column(tmp_path):
+def test_empty_line_is_empty_cell_in_single_column(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("a\n1\n\n3\n\n")
     values, _ = read_csv(path, missing="interpolate")

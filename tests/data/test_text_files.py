@@ -46,7 +46,7 @@ def test_ends_of_lines_are_line_feeds_unless_they_are_asked_for(tmp_path):
         (b"\x1f\x8b\x08\0" + bytes(20), r"file\.txt: expected a text file, got a gzip file"),
     ],
 )
-def test_what_is_no_text_is_named_with_its_line(tmp_path, content, message):
+def test_invalid_text_error_names_line(tmp_path, content, message):
     with pytest.raises(DataFileError, match=message):
         read_text(write(tmp_path, content))
 
@@ -58,7 +58,7 @@ def test_comments_may_hold_bytes_of_any_encoding(tmp_path):
         list(text_lines(write(tmp_path, b"# caf\xe9\ncaf\xe9\n"), comment="#"))
 
 
-def test_what_is_no_regular_file_is_not_opened(pipe, tmp_path):
+def test_only_regular_files_are_opened(pipe, tmp_path):
     for path in [pipe, "/dev/zero"] if os.path.exists("/dev/zero") else [pipe]:
         with pytest.raises(OSError, match="not a regular file") as raised:
             read_text(path)

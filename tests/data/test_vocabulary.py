@@ -106,6 +106,6 @@ def test_a_model_file_keeps_it(tmp_path):
         (lambda: Vocabulary.from_config({"kind": "words", "known": ["a", "a"]}), ValueError, "'a' again"),
     ],
 )
-def test_what_is_no_text_is_refused(make, error, message):
+def test_non_text_is_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()

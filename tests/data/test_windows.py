@@ -24,7 +24,7 @@ sizes = st.integers(1, 12)
     batch_size=sizes,
     data=st.data(),
 )
-def test_every_window_comes_once_with_what_follows_it(n, I, length, horizon, stride, ahead, batch_size, data):
+def test_windows_are_followed_by_their_targets(n, I, length, horizon, stride, ahead, batch_size, data):
     n += length + horizon + ahead - 2
     columns = data.draw(st.lists(st.integers(0, I - 1), min_size=1, max_size=3, unique=True))
     series = np.arange(n * I).reshape(n, I)
@@ -74,7 +74,7 @@ def test_a_mask_chooses_columns():
     )
 
 
-def test_split_leaves_out_what_has_no_share():
+def test_split_omits_empty_parts():
     assert split(10, 0) == (slice(0, 10),)
     assert split(10, 0, 0.2) == (slice(0, 8), slice(8, 10))
     assert split(range(3), 0.01) == (slice(0, 2), slice(2, 3))
@@ -125,6 +125,6 @@ def test_every_token_is_predicted_once_from_the_one_before(n, batch_size, length
         (lambda: split(1), ValueError, "series: expected at least one training row"),
     ],
 )
-def test_what_is_no_series_is_refused_with_its_name(make, error, message):
+def test_invalid_series_are_rejected(make, error, message):
     with pytest.raises(error, match=message):
         make()

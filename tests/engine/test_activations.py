@@ -67,7 +67,7 @@ def test_special_values(dtype, instruction_set):
         np.testing.assert_array_equal(np.signbit(y[3:5]), np.signbit(values[3:]))
 
 
-def test_the_best_instruction_set_is_selected_unless_one_is_forced(monkeypatch):
+def test_best_instruction_set_is_selected_by_default(monkeypatch):
     isa.selected.cache_clear()
     monkeypatch.delenv("CYLSTM_ISA", raising=False)
     assert isa.NAMES[isa.selected()] == isa.available()[-1]

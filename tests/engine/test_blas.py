@@ -27,7 +27,7 @@ def test_gemm_is_the_matrix_product(rng, dtype, trans_a, trans_b, m, n, k):
 
 
 @pytest.mark.parametrize("m, n, k", [(0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 2, 0), (0, 0, 0)])
-def test_gemm_of_nothing_adds_nothing(m, n, k):
+def test_gemm_with_empty_operands(m, n, k):
     c = np.ones((m, n))
     _blas._gemm(False, False, np.ones((m, k)), np.ones((k, n)), 1.0, c)
     assert (c == 1).all()

@@ -164,7 +164,7 @@ def test_elementwise_losses_at_their_kinks(kind, dtype, instruction_set):
 
 
 @every
-def test_the_logistic_loss_is_accurate_relatively_where_it_is_tiny(dtype, instruction_set):
+def test_logistic_loss_relative_accuracy_near_zero(dtype, instruction_set):
     begin, end, index = np.zeros(1, np.intp), np.ones(1, np.intp), isa.NAMES.index(instruction_set)
     for y in np.concatenate([np.linspace(-80, 80, 161), [1e-3, -1e-3]]):
         for target in (0.0, 1.0):
@@ -197,12 +197,12 @@ NARROW = np.zeros((2, 1, 6))[:, :, ::2]  # outputs that are not adjacent
 STEPS = [("begin", BEGIN[:0]), ("end", END[:0]), ("begin", BEGIN - 1), ("end", END + 1)]
 
 
-def test_softmax_refuses_what_does_not_fit():
+def test_softmax_rejects_invalid_arguments():
     wrong = [("out", np.zeros((2, 4))), ("x", X[:1]), ("isa", -1), ("isa", len(isa.NAMES))]
     refuses(_losses.softmax_rows, "softmax_rows: ", {"out": X.copy(), "x": X, "isa": 0}, wrong)
 
 
-def test_cross_entropy_refuses_what_does_not_fit():
+def test_cross_entropy_rejects_invalid_arguments():
     labels, weight = np.zeros((2, 1), np.int64), np.ones(3)
     arguments = {"dy": Y.copy(), "y": Y, "labels": labels, "begin": BEGIN, "end": END}
     arguments |= {"weight": weight, "ignored": None, "smoothing": 0.0, "isa": 0}
@@ -217,7 +217,7 @@ def test_cross_entropy_refuses_what_does_not_fit():
     refuses(_losses.cross_entropy, "losses: expected|cross_entropy: |target: ", arguments, wrong)
 
 
-def test_elementwise_refuses_what_does_not_fit():
+def test_elementwise_rejects_invalid_arguments():
     y, parameter = Y[..., None], np.zeros((3, 1))
     arguments = {"kind": "square", "dy": y.copy(), "y": y, "target": y, "parameter": parameter}
     arguments |= {"begin": BEGIN, "end": END, "scale": 1.0, "isa": 0}
@@ -227,7 +227,7 @@ def test_elementwise_refuses_what_does_not_fit():
     refuses(_losses.elementwise, "losses: expected|not in tuple", arguments, wrong)
 
 
-def test_ctc_refuses_what_does_not_fit():
+def test_ctc_rejects_invalid_arguments():
     labels, starts = np.ones(1, np.int64), np.array([0, 1], np.intp)
     arguments = {"dy": Y.copy(), "y": Y, "labels": labels, "starts": starts, "lengths": END}
     arguments |= {"blank": 0, "zero_infinity": False, "sequences": 1.0}

@@ -39,7 +39,7 @@ READERS = {
 
 @posix
 @pytest.mark.parametrize("reader", READERS)
-def test_readers_refuse_what_is_no_file(reader, tmp_path):
+def test_readers_reject_non_files(reader, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, message in (
         (tmp_path / "pipe", "not a regular file"),

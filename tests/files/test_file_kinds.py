@@ -93,7 +93,7 @@ def test_file_kind_opens_no_pipe_and_no_folder(pipe, tmp_path):
     assert file_kind(pipe).name == file_kind(tmp_path).name == file_kind(tmp_path / "none").name == "unknown"
 
 
-def test_advice_names_the_reader_or_what_to_do(tmp_path):
+def test_advice_names_reader_or_fix(tmp_path):
     assert file_kind(write(tmp_path, b"PAR1")).advice == "; write it as CSV"
     assert file_kind(write(tmp_path, b"\x08\x08\x12\x07")).advice == "; cylstm.from_onnx reads it"
     assert file_kind(write(tmp_path, b"\xff\x00\x01")).advice == ""

@@ -59,7 +59,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path):
             cylstm.load(path)
 
 
-def test_a_file_with_any_byte_changed_is_refused_or_the_same_model(tmp_path, rng):
+def test_corrupted_byte_is_detected_or_harmless(tmp_path, rng):
     path, ours, accepted = tmp_path / "m.safetensors", model(), 0
     cylstm.save(ours, path)
     content = path.read_bytes()
@@ -137,7 +137,7 @@ HUGE = 2**50
         (lambda d: d.pop("scalers"), "its architecture is damaged"),
     ],
 )
-def test_an_architecture_that_lies_is_refused_before_it_costs_memory(tmp_path, change, message):
+def test_false_architecture_is_rejected_before_allocation(tmp_path, change, message):
     path = tmp_path / "m.safetensors"
     cylstm.save(model(), path)
     description = description_of(path)
@@ -173,7 +173,7 @@ def test_files_of_others_are_refused(tmp_path):
         cylstm.load(tmp_path)
 
 
-def test_a_failed_save_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch):
+def test_failed_save_preserves_earlier_file(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     cylstm.save(model(), path)
     before = path.read_bytes()
@@ -240,7 +240,7 @@ def test_layers_wider_than_their_file_are_loaded(tmp_path):
         assert repr(cylstm.load(tmp_path / "m")) == repr(ours)
 
 
-def test_save_refuses_what_load_would_refuse(tmp_path):
+def test_save_rejects_unloadable_models(tmp_path):
     with pytest.raises(ValueError, match="model: its file could not be loaded: expected at most"):
         cylstm.save(cylstm.Embedding(1, 10_000, fields=30_000), tmp_path / "m")
     assert not list(tmp_path.iterdir())

@@ -88,7 +88,7 @@ def test_loading_draws_no_random_numbers(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["Embedding", "LSTM", "Linear", "AdditiveAttention"])
-def test_initial_parameters_do_not_depend_on_how_many_are_drawn_at_once(kind, monkeypatch):
+def test_initial_parameters_are_independent_of_block_size(kind, monkeypatch):
     expected = DRAWN[kind](seed=3).state_dict()
     monkeypatch.setattr("cylstm.layers.parameters.DRAWN_AT_ONCE", 999)
     for name, value in DRAWN[kind](seed=3).parameters.items():

@@ -131,7 +131,7 @@ def test_file_that_becomes_shorter_is_an_error(tmp_path):
             file.read("weight_hh_l0")
 
 
-def test_model_cut_short_while_it_is_loaded_is_a_model_file_error(tmp_path, monkeypatch):
+def test_truncation_during_load_is_a_model_file_error(tmp_path, monkeypatch):
     path, read_into = tmp_path / "m.safetensors", SafetensorsFile.read_into
     cylstm.save(cylstm.LSTM(64, 64), path)
 

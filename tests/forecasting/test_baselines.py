@@ -72,5 +72,5 @@ def test_an_autoregression_is_least_squares_for_each_horizon(rng):
         assert forecasts[59, h - 1] == pytest.approx(expected, rel=1e-9)
 
 
-def test_fewer_rows_than_a_season_leave_seasonal_forecasts_unknown():
+def test_seasonal_baseline_needs_a_full_season():
     assert np.isnan(baselines.seasonal_naive(np.arange(5.0), 4, 3, 12)).all()

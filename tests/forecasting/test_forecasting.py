@@ -34,13 +34,13 @@ def test_scaled_targets_turn_back_into_the_values_to_forecast(waves, period):
         np.testing.assert_allclose(forecasts[:, h - 1], waves[h : h + 237], rtol=1e-9)
 
 
-def test_nothing_said_by_the_network_is_persistence(waves):
+def test_zero_output_is_persistence(waves):
     scaling = Scaling.fitted(waves, None, horizon=3)
     z, _ = scaling.inputs(waves, phase=0)
     np.testing.assert_allclose(scaling.values(z, np.zeros((240, 6)), 0), np.repeat(waves[:, None], 3, axis=1))
 
 
-def test_it_learns_what_is_there_to_learn(waves):
+def test_forecaster_learns_pattern(waves):
     n = 190
     forecaster = quick(waves[:n], epochs=4)
     for column in range(2):
@@ -78,7 +78,7 @@ def test_progress_adds_up_to_all_updates(waves, patience):
     assert sum(calls) == forecaster.updates
 
 
-def test_patience_ends_trainings_early_and_the_last_one_when_it_was_best():
+def test_patience_ends_training_early():
     noise = np.random.default_rng(0).standard_normal((80, 1))
     patient = quick(noise, epochs=12, patience=2)
     curves = patient.training.notes["finished"]
@@ -94,7 +94,7 @@ def test_patience_ends_trainings_early_and_the_last_one_when_it_was_best():
     assert np.argmin(lowest) == k
 
 
-def test_without_patience_the_penalty_of_the_least_last_error_is_chosen(waves):
+def test_penalty_selection_without_patience_uses_last_error(waves):
     training = quick(waves, epochs=2).training
     assert min(training.validation, key=lambda p: training.validation[p][-1]) == training.penalty
     assert [len(curve) for curve in training.validation.values()] == [2] * 4
@@ -301,7 +301,7 @@ def test_a_training_that_fails_leaves_the_best_network_so_far(waves, monkeypatch
     np.testing.assert_array_equal(found, expected)  # the network of more rows
 
 
-def test_a_training_whose_measuring_fails_resumes_bit_identically(waves, tmp_path, monkeypatch):
+def test_resume_after_failed_validation_is_bit_identical(waves, tmp_path, monkeypatch):
     whole = Forecaster(3, hidden_size=4, epochs=3).fit(waves)
     error, calls = forecast_training.error, []
 

@@ -102,7 +102,7 @@ def test_a_batch_starts_when_it_is_full_or_the_time_is_up(rng, session, monkeypa
     assert spy.sizes[-2:] == [1, 5]  # those that came meanwhile
 
 
-def test_sequences_of_different_length_are_joined_but_not_for_attention(rng, monkeypatch):
+def test_different_lengths_are_batched_except_for_attention(rng, monkeypatch):
     for more, sizes in (([], [1, 6]), ([cylstm.MultiplicativeAttention(8, seed=0)], [1, 4, 2])):
         session = cylstm.Session(cylstm.Sequential(cylstm.LSTM(5, 8, seed=0), *more))
         xs = [rng.standard_normal((T, 5)) for T in (3, 7, 3, 3, 7, 3)]
@@ -168,7 +168,7 @@ def test_wrong_requests_are_refused_before_they_are_joined(rng, session):
             requests.submit([[3, 1]])
 
 
-def test_what_fails_in_a_batch_fails_alone(rng, session, monkeypatch):
+def test_failing_request_does_not_affect_batch(rng, session, monkeypatch):
     run = session.run
 
     def fragile(x, *args):
@@ -214,7 +214,7 @@ def test_a_cancelled_request_is_left_out(rng, session, monkeypatch):
     assert spy.sizes == [1, 1]
 
 
-def test_closed_it_refuses_and_those_that_wait_for_room_hear_of_it(rng, session, monkeypatch):
+def test_close_rejects_new_and_waiting_requests(rng, session, monkeypatch):
     spy = Spy(session, monkeypatch)
     x = rng.standard_normal((3, 5))
     requests = session.micro_batch(max_delay=0, max_queue=1)

@@ -25,7 +25,7 @@ def model(request):
     return MODELS[request.param]()
 
 
-def test_it_computes_what_the_model_does(rng, model):
+def test_session_matches_model(rng, model):
     session = cylstm.Session(model.train())  # whose mode does not matter
     model.eval()
     for T, B in ((6, 3), (1, 1), (9, 20), (0, 2), (4, 0), (6, 3)):
@@ -55,7 +55,7 @@ CHAINS = {
 
 @pytest.mark.skipif(isa.path() == "blas", reason="the short way is the packed path's")
 @pytest.mark.parametrize("chain", CHAINS)
-def test_calls_like_the_last_ones_take_a_short_way_to_the_same_bits(rng, chain):
+def test_repeated_calls_use_bit_identical_fast_path(rng, chain):
     model = CHAINS[chain]()
     model.load_state_dict({k: v + 0.05 for k, v in model.state_dict().items()})
     session = cylstm.Session(model)
@@ -117,7 +117,7 @@ def test_packed_sequences_come_back_packed(rng):
     same((y.rows, state), (expected.rows, final))
 
 
-def test_a_partly_given_state_begins_with_what_was_learned(rng):
+def test_partial_state_uses_learned_initial_state(rng):
     model = cylstm.Sequential(cylstm.GRU(5, 6, learn_state=True, seed=0), cylstm.GRU(6, 4, seed=1))
     model.load_state_dict({k: v + 0.1 for k, v in model.state_dict().items()})
     x = sequences(rng, model, 4, 3)
@@ -164,7 +164,7 @@ def test_later_writes_to_the_model_do_not_change_it(rng):
     same(session.run(x), expected)
 
 
-def test_nothing_can_write_to_it(rng):
+def test_session_is_read_only(rng):
     session = cylstm.Session(cylstm.Sequential(cylstm.LSTM(5, 8, seed=0), cylstm.Linear(8, 3, seed=1)))
     for name in ("train", "backward", "load_state_dict", "parameters", "gradients"):
         assert not hasattr(session, name)
@@ -312,7 +312,7 @@ def test_sessions_without_a_number_share_the_process_s():
 
 
 @packed_only
-def test_calls_that_wait_share_what_becomes_free():
+def test_waiting_calls_divide_free_cpus():
     cpus, held = CpuPool(8), []
 
     def work(k):

@@ -53,7 +53,7 @@ def test_one_stream_needs_no_batch(rng):
     assert cylstm.Stream(layer).step(x[:1]).shape == (1, 4)
 
 
-def test_some_streams_begin_anew_while_others_go_on(rng):
+def test_some_streams_reset_while_others_continue(rng):
     layer = cylstm.LSTM(3, 4, 2, dtype="float64", seed=0)
     x = rng.standard_normal((8, 3, 3))
     stream = cylstm.Stream(layer, batch_size=3)
@@ -102,7 +102,7 @@ def test_a_step_sees_new_weights(rng):
     np.testing.assert_allclose(stream.step(x[1]), layer(x[1:], state)[0][0], **tolerances.float32(7, 2, 1.0))
 
 
-def test_a_step_allocates_nothing_that_grows_with_the_model():
+def test_step_allocations_are_independent_of_model_size():
     stream = cylstm.Stream(
         cylstm.Sequential(cylstm.LSTM(64, 256, 2, seed=0), cylstm.Linear(256, 8, seed=1)), 8
     )
@@ -156,7 +156,7 @@ def test_the_short_way_of_a_step_gives_the_bits_of_the_long_one(rng, chain, dtyp
     assert (short._steps is None) == (isa.path() == "blas")
 
 
-def test_a_step_follows_what_changes_in_between(rng):
+def test_step_follows_changes_between_calls(rng):
     layer = cylstm.LSTM(3, 8, zoneout=0.1, seed=0)
     x = rng.standard_normal((12, 1, 3)).astype("f")
     stream, other = cylstm.Stream(layer), cylstm.Stream(layer)
@@ -175,7 +175,7 @@ def test_a_step_follows_what_changes_in_between(rng):
         np.testing.assert_array_equal(stream.step(x_t), other.run(x_t[None])[0], err_msg=str(t))
 
 
-def test_any_input_that_is_right_takes_a_step_and_any_other_says_what_is_wrong(rng):
+def test_step_accepts_valid_and_rejects_invalid_input(rng):
     layer = cylstm.LSTM(4, 4, seed=0)
     stream, other = cylstm.Stream(layer, 2), cylstm.Stream(layer, 2)
     x = rng.standard_normal((4, 2)).astype("f")
@@ -333,7 +333,7 @@ def test_streams_of_a_session_are_of_its_snapshot_and_its_cpus(rng):
 
 
 @pytest.mark.skipif(isa.path() == "blas", reason="BLAS's calls have temporaries")
-def test_a_step_of_rows_allocates_nothing_that_grows_with_the_model(rng):
+def test_step_of_rows_allocations_are_independent_of_model_size(rng):
     H, n = 128, 300
     model = cylstm.Sequential(cylstm.LSTM(16, H, 2, seed=0), cylstm.Linear(H, 8, seed=1))
     stream = cylstm.Stream(cylstm.Session(model), n)
@@ -356,7 +356,7 @@ def test_a_step_of_some_rows_moves_all_of_them_or_none():
         np.testing.assert_array_equal(array, kept)
 
 
-def test_results_of_some_rows_may_overlap_what_is_read(rng):
+def test_step_of_rows_output_may_overlap_input(rng):
     layer, x = cylstm.LSTM(3, 3, seed=0), rng.standard_normal((3, 3)).astype(np.float32)
     expected = cylstm.Stream(layer, 4).step(x, rows=[0, 1, 2])
     buffer = np.zeros((4, 3), np.float32)

@@ -18,7 +18,7 @@ class Own(cylstm.GRU):
 
 
 @pytest.mark.parametrize("layer", [*RECURRENT, Own])
-def test_an_unknown_option_names_the_class_and_the_nearest_option(layer):
+def test_unknown_option_suggests_closest_name(layer):
     for wrong, right in {"hiden_size": "hidden_size", "units": "hidden_size", "use_bias": "bias"}.items():
         with pytest.raises(
             TypeError, match=f"^{layer.__name__}: no option {wrong}; did you mean {right}\\?$"

@@ -87,7 +87,7 @@ def custom_models(dtype="float32"):
 
 @pytest.mark.parametrize("lengths", [None, [5, 2, 4], [3, 0, 1]], ids=["full", "ragged", "short"])
 @pytest.mark.parametrize("number", range(4))
-def test_gradients_of_custom_layers_are_those_of_finite_differences(number, lengths, rng):
+def test_custom_layer_gradients_match_finite_differences(number, lengths, rng):
     ours = list(custom_models("float64"))[number].train()
     for name, value in ours.state_dict().items():
         ours.load_state_dict({**ours.state_dict(), name: value + 0.1 * rng.standard_normal(value.shape)})
@@ -301,7 +301,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_subclasses_that_cannot_be_rebuilt_are_refused_before_anything_is_written(use, tmp_path):
+def test_unloadable_subclasses_are_rejected_before_writing(use, tmp_path):
     class Bare(cylstm.Sequential):
         def __init__(self):
             super().__init__(cylstm.Linear(3, 1))
@@ -347,7 +347,7 @@ class Hooked:
     ["__call__", "backward", "train", "eval", "state_dict", "load_state_dict", "_forward", "_step_stages"],
 )
 @pytest.mark.parametrize("base", [cylstm.LSTM, cylstm.Linear, cylstm.Sequential])
-def test_overrides_that_models_would_ignore_are_refused_at_the_definition(base, method):
+def test_ignored_overrides_are_rejected_at_class_definition(base, method):
     with pytest.raises(TypeError, match=f"Mine: expected no {method} of its own: Sequential, Session"):
         type("Mine", (base,), {method: lambda self, *_: None})
 
@@ -359,7 +359,7 @@ def test_overrides_by_a_mixin_are_refused():
         type("Called", (cylstm.CustomLayer,), {"backward": lambda self, dy: dy})
 
 
-def test_hostile_configurations_of_user_layers_are_model_file_errors(tmp_path):
+def test_invalid_user_layer_configurations_are_file_errors(tmp_path):
     from model_files import description_of, with_metadata
 
     path = tmp_path / "m"

@@ -126,7 +126,7 @@ def test_gradients_agree_with_the_reference_at_every_edge(rng, kind, dtype):
 
 
 @pytest.mark.parametrize("kind", isa.available())
-def test_what_is_not_finite_stays_where_ieee_puts_it(rng, kind):
+def test_nonfinite_values_propagate_as_in_ieee_754(rng, kind):
     p = Problem(rng, 300, 33, 13, "float32", kind)
     p.start["dy"][7, 2], p.start["dy"][270, 12], p.start["x"][100, 32] = np.nan, np.inf, -np.inf
     with np.errstate(invalid="ignore"):

@@ -68,7 +68,7 @@ def test_masks_drop_the_right_share_and_keep_the_mean():
     )
 
 
-def test_every_call_draws_anew_and_a_seed_repeats_it(rng):
+def test_initialize_draws_new_values_unless_seeded(rng):
     x = rng.standard_normal((5, 2, 3))
     one, two = (cylstm.GRU(3, 8, 2, dropout=0.5, seed=4).train() for _ in range(2))
     first, second = one(x)[0], one(x)[0]

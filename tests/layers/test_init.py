@@ -62,7 +62,7 @@ def test_wrong_arguments_are_named():
         initialize(cylstm.Embedding(3, 4), embedding_std=-1)
 
 
-def test_what_is_no_weight_begins_as_nothing(rng):
+def test_non_weights_are_initialized_to_zero(rng):
     norm = cylstm.LSTM(3, 4, layer_norm=True, learn_state=True)
     norm.load_state_dict({name: rng.uniform(size=value.shape) for name, value in norm.parameters.items()})
     initialize(norm, forget_bias=2.0, seed=0)
@@ -120,7 +120,7 @@ def test_matrices_of_other_layers_have_glorot_s_bound(layer, name, block, bound)
     assert 0.95 * bound < np.abs(layer.parameters[name][block]).max() <= bound
 
 
-def test_embeddings_have_the_standard_deviation_that_is_asked_for():
+def test_embedding_std():
     for options, std in (({}, 0.1), ({"std": 0.5}, 0.5)):
         layer = cylstm.Embedding(1000, 20, seed=0, **options)
         assert layer.parameters["weight"].std() == pytest.approx(std, rel=0.02)
@@ -135,7 +135,7 @@ def test_a_model_is_drawn_alike_from_the_same_seed():
     np.testing.assert_array_equal(one._store.data, two._store.data)
 
 
-def test_a_layer_with_unknown_parameters_is_named_and_nothing_is_changed():
+def test_unknown_parameters_are_named_and_nothing_changes():
     class Mystery(cylstm.layers.row_layer.RowLayer, abstract=True):
         def __init__(self):
             super().__init__()

@@ -214,7 +214,7 @@ def test_huge_scores_overflow_nowhere(rng, name):
         np.testing.assert_allclose(value, np.reshape(expected, value.shape), rtol=1e-9, atol=1e-300)
 
 
-def test_what_stands_on_a_threshold_does_not_pass():
+def test_activation_thresholds_are_exclusive():
     layer, x = cylstm.Activation("thresholded_relu", 0.5, features=3, dtype="float64"), [[0.5, 0.6, -0.5]]
     np.testing.assert_array_equal(layer(x), [[0.0, 0.6, 0.0]])
     np.testing.assert_array_equal(reference.activation(np.array(x), layer.kind, 0.5), [[0.0, 0.6, 0.0]])
@@ -311,7 +311,7 @@ def test_forms_of_a_call(rng, name, tmp_path):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0), (1, 1)])
-def test_nothing_to_compute(rng, name, shape):
+def test_empty_batch(rng, name, shape):
     model, _, _ = made(name, rng)
     x = np.zeros(shape if model.reads_indices else (*shape, F), int if model.reads_indices else float)
     y, _ = model(x)
@@ -349,7 +349,7 @@ def test_layers_in_the_middle_of_a_model(rng):
         np.testing.assert_allclose(model.gradients[key], gradient(loss, view, 1e-4), rtol=1e-5, atol=1e-8)
 
 
-def test_dropout_scales_what_it_keeps_and_its_gradient(rng):
+def test_dropout_scales_outputs_and_gradient(rng):
     layer = cylstm.Dropout(0.25, seed=1).train()
     x = np.ones((1000, 8), np.float32)
     y = layer(x)
@@ -362,7 +362,7 @@ def test_dropout_scales_what_it_keeps_and_its_gradient(rng):
     np.testing.assert_array_equal(first(x), second(x))
 
 
-def test_an_embedding_refuses_what_is_no_index():
+def test_embedding_rejects_invalid_indices():
     model = cylstm.Sequential(cylstm.Embedding(3, 2), cylstm.GRU(2, 2))
     with pytest.raises(ValueError, match=r"x: expected indices from 0 to 2, got 0 to 3"):
         model([[0], [3]])
@@ -376,7 +376,7 @@ def test_an_embedding_refuses_what_is_no_index():
         cylstm.Sequential(cylstm.Linear(2, 1), cylstm.Embedding(3, 2))
 
 
-def test_an_embedding_of_several_fields_is_one_of_each_side_by_side(rng):
+def test_embedding_fields_are_concatenated(rng):
     K, lengths = 3, [5, 2]
     x = rng.integers(0, V, (5, 2, K))
     several = cylstm.Sequential(

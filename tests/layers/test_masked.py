@@ -122,7 +122,7 @@ def test_sessions_queues_packed_sequences_and_copies_agree(pooling, rng, tmp_pat
             np.testing.assert_array_equal(result.result()[0], y[b])
 
 
-def test_what_has_no_form_is_rejected(rng, tmp_path):
+def test_layers_without_equivalent_are_rejected(rng, tmp_path):
     masked, _ = model()
     with pytest.raises(ValueError, match="attention or masked steps"):
         cylstm.Stream(masked)

@@ -19,7 +19,7 @@ def test_names_and_shapes_are_those_of_torch(torch):
     ]
 
 
-def test_a_model_has_one_flat_vector_and_its_layers_are_slices_of_it():
+def test_layer_parameters_are_slices_of_flat_vector():
     ours = model()
     for name, view in ours.parameters.items():
         position, _, own = name.partition(".")

@@ -117,7 +117,7 @@ def test_linear_agrees_with_reference(rng, shape, dtype, bias):
         np.testing.assert_allclose(layer.gradients["bias"], expected["db"], **limits)
 
 
-def test_linear_refuses_what_does_not_fit():
+def test_linear_rejects_invalid_input():
     layer = cylstm.Linear(3, 2).train()
     with pytest.raises(ValueError, match=r"x: expected \(\.\.\., 3\), got \(5, 4\)"):
         layer(np.zeros((5, 4)))

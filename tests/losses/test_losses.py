@@ -56,7 +56,7 @@ def laid_out(case, y, target, lengths, steps, batch_first):
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS, SHORT])
 @EVERY
-def test_agrees_with_reference_and_nothing_depends_on_padding(rng, case, lengths, batch_first):
+def test_loss_agrees_with_reference_for_any_padding(rng, case, lengths, batch_first):
     real = lengths or [T] * B
     for steps in case.steps:
         y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, real)
@@ -138,7 +138,7 @@ def test_huge_outputs_overflow_nowhere(rng, case):
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case.loss in ("MSE", "MAE", "Huber", "Quantile")], ids=str
 )
-def test_what_is_exactly_right_pulls_nowhere(rng, case):
+def test_exact_prediction_has_zero_gradient(rng, case):
     target = case.target(rng, T, [T] * B)
     y = np.repeat(target, case.outputs // target.shape[-1], axis=-1)
     expected, dys, _ = case.expected(*parts(case, y, target, [T] * B, "all"))
@@ -166,7 +166,7 @@ def test_one_sequence_and_rows_without_time(rng, case):
 
 
 @EVERY
-def test_nothing_that_counts_is_a_value_of_zero(rng, case):
+def test_loss_without_counted_steps_is_zero(rng, case):
     loss, none = case.make(), [0] * B
     y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
     loss(y, target, LENGTHS)
@@ -176,7 +176,7 @@ def test_nothing_that_counts_is_a_value_of_zero(rng, case):
 
 
 @EVERY
-def test_batches_weighed_by_what_they_counted_are_one_mean(rng, case):
+def test_mean_over_batches_weighted_by_counted(rng, case):
     y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B)
     loss, total, counted = case.make(), 0.0, 0.0
     expected, _ = loss(y, target)
@@ -203,7 +203,7 @@ def test_any_order_in_memory_gives_the_same(rng, case):
 
 
 @EVERY
-def test_does_not_mind_what_a_caller_did_to_the_gradient(rng, case):
+def test_loss_is_independent_of_modified_gradient(rng, case):
     y, target = rng.standard_normal((T, B, case.outputs)), case.target(rng, T, LENGTHS)
     loss = case.make()
     first, dy = loss(y, target, LENGTHS)
@@ -360,13 +360,13 @@ Y = np.zeros((5, 2, 3))
         (lambda: CTC()(Y, 1), "target: expected a sequence of arrays of labels, got 1"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, message):
+def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, bool, np.int64])
-def test_what_is_no_float_of_ours_is_computed_in_float64(dtype):
+def test_other_dtypes_are_computed_in_float64(dtype):
     y, target = np.array([[0, 1, 0]], dtype), np.array([[1, 1, 1]], dtype)
     value, dy = MSE()(y, target)
     assert value == pytest.approx(2 / 3)
@@ -456,7 +456,7 @@ def test_threads_that_share_a_loss_keep_their_own_gradients(rng):
 
 
 @EVERY
-def test_a_call_writes_to_nothing_that_threads_share(rng, case):
+def test_call_does_not_write_to_shared_memory(rng, case):
     """The attributes of a loss, and what is in them, are those from before, but for the thread's record."""
     loss = case.make()
 
@@ -471,7 +471,7 @@ def test_a_call_writes_to_nothing_that_threads_share(rng, case):
 
 
 @EVERY
-def test_threads_share_a_loss_with_other_shapes_and_get_their_own_values(rng, case):
+def test_threads_share_loss_with_different_shapes(rng, case):
     loss, shapes = case.make(), [(40, 3), (25, 4), (33, 2), (50, 1)]
     problems = [(rng.standard_normal((T, B, case.outputs)), case.target(rng, T, [T] * B)) for T, B in shapes]
     expected = [(value, dy.copy()) for value, dy in (case.make()(*problem) for problem in problems)]

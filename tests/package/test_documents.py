@@ -60,7 +60,7 @@ def imported(examples):
 
 
 @in_the_source_tree
-def test_the_pages_show_every_picture_that_the_script_makes_and_no_other():
+def test_pages_show_all_generated_pictures():
     text = "\n".join((DOCS / page).read_text(encoding="utf-8") for page in PAGES)
     made = re.findall(r'^    "([\w-]+)": ', (DOCS / "pictures.py").read_text(encoding="utf-8"), re.MULTILINE)
     pictures = {path.stem: path for path in (DOCS / "pictures").iterdir()}

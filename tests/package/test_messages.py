@@ -99,7 +99,7 @@ def test_values_are_shown_whole_if_they_are_short(value, text):
     assert _checks.shown(value) == text
 
 
-def test_a_second_backward_says_what_is_needed():
+def test_second_backward_error():
     layer = cylstm.GRU(2, 3, seed=0).train()
     y, _ = layer(np.zeros((4, 1, 2)))
     layer.backward(y)
@@ -107,7 +107,7 @@ def test_a_second_backward_says_what_is_needed():
         layer.backward(y)
 
 
-def test_intervals_without_quantiles_say_what_is_needed():
+def test_intervals_without_quantiles_error():
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     from cylstm.sklearn import Forecaster
 

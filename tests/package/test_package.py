@@ -76,7 +76,7 @@ def test_dir_has_every_namespace_and_no_other_name_is_found():
         assert not hasattr(cylstm, name)
 
 
-def test_names_for_type_checkers_are_those_that_are_loaded_on_demand():
+def test_type_checking_imports_match_lazy_names():
     (block,) = (
         node
         for node in ast.parse(Path(cylstm.__file__).read_text(encoding="utf-8")).body
@@ -113,7 +113,7 @@ print(LSTM.__name__)
     assert star == "LSTM"
 
 
-def test_dir_leaves_out_what_cannot_be_loaded(monkeypatch):
+def test_dir_omits_unavailable_modules(monkeypatch):
     before = dir(cylstm)
     monkeypatch.setitem(cylstm._DEPENDENCIES, "serve", ("a_library_that_nobody_has",))
     assert "serve" not in dir(cylstm)

@@ -73,7 +73,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("thing", "shown"), SHOWN, ids=[type(thing).__name__ for thing, _ in SHOWN])
-def test_objects_show_how_they_were_made_or_what_they_hold(thing, shown):
+def test_repr_shows_constructor_or_contents(thing, shown):
     assert " at 0x" not in repr(thing) + str(thing)
     assert type(thing).__name__ in repr(thing)
     assert shown in (None, repr(thing))

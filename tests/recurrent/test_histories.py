@@ -135,7 +135,7 @@ def states(again):
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=25, deadline=None)
 @given(calls=st.lists(CALLS, min_size=4, max_size=12))
-def test_a_model_remembers_nothing_but_its_parameters(name, again, calls):
+def test_model_has_no_hidden_state_between_calls(name, again, calls):
     history = History(build(name))
     with states(again):
         for call in calls:

@@ -72,7 +72,7 @@ def test_training_keeps_one_plane_for_each_gate_and_state():
     assert planes < 4 + 2 + 2 + 0.5
 
 
-def test_a_model_that_is_dropped_is_gone_without_the_garbage_collector():
+def test_dropped_model_is_freed_without_garbage_collection():
     """Megabytes of parameters and buffers must not wait for it."""
     gc.collect()
     gc.disable()

@@ -96,7 +96,7 @@ def test_any_combination_agrees_with_reference(data, seed):
 
 @pytest.mark.parametrize("cell", LAYERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_stands_just_at_the_clip_is_held_by_it(rng, cell, dtype):
+def test_clip_is_inclusive(rng, cell, dtype):
     layer = make(cell, 3, 20, clip=0.5, dtype=dtype, seed=1)
     state = {name: value * name.startswith("norm_c") for name, value in layer.state_dict().items()}
     bias = next(name for name in state if name.startswith("bias_") and "c" not in name)
@@ -111,7 +111,7 @@ def test_what_stands_just_at_the_clip_is_held_by_it(rng, cell, dtype):
 
 
 @pytest.mark.parametrize("cell, option", GRID)
-def test_evaluation_is_deterministic_and_training_repeats_with_the_seed(rng, cell, option):
+def test_evaluation_is_deterministic_and_training_is_seeded(rng, cell, option):
     one, two = (make(cell, 3, 8, 2, seed=4, **options_of(option)) for _ in range(2))
     x = rng.standard_normal((5, 2, 3))
     np.testing.assert_array_equal(one(x)[0], one(x)[0])
@@ -133,7 +133,7 @@ def test_it_goes_through_a_file_and_a_copy(rng, tmp_path, cell, option):
     np.testing.assert_array_equal(loaded(x)[0], layer(x)[0])
 
 
-def test_masks_have_the_right_share_and_mean_and_last_as_long_as_they_should():
+def test_mask_rate_mean_and_lifetime():
     layer = cylstm.LSTM(
         30, 50, 2, input_dropout=0.3, recurrent_dropout=0.4, zoneout=0.2, zoneout_cell=0.6, seed=0
     ).train()
@@ -162,7 +162,7 @@ def test_zoneout_keeps_the_state_before(rng):
         assert not np.isclose(after[0][~kept], before[0][~kept]).any()
 
 
-def test_a_learned_state_starts_every_sequence_unless_one_is_given(rng):
+def test_learned_initial_state_is_default(rng):
     layer = make("gru", 3, 4, learn_state=True, seed=0)
     plain = make("gru", 3, 4, seed=0)
     plain.load_state_dict({k: v for k, v in layer.state_dict().items() if k in plain.parameters})

@@ -76,7 +76,7 @@ def test_reverse_of_reverse_is_forward(rng, cell, lengths):
 
 @pytest.mark.parametrize("cell", LAYERS)
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_both_directions_are_a_forward_and_a_reversed_layer_side_by_side(rng, cell, lengths):
+def test_bidirectional_equals_forward_and_reversed_layer(rng, cell, lengths):
     both = make(cell, 3, 5, dtype="float64", seed=0, bidirectional=True)
     x, state, *_ = problem(rng, both, 7, 5)
     y, final = both(x, for_caller(state), lengths=lengths)
@@ -92,7 +92,7 @@ def test_both_directions_are_a_forward_and_a_reversed_layer_side_by_side(rng, ce
 
 @pytest.mark.parametrize("cell, option", GRID)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_chunks_with_carried_state_and_streams_are_the_whole_sequence(rng, cell, option, dtype):
+def test_chunks_and_streams_equal_whole_sequence(rng, cell, option, dtype):
     layer = make(cell, 3, 9, 2, dtype=dtype, seed=0, **options_of(option))
     x, limits = rng.standard_normal((9, 4, 3)), limits_of(cell)
     if dtype == "float32":
@@ -137,7 +137,7 @@ def test_packed_sequences_are_those_of_a_padded_batch(rng, direction):
 
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=8), features=st.integers(1, 3))
 @settings(max_examples=50, deadline=None)
-def test_unpack_gives_back_what_pack_took(lengths, features):
+def test_unpack_inverts_pack(lengths, features):
     sequences = [np.arange(n * features).reshape(n, features) + 100 * b for b, n in enumerate(lengths)]
     packed = data.pack(sequences)
     assert packed.lengths.tolist() == lengths
@@ -174,7 +174,7 @@ def test_packed_sequences_that_do_not_fit_are_refused(rng):
         layer.backward(data.pack([np.zeros((4, 4)), np.zeros((4, 4))]))
 
 
-def test_what_a_caller_does_to_lengths_changes_no_result(rng):
+def test_lengths_are_copied(rng):
     for lengths in ([4, 4], [2, 4]):
         packed = data.pack([np.ones((n, 3)) for n in lengths])
         with pytest.raises(ValueError, match="read-only"):

@@ -32,7 +32,7 @@ def test_recipe_names_the_five_places():
         assert place in page
 
 
-def test_reference_and_engine_have_a_row_for_every_cell_which_says_the_same():
+def test_reference_and_engine_cell_tables_agree():
     assert list(reference.CELLS) == list(CELLS)
     for row, (cell, spec) in enumerate(CELLS.items()):
         assert (spec.name, spec.row) == (cell, row)

@@ -230,7 +230,7 @@ def test_gradients_accumulate_until_they_are_set_to_zero(rng):
     assert not layer._store.grad.any()
 
 
-def test_dx_is_optional_and_changes_nothing_else(rng):
+def test_need_dx_does_not_affect_other_gradients(rng):
     layer = cylstm.LSTM(3, 4, 2, seed=0).train()
     x, _, dy, _ = problem(rng, layer, 5, 2)
     layer(x)
@@ -316,7 +316,7 @@ def test_out_is_written_and_returned(rng):
         ({"out": np.broadcast_to(np.float32(0), (5, 2, 4))}, "out: expected a writable array"),
     ],
 )
-def test_errors_name_the_argument_what_was_expected_and_what_came(arguments, message):
+def test_errors_name_argument_expected_and_given_value(arguments, message):
     layer = cylstm.LSTM(3, 4)
     with pytest.raises((ValueError, TypeError), match=message):
         layer(**{"x": np.zeros((5, 2, 3)), **arguments})

@@ -200,7 +200,7 @@ def test_short_trainings_keep_their_states():
     assert layer._training_workspace.plan.segments == 0
 
 
-def test_what_the_engine_refuses(again):
+def test_engine_rejects_invalid_arguments(again):
     again(True)
     layer = cylstm.LSTM(3, 64, seed=0).train()
     y, _ = layer(np.zeros((20, 2, 3), np.float32))
@@ -271,7 +271,7 @@ def interrupted_at(line, call):
 
 @pytest.mark.parametrize("yes", [False, True])
 @pytest.mark.parametrize("first", [20, 27])
-def test_ctrl_c_at_any_line_leaves_nothing_wrong(rng, again, yes, first):
+def test_ctrl_c_at_any_line_leaves_consistent_state(rng, again, yes, first):
     """A training of 20 steps, after one of the same length or of another."""
     again(yes)
     given = {T: (rng.standard_normal((T, 3, 3)), rng.standard_normal((T, 3, 4))) for T in (20, 27)}

@@ -338,7 +338,7 @@ def test_bodies_that_do_not_come_take_no_turns():
     assert (service.slots.used, service.memory.used) == (0, 0)
 
 
-def test_what_takes_too_long_is_given_up_and_not_computed():
+def test_timed_out_request_is_not_computed():
     service = Service(network(), Limits(timeout=0.2))
     held, application = Held(service.requests), app.app_of(service)
 
@@ -519,7 +519,7 @@ def test_paths_of_metrics_are_those_of_routes():
     assert "evil" not in asked(application, ("GET", "/metrics", {}))[0].text
 
 
-def test_logs_have_no_control_characters_and_no_tracebacks_of_clients(caplog):
+def test_logs_omit_control_characters_and_client_tracebacks(caplog):
     logger = logging.getLogger("cylstm.test")
     logger.addFilter(logs.OneLine())
     logger.warning("GET %s", "/\x1b[2J\r\nroot: \x9b31m")
@@ -556,7 +556,7 @@ def test_an_origin_is_checked_when_it_is_given():
     Limits(origins=["https://example.com:8443", "*"])
 
 
-def test_the_worker_says_what_it_needs(monkeypatch):
+def test_worker_names_missing_dependency(monkeypatch):
     import cylstm.serve
 
     monkeypatch.delitem(sys.modules, "cylstm.serve.worker", raising=False)

@@ -267,7 +267,7 @@ def test_a_message_that_does_not_end_ends_its_stream(path):
         assert len(idle.recv(100)) == 2 + 8
 
 
-def test_what_is_no_http_or_websocket_is_a_line_each_in_the_log(path):
+def test_invalid_protocol_is_logged_on_one_line(path):
     with server(path) as process:
         with opened(process) as link:
             link.sendall(b"\xff" * 20)
@@ -338,7 +338,7 @@ def test_a_second_ctrl_c_waits_for_nobody(path):
 
 
 @posix
-def test_what_the_kernel_has_accepted_is_answered_at_a_stop(path):
+def test_shutdown_answers_queued_connections(path):
     with server(path) as process:
         assert post(process, bytes(12))[0] == 200
         process.send_signal(signal.SIGSTOP)  # it accepts nothing, and the kernel does

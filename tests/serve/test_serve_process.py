@@ -107,7 +107,7 @@ def test_a_model_that_reads_backward_has_no_streams(tmp_path):
         assert (closed.value.rcvd.code, closed.value.rcvd.reason[:6]) == (1008, "model:")
 
 
-def test_connections_that_bring_nothing_are_ended(path):
+def test_silent_connections_are_closed(path):
     with server(path, "--timeout", 3) as process:
         silent, half, slow, again = (connection(process) for _ in range(4))
         half.sendall(head(12)[:30])
@@ -127,7 +127,7 @@ def test_connections_that_bring_nothing_are_ended(path):
         assert stopped(process) == ""
 
 
-def test_a_client_that_reads_nothing_is_ended(tmp_path):
+def test_client_that_does_not_read_is_closed(tmp_path):
     """The answer, 25 MB, is larger than what the buffers of both sides take."""
     cylstm.save(cylstm.Linear(3, 64), tmp_path / "wide.safetensors")
     x = bytes(12 * 10**5)
@@ -164,7 +164,7 @@ def test_clients_that_go_away_cost_nothing(path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_stop_answers_what_has_come(tmp_path, rng, workers, number):
+def test_shutdown_completes_accepted_requests(tmp_path, rng, workers, number):
     model, x = cylstm.LSTM(3, 128, seed=0), rng.standard_normal((3000, 3)).astype("<f4")
     cylstm.save(model, tmp_path / "m.safetensors")
     expected, results = model(x)[0], []
@@ -192,7 +192,7 @@ def test_a_stop_answers_what_has_come(tmp_path, rng, workers, number):
             connection(process)
 
 
-def test_a_stop_does_not_wait_for_ever(path):
+def test_shutdown_has_a_timeout(path):
     with server(path, "--timeout", 1) as process, connection(process) as slow, streams(process) as stream:
         slow.sendall(head(100) + b"12")
         until(lambda: metric(process, "cylstm_requests_in_progress") == 1)
@@ -229,7 +229,7 @@ def refused(process):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc, to find the workers")
-def test_a_worker_that_is_killed_is_replaced_and_its_numbers_kept(path):
+def test_killed_worker_is_replaced_and_metrics_remain(path):
     with server(path, "--workers", 2) as process:
         children = f"/proc/{process.pid}/task/{process.pid}/children"
 

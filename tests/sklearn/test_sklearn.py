@@ -104,7 +104,7 @@ def test_sums_of_sequences_are_learnt(rng, outputs):
     assert regressor.score(X[200:], y[200:]) > 0.9
 
 
-def test_a_list_of_ragged_sequences_is_the_same_as_padding_with_lengths():
+def test_ragged_list_equals_padding_with_lengths():
     X, y = ragged(40)
     classifier = SequenceClassifier(**SMALL).fit(X, y)
     lengths = np.array([len(x) for x in X])
@@ -162,7 +162,7 @@ def problem(kind):
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
-def test_the_same_seed_gives_the_same_bits_on_any_threads_and_in_copies(kind, tmp_path):
+def test_seed_is_bit_identical_for_threads_and_copies(kind, tmp_path):
     estimator, given, new = problem(kind)
     predict = "predict_proba" if kind is SequenceClassifier else "predict"
     expected = getattr(estimator.fit(*given), predict)(new)
@@ -219,7 +219,7 @@ def test_a_forecaster_holds_out_the_last_rows_only():
         Forecaster(**options).fit(series[:6])
 
 
-def test_a_forecaster_beats_persistence_and_its_interval_holds_what_it_should():
+def test_forecaster_accuracy_and_interval_coverage():
     series, h, W = noisy_sine(900), 4, 24
     options = {"hidden_size": 24, "random_state": 0, "n_jobs": 1}
     forecaster = Forecaster(h, window=W, **options).fit(series[:500])
@@ -307,7 +307,7 @@ def test_threads_are_counted_as_scikit_learn_counts_jobs(monkeypatch):
         SequenceRegressor(n_jobs=0)._threads()
 
 
-def test_errors_say_what_was_expected():
+def test_error_messages():
     X, y = ragged(12)
     hole = [*X[:3], np.full((4, 2), np.nan), *X[4:]]
     small = SequenceClassifier(**SMALL | {"epochs": 1})
@@ -367,7 +367,7 @@ def test_errors_of_the_forecaster():
             call()
 
 
-def test_scikit_learn_is_loaded_by_those_who_ask_and_missed_by_name():
+def test_scikit_learn_is_imported_lazily():
     code = """
 import sys, cylstm
 print(any(name.split(".")[0] in ("sklearn", "joblib") for name in sys.modules))

@@ -61,7 +61,7 @@ def gone():
 @pytest.mark.parametrize(
     "make", [lambda: None, closed, gone, object, lambda: types.SimpleNamespace(write=print)]
 )
-def test_a_training_with_a_bar_runs_without_a_usable_standard_error(make, monkeypatch):
+def test_progress_bar_without_usable_stderr(make, monkeypatch):
     monkeypatch.setattr(sys, "stderr", make())
     x, y = series(20)
     history = cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit((x, y), epochs=2, progress=True)
@@ -155,7 +155,7 @@ def test_a_real_notebook_shows_a_training(tmp_path):
     assert "epoch 3/3, 6 of 6 batches" in shown or "jupyter.widget-view+json" in shown
 
 
-def test_nothing_is_shown_unless_asked(monkeypatch):
+def test_no_progress_by_default(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream(is_terminal=True))
     x, y = series(20)
     cylstm.Trainer(pooled(), losses.MSE(), seed=0).fit((x, y), epochs=1, progress=False)

@@ -70,7 +70,7 @@ def test_openmp_s_variable_is_the_fallback(monkeypatch, environment, expected):
 
 
 @pytest.mark.parametrize("setting", ["0", "-2", "many", "1.5", ",4"])
-def test_an_openmp_variable_that_cannot_be_read_is_ignored_with_a_warning(monkeypatch, setting):
+def test_invalid_omp_num_threads_warns(monkeypatch, setting):
     monkeypatch.delenv("CYLSTM_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
     with pytest.warns(UserWarning, match="OMP_NUM_THREADS: expected a positive int.*ignored"):
@@ -202,7 +202,7 @@ def test_importing_brings_in_numpy_only():
     assert run(f"{before}; print([m for m in {later} if m in set(sys.modules) - there])")[0] == "[]"
 
 
-def test_what_is_imported_later_is_there():
+def test_lazy_imports_are_available():
     assert run("import cylstm; print([n for n in cylstm.__all__ if getattr(cylstm, n) is None])")[0] == "[]"
     assert (
         run("import cylstm; print('Trainer' in dir(cylstm), hasattr(cylstm, 'Trainers'))")[0] == "True False"
@@ -216,7 +216,7 @@ print([n for n, m in cylstm._LAZY_NAMES.items() if getattr(cylstm, n) is not get
     assert run(code)[0] == "[]\n[]"
 
 
-def test_blocks_that_overlap_restore_what_was_before_the_first():
+def test_overlapping_num_threads_blocks_restore_initial_value():
     with cylstm.num_threads(3):
         first = cylstm.num_threads(1)
         first.__enter__()

@@ -74,7 +74,7 @@ def test_losses_do_not_depend_on_the_batch_size(rng, case):
     np.testing.assert_allclose([f["loss"] for f in found], found[0]["loss"], rtol=1e-12)
 
 
-def test_weights_that_sum_to_zero_in_a_minibatch_leave_its_smoothing_part(rng):
+def test_zero_weight_minibatch_keeps_smoothing_term(rng):
     """One minibatch has labels of a class without weight only: they count for nothing but are smoothed."""
     loss = losses.CrossEntropy(weight=[0.0, 2.0], label_smoothing=0.2)
     x, target = rng.standard_normal((4, 5, 3)), np.array([[0] * 5, [0] * 5, [1, 0, 1, 1, 0], [1] * 5])
@@ -86,7 +86,7 @@ def test_weights_that_sum_to_zero_in_a_minibatch_leave_its_smoothing_part(rng):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_minibatches_in_which_nothing_counts_change_nothing(rng, accumulate):
+def test_minibatch_without_counted_values_is_ignored(rng, accumulate):
     """They make no update, so that momentum and weight decay do not act, and leave no record."""
     x, labels = rng.standard_normal((8, 5, 3)), rng.integers(0, 2, (8, 5))
     labels[2:6] = -100
@@ -103,7 +103,7 @@ def test_minibatches_in_which_nothing_counts_change_nothing(rng, accumulate):
     assert [e["loss"] for e in histories[0].epochs] == [e["loss"] for e in histories[1].epochs]
 
 
-def test_a_piece_in_which_nothing_counts_changes_nothing(rng):
+def test_segment_without_counted_values_is_ignored(rng):
     x, labels = rng.standard_normal((2, 9, 3)), rng.integers(0, 2, (2, 9))
     labels[:, 3:6] = -100
     model = model_for(2)

@@ -58,7 +58,7 @@ def test_gradient_flow_agrees_with_finite_differences(rng, cell):
     np.testing.assert_allclose(norms[0, 4], np.linalg.norm(dy[4]), **tolerances.FLOAT64)
 
 
-def test_gradients_vanish_in_an_rnn_and_less_in_an_lstm_with_open_gates(rng):
+def test_gradients_vanish_faster_in_rnn_than_in_lstm(rng):
     x = rng.standard_normal((100, 8, 3))
     lstm, rnn = cylstm.LSTM(3, 16, seed=0), cylstm.RNN(3, 16, seed=0)
     state = lstm.state_dict()

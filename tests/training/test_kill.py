@@ -117,7 +117,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(small_disk):
     assert {path.name for path in folder.iterdir()} <= {"run.ckpt", "rest"}
 
 
-def test_a_place_that_cannot_be_written_to_is_refused_before_training(tmp_path):
+def test_unwritable_path_is_rejected_before_training(tmp_path):
     model = tagger()
     start = model._store.data.copy()
     for place in (tmp_path / "missing" / "run.ckpt", tmp_path):

@@ -182,7 +182,7 @@ def test_a_built_in_metric_is_called_by_itself():
     assert (metrics.mae.__name__, metrics.mae.__doc__) == ("mae", "Mean absolute error.")
 
 
-def test_a_metric_cannot_change_what_the_next_one_gets():
+def test_metrics_cannot_modify_inputs_of_others():
     def changing(y, target):
         y -= target
         return 0.0

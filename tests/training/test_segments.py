@@ -33,7 +33,7 @@ def test_segments_carry_the_state_of_a_stream_and_a_learned_one():
     assert results[0][1] == results[1][1]
 
 
-def test_segments_of_what_cannot_be_cut_are_refused():
+def test_segments_reject_non_causal_models():
     loss = losses.MSE()
     for model in (pooled(), cylstm.LSTM(2, 3, bidirectional=True)):
         with pytest.raises(ValueError, match="segments: expected a model that can be split in time"):
@@ -65,7 +65,7 @@ def test_memory_is_that_of_one_segment():
     assert sizes[400, "auto"] == sizes[20, None] < sizes[400, None] / 5
 
 
-def test_a_state_carried_between_ragged_pieces_stands_by_its_sequence():
+def test_carried_state_of_ragged_segments_follows_sequence_order():
     """Truncation carries a state into segments, which stand by length: in the caller's order again."""
     results = []
     for option in (None, 2):

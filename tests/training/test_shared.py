@@ -35,7 +35,7 @@ def in_threads(call, arguments):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_threads_share_a_layer_with_other_shapes_and_get_their_own_values(rng, name):
+def test_threads_share_layer_with_different_shapes(rng, name):
     model = MODELS[name]().eval()
     model = model if isinstance(model, SequenceLayer) else cylstm.Sequential(model)
     fields = (model.input_size,) if model.input_size > 1 else ()

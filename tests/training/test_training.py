@@ -37,7 +37,7 @@ def test_learns_with_validation_metrics_and_a_schedule():
     assert found["worst"] > 0
 
 
-def test_the_loss_of_an_epoch_weighs_minibatches_by_what_counts():
+def test_epoch_loss_is_weighted_by_counted_values():
     """A rate of 0 leaves the model as it is; so the mean over ragged minibatches is that of all at once."""
     model = cylstm.Sequential(cylstm.Embedding(4, 3, seed=0), cylstm.Linear(3, 4, seed=1))
     x, target = tagged(23)
@@ -89,7 +89,7 @@ def test_a_token_stream_carries_the_state():
     assert history.epochs[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_truncation_makes_an_update_a_piece_and_carries_the_state():
+def test_truncation_updates_per_segment_and_carries_state():
     x, y = series(12, T=10)
     target = np.cumsum(x, axis=1)
     frozen = cylstm.Sequential(cylstm.GRU(2, 4, seed=0), cylstm.Linear(4, 2, seed=1))
@@ -202,7 +202,7 @@ def test_a_finished_training_is_lengthened_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.usefixtures("heeded")
-def test_ctrl_c_keeps_the_best_weights_and_what_to_go_on_from(tmp_path):
+def test_ctrl_c_preserves_best_weights_and_checkpoint(tmp_path):
     x, y = series(60)
     unbroken = pooled()
     fit = {"epochs": 6, "progress": False}
@@ -306,7 +306,7 @@ def test_labels_of_ctc_are_of_sequences_however_they_come():
         cylstm.Trainer(classified(), losses.CTC(), truncate=3)
 
 
-def test_a_models_targets_are_what_the_model_says_and_not_what_they_look_like():
+def test_target_kind_follows_model_not_shape():
     x, _ = series(36, T=6)
     target = np.arange(36 * 6).reshape(36, 6) % 9
     results = []
@@ -336,7 +336,7 @@ def test_metrics_in_numpys_numbers_get_into_checkpoints(tmp_path):
             trainer.fit((x, y), (x, y), metrics=metrics, progress=False)
 
 
-def test_accuracy_knows_labels_that_do_not_count_and_several_logits(rng):
+def test_accuracy_with_ignored_labels_and_binary_logits(rng):
     x, _ = series(40)
     labels = rng.integers(0, 3, (40, 9))
     some = labels.copy()
@@ -351,7 +351,7 @@ def test_accuracy_knows_labels_that_do_not_count_and_several_logits(rng):
     assert found["accuracy"] == pytest.approx(((y > 0) == target).mean())
 
 
-def test_every_fit_begins_its_schedule_anew():
+def test_fit_restarts_schedule():
     x, y = series(20)
     trainer = cylstm.Trainer(
         pooled(), losses.MSE(), optim.Adam(0.01), schedule=optim.ReduceOnPlateau(0.5, 0, 0.99)

@@ -114,7 +114,7 @@ def fitted(model, kind=None, saved=None, **fit):
 
 
 @pytest.mark.parametrize("kind", ["divergence", "schedule", *RESUMABLE])
-def test_an_exception_keeps_the_best_weights_the_history_and_a_checkpoint(kind, tmp_path):
+def test_exception_preserves_best_weights_history_and_checkpoint(kind, tmp_path):
     model, path = pooled(), tmp_path / "run.ckpt"
     error = fitted(model, kind, path)
     assert type(error) is ERRORS.get(kind, Broken)
@@ -147,7 +147,7 @@ def test_after_an_exception_a_training_resumes_bit_identically(kind, tmp_path):
     assert seen == [4, 5]  # the callback that failed is called for its epoch again
 
 
-def test_a_diverged_training_is_kept_as_at_the_end_of_the_epoch_before(tmp_path):
+def test_diverged_training_restores_previous_epoch(tmp_path):
     model, path, states = pooled(), tmp_path / "run.ckpt", []
     callbacks = [lambda t, _: states.append(t.model._store.data.copy())]
     error = fitted(model, "divergence", path, callbacks=callbacks)
@@ -158,7 +158,7 @@ def test_a_diverged_training_is_kept_as_at_the_end_of_the_epoch_before(tmp_path)
     assert (values["position"]["epoch"], values["position"]["batch"]) == (3, 0)
 
 
-def test_a_checkpoint_is_not_replaced_by_parameters_that_are_not_finite(tmp_path):
+def test_checkpoint_not_overwritten_with_nonfinite_parameters(tmp_path):
     """An update that makes them infinite is due for a checkpoint before any loss has shown it."""
     model, path = pooled(), tmp_path / "run.ckpt"
     error = fitted(model, "divergence", Checkpoints(path, steps=1))
@@ -166,7 +166,7 @@ def test_a_checkpoint_is_not_replaced_by_parameters_that_are_not_finite(tmp_path
     assert np.isfinite(checkpoints.read(path)[0]["parameters"]).all()
 
 
-def test_without_validation_the_weights_are_those_before_the_failed_update():
+def test_failed_update_without_validation_restores_weights():
     x, y = series(40)
     states = []
 
@@ -185,7 +185,7 @@ def test_without_validation_the_weights_are_those_before_the_failed_update():
     np.testing.assert_array_equal(model._store.data, states[-1])
 
 
-def test_without_validation_diverged_parameters_are_those_of_the_epoch_before():
+def test_divergence_without_validation_restores_previous_epoch():
     x, y = series(40)
     model, states = pooled(), []
     trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(0.05), schedule=Scheduled(1, 1, 1e30), seed=0)
@@ -208,7 +208,7 @@ def test_an_infinite_last_update_is_an_error():
     np.testing.assert_array_equal(model._store.data, start)
 
 
-def test_a_training_that_fails_before_its_first_update_leaves_an_earlier_file(tmp_path):
+def test_failure_before_first_update_preserves_earlier_file(tmp_path):
     path = tmp_path / "run.ckpt"
     path.write_bytes(b"the earlier file")
     with pytest.raises(Broken):
@@ -229,7 +229,7 @@ def test_an_exception_that_takes_no_attributes_passes_on():
         trained(fit={"callbacks": [raise_at(1, Closed)]})
 
 
-def test_a_checkpoint_that_memory_does_not_suffice_for_does_not_end_the_training(tmp_path, monkeypatch):
+def test_checkpoint_out_of_memory_does_not_stop_training(tmp_path, monkeypatch):
     def write(*args):
         raise MemoryError
 
@@ -315,7 +315,7 @@ def test_on_update_sees_every_update_and_stops_the_training(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["callbacks", "on_update"])
-def test_callbacks_that_are_no_functions_are_refused_before_training(name):
+def test_non_callable_callbacks_are_rejected(name):
     with pytest.raises(TypeError, match=rf"{name}: expected functions \(trainer, record\), got int"):
         trained(fit={name: [3]})
 

@@ -37,7 +37,7 @@ def test_with_more_patience_a_training_that_ended_early_goes_on(tmp_path):
     np.testing.assert_array_equal(found, weights)
 
 
-def test_with_less_patience_a_training_that_has_waited_longer_ends(tmp_path):
+def test_resume_with_lower_patience_stops(tmp_path):
     path, noise = tmp_path / "run.ckpt", np.random.default_rng(5).standard_normal((20, 1))
     early, _ = fit(path, 40, validation=(X[40:], noise), patience=4)
     history, _ = fit(path, 100, validation=(X[40:], noise), patience=2)
@@ -60,7 +60,7 @@ def test_with_less_patience_a_training_that_has_waited_longer_ends(tmp_path):
         ({}, {"model": pooled(bias=False)}, r"model: expected layers\[0\].bias=False, got True"),
     ],
 )
-def test_what_changes_the_numbers_may_not_differ(tmp_path, first, second, message):
+def test_resume_rejects_changed_numeric_settings(tmp_path, first, second, message):
     path = tmp_path / "run.ckpt"
     fit(path, **first)
     before = path.read_bytes()
@@ -82,7 +82,7 @@ def test_weights_of_classes_may_not_differ(tmp_path):
         run([1.0, 3.0, 1.0, 1.0])
 
 
-def test_what_changes_no_number_may_differ(tmp_path):
+def test_resume_accepts_changed_non_numeric_settings(tmp_path):
     expected, weights = fit(tmp_path / "whole.ckpt", 4)
     fit(tmp_path / "run.ckpt", 2)
     seen = []
@@ -107,7 +107,7 @@ class Halving(optim.Schedule):
 
 @pytest.mark.parametrize("make", [optim.CosineDecay, optim.OneCycle, Halving])
 @pytest.mark.parametrize("epochs", [3, 8])
-def test_other_epochs_are_refused_if_the_learning_rates_depend_on_them(tmp_path, make, epochs):
+def test_resume_rejects_epochs_that_change_learning_rates(tmp_path, make, epochs):
     path = tmp_path / "run.ckpt"
     fit(path, 4, schedule=make())
     with pytest.raises(CheckpointError, match=rf"epochs: .* epochs=4, got {epochs}; .*{make.__name__}"):
@@ -125,7 +125,7 @@ def test_other_epochs_are_refused_if_the_learning_rates_depend_on_them(tmp_path,
         lambda: optim.ExponentialDecay(0.9, "step"),
     ],
 )
-def test_other_epochs_are_accepted_if_the_learning_rates_do_not_depend_on_them(tmp_path, make):
+def test_resume_accepts_epochs_with_constant_learning_rate(tmp_path, make):
     expected, weights = fit(tmp_path / "whole.ckpt", 5, schedule=make())
     fit(tmp_path / "run.ckpt", 3, schedule=make())
     history, found = fit(tmp_path / "run.ckpt", 5, schedule=make())
@@ -133,7 +133,7 @@ def test_other_epochs_are_accepted_if_the_learning_rates_do_not_depend_on_them(t
     np.testing.assert_array_equal(found, weights)
 
 
-def test_a_training_that_a_callback_stopped_goes_on_without_callbacks(tmp_path):
+def test_resume_after_callback_stop(tmp_path):
     path, stop = tmp_path / "run.ckpt", [lambda trainer, record: record["epoch"] == 2]
     expected, weights = fit(tmp_path / "whole.ckpt", 4)
     fit(path, 4, callbacks=stop)

@@ -92,13 +92,13 @@ def test_errors_have_the_shapes_that_were_passed(model, loss, x, target, message
     np.testing.assert_array_equal(model._store.data, start)
 
 
-def test_ids_of_as_many_sequences_as_features_are_no_sequence_of_numbers():
+def test_ids_with_batch_equal_to_features_are_not_measurements():
     """Two rows of ids would be taken for the features of one sequence by a model of two."""
     with pytest.raises(ValueError, match=re.escape("train: x: expected (n, T, 2), got (2, 5)")):
         cylstm.Trainer(model_for(1, False), losses.MSE()).fit((IDS[:2], np.zeros((2, 5, 1))), progress=False)
 
 
-def test_targets_of_steps_that_look_like_those_of_sequences_are_refused():
+def test_ambiguous_step_targets_are_rejected():
     """With as many steps as outputs and as sequences in a minibatch they would be read transposed."""
     samples = data.Arrays(X, np.zeros((60, 5), int), 5)
     assert samples.per_step
@@ -134,7 +134,7 @@ class Fixed(Labelled):
         return data.Minibatch(np.zeros((5, 16, 2)), np.zeros((16, 1)))
 
 
-def test_errors_of_other_sources_have_the_shapes_of_a_whole_minibatch():
+def test_custom_source_errors_show_minibatch_shapes():
     source = Fixed(np.zeros((3, 2)), 5)
     with pytest.raises(ValueError, match=re.escape("train: target: expected (16, 2), got (16, 1)")):
         cylstm.Trainer(model_for(2), losses.MSE()).fit(source, progress=False)
@@ -146,7 +146,7 @@ def test_errors_of_other_sources_have_the_shapes_of_a_whole_minibatch():
 LABELS = [np.array([1, 2]), np.array([2, 1, 1, 1]), np.array([1])]
 
 
-def test_labels_too_many_for_their_sequence_are_found_before_training():
+def test_too_many_labels_are_rejected_before_training():
     message = r"target\[1\]: expected labels that fit into the 5 steps of the sequence, got 4 that need 6"
     x = [np.zeros((n, 2)) for n in (7, 5, 9)]
     for options, source in (({}, (x, LABELS)), ({}, data.Arrays(x, LABELS, 1))):
