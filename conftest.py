@@ -5,7 +5,7 @@ import importlib.util
 NEEDED = {
     "cylstm/serve/*": ["starlette", "uvicorn", "prometheus_client", "websockets"],
     "cylstm/serve/worker.py": ["gunicorn"],
-    "cylstm/convert/onnx_*": ["onnx"],
+    "cylstm/convert/onnx/*": ["onnx"],
     "cylstm/sklearn/*": ["sklearn"],
 }
 collect_ignore_glob = [

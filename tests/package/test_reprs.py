@@ -96,7 +96,7 @@ def public_classes():
 INTERNAL = {
     "Chain", "CpuPool", "CpuSlot", "ForecastTraining", "ForkAware", "Graph", "Layout", "Loop", "Masks",
     "Mean", "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
-    "Reader", "RowWorkspace", "Run", "ScratchArray", "Workspace",
+    "RowWorkspace", "Run", "ScratchArray", "Workspace",
     "Connection", "Directions", "Entrance", "Exit", "InputDropout", "OutputDropout", "SharedWeights",
     "StackBuffers",
 }  # fmt: skip

@@ -10,7 +10,7 @@ from cylstm.layers.attention import AdditiveAttention, MultiHeadAttention, Multi
 
 
 def attention(graph: Graph, layer: Any, x: str, where: str) -> str:
-    """The nodes of one, (T, B, F) to the same, or to (B, F) if only the last step asks."""
+    """Add an attention layer: (T, B, F) to the same shape, or to (B, F) if only the last step is a query."""
     keys = graph.op("Transpose", x, perm=[1, 0, 2])
     queries = graph.op("Unsqueeze", graph.last_step(x), graph.integers(1)) if layer.pools else keys
     y = _KINDS[type(layer)](graph, layer, queries, keys)  # (B, T or 1, F)
@@ -25,10 +25,10 @@ def attention(graph: Graph, layer: Any, x: str, where: str) -> str:
 
 
 def _softmax(graph: Graph, layer: Any, scores: str, heads: bool) -> str:
-    """Softmax over the steps that a query may look at, of scores (B, [heads,] queries, T)."""
+    """Softmax over the steps that a query may attend to, of scores (B, [heads,] queries, T)."""
     hidden = []
     if graph.lengths:
-        padding = graph.op("Transpose", graph.op("Not", graph.real()), perm=[1, 0])  # (B, T)
+        padding = graph.op("Transpose", graph.op("Not", graph.valid()), perm=[1, 0])  # (B, T)
         hidden.append(graph.op("Unsqueeze", padding, graph.integers(*([1, 2] if heads else [1]))))
     if layer.attends_before and not layer.pools:
         rows = graph.op("Unsqueeze", graph.steps(), graph.integers(1))

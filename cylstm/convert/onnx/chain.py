@@ -1,4 +1,4 @@
-"""The chain of layers that a reader of ONNX builds, and how it becomes a model."""
+"""The chain of layers that the reader of ONNX builds, and the model made from it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ GELU = ("affine", "erf", "affine")
 
 @dataclasses.dataclass
 class Record:
-    """A layer to be: its kind, arguments and weights, and the versions of the chain before and after it."""
+    """A layer of the chain: its arguments and weights, and the versions of the chain before and after it."""
 
     name: str
     kind: str
@@ -48,12 +48,12 @@ class Record:
 
 
 class Chain:
-    """Layers in order; `version` counts edits, so that a value of an earlier one is known to be a branch."""
+    """Layers in order; `version` counts edits, so a value of an earlier version is known to be a branch."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.records: list[Record] = []
-        self.closed = False  # by zeros in the steps that are not real, of which a layer would make something
+        self.closed = False  # by zeros in padded steps, which a further layer would process
         self.version = 0
 
     def _edit(self) -> None:
@@ -75,7 +75,7 @@ class Chain:
         self._edit()
 
     def edited(self) -> Record:
-        """The last layer, of which more is known now."""
+        """The last layer, which the caller changes."""
         self._edit()
         self.records[-1].after = self.version
         return self.records[-1]
@@ -85,7 +85,7 @@ class Chain:
         return self.records[-1] if self.records and self.records[-1].kind == kind else None
 
     def since(self, version: int) -> list[Record] | None:
-        """The layers after a version of the chain; None if it was no end of a layer."""
+        """The layers after a version of the chain; None if no layer starts there."""
         for position, record in enumerate(self.records):
             if record.before == version:
                 return self.records[position:]
@@ -154,7 +154,7 @@ def _flat(records: list[Record]) -> list[Record]:
 
 
 def stacked(records: list[Record]) -> list[Record]:
-    """With recurrent layers of the same kind and options, one after the other, as one of several layers."""
+    """The records with consecutive recurrent layers of the same kind and options merged into stacks."""
     merged: list[Record] = []
     for record in records:
         if record.kind == "affine" and (record.arguments["alpha"], record.arguments["beta"]) == (1, 0):

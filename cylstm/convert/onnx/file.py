@@ -1,4 +1,4 @@
-"""ONNX files: what is loaded, how much functions and external weights may make of it, arrays of tensors."""
+"""Load ONNX files within a budget for functions and external weights; arrays of tensors and attributes."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ from cylstm.convert._common import ConversionError
 from cylstm.convert.onnx.fold import Attributes, as_numbers
 
 Array = NDArray[Any]
-DEPTH = 100  # of calls of functions
+MAX_DEPTH = 100  # of calls of functions
 Key = tuple[str, str, str]  # domain, name and overload of a function
 
 
@@ -79,7 +79,7 @@ def _file_of(folder: Path, tensor: Any) -> Path:
 
 
 def _length(folder: Path, tensor: Any) -> int:
-    """Bytes that a tensor reads; by default all from its offset on."""
+    """The number of bytes of a tensor; by default all from its offset on."""
     given = _entry(tensor, "length")
     offset = int(_entry(tensor, "offset") or 0)
     return int(given) if given else os.stat(_file_of(folder, tensor)).st_size - offset
@@ -107,9 +107,9 @@ def _spend_on_functions(model: Any, budget: Budget) -> None:
             key = (node.domain, node.op_type, getattr(node, "overload", ""))
             if key not in functions:
                 continue
-            if key in open_ or len(open_) >= DEPTH:
+            if key in open_ or len(open_) >= MAX_DEPTH:
                 raise ConversionError(
-                    f"function {node.op_type}: expected calls of other functions, {DEPTH} deep at most"
+                    f"function {node.op_type}: expected calls of other functions, {MAX_DEPTH} deep at most"
                 )
             if key not in sizes:
                 sizes[key] = expanded(functions[key].node, (*open_, key))

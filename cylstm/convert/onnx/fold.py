@@ -1,7 +1,7 @@
-"""Nodes of ONNX whose inputs are all constant: shapes, and weights on their way to a node.
+"""Constant folding: nodes of ONNX whose inputs are all constant, such as shapes and transposed weights.
 
-Arrays are views where they can be. Numbers are counted before they are computed (`Attributes.spend`), so that
-no file can ask for memory.
+Results are views where possible. Their sizes are counted before they are computed (`Attributes.spend`), so
+that no file can make the reader allocate much memory.
 """
 
 import math
@@ -16,18 +16,18 @@ from cylstm.convert._common import ConversionError
 from cylstm.convert.onnx.values import axis_of
 
 Array = NDArray[Any]
-PRODUCTS = 2**8  # of a matrix product, that count as one number
+PRODUCTS = 2**8  # multiplications of a matrix product that count as one number
 
 
 class Attributes(dict[str, Any]):
-    """Those of a node in a file, by name, and `outputs`, the number of its outputs."""
+    """Attributes of a node by name, `outputs`, the number of its outputs, and the budget of its results."""
 
     def __init__(self, values: dict[str, Any], outputs: int, budget: Budget) -> None:
         super().__init__(values)
         self.outputs, self._budget = outputs, budget
 
     def spend(self, *sizes: int) -> None:
-        """Count the numbers that are computed next; sizes of several axes are multiplied."""
+        """Count the numbers computed next; the sizes of several axes are multiplied."""
         self._budget.spend("numbers", math.prod(sizes))
 
     def check(self, *sizes: int) -> None:
@@ -36,7 +36,7 @@ class Attributes(dict[str, Any]):
 
 
 def as_numbers(name: str, array: Array) -> Array:
-    """An array of ONNX in a dtype of NumPy's own: bfloat16 as float32, which holds all of its values.
+    """An array of ONNX in a dtype of NumPy: bfloat16 as float32, which represents all of its values.
 
     Raises
     ------
@@ -100,8 +100,8 @@ def slices(
     return found
 
 
-def kept(n: int, part: tuple[int, int, int]) -> slice:
-    """What a Slice keeps of an axis of size n."""
+def as_slice(n: int, part: tuple[int, int, int]) -> slice:
+    """The part that a Slice takes of an axis of size n."""
     start, stop, step = part
     return slice(start, None if step < 0 and stop <= -n - 1 else stop, step)
 
@@ -119,7 +119,7 @@ def splits(attributes: Attributes, n: int, sizes: Array | None) -> list[int]:
 
 def _slice(a: Attributes, x: Array, *given: Array | None) -> Array:
     for axis, part in slices(x.ndim, a, given).items():
-        x = x[(slice(None),) * axis + (kept(x.shape[axis], part),)]
+        x = x[(slice(None),) * axis + (as_slice(x.shape[axis], part),)]
     return x
 
 

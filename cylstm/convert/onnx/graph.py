@@ -1,4 +1,4 @@
-"""An ONNX graph that is being written, over sequences (T, B, features) of any T and B."""
+"""An ONNX graph under construction, over sequences (T, B, features) of any T and B."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cylstm._version import __version__
 
 Array = NDArray[Any]
-Shape = tuple[int | str | None, ...]  # sizes, or names of those that are open
+Shape = tuple[int | str | None, ...]  # sizes, or names of variable ones
 OPSET = 17  # the first with LayerNormalization
 
 
@@ -18,9 +18,9 @@ class Graph:
     Attributes
     ----------
     lengths : str
-        int64 (B,), the real steps of each sequence; "" if all have T.
+        int64 (B,), the number of valid steps of each sequence; "" if all have T.
     pooled : bool
-        Whether what is written now has one row for each sequence, without steps.
+        Whether the last value written has one row for each sequence, without steps.
     last_states : dict of str to str
         The last h (2, B, H) of each direction, by the name of a bidirectional layer's y.
     """
@@ -102,8 +102,8 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(self._value(name, self.dtype, shape))
 
-    def begin(self, x: str, lengths: bool) -> None:
-        """The sequences, time-major, of which T and B are taken."""
+    def set_sequences(self, x: str, lengths: bool) -> None:
+        """Set the sequences, time-major, that T and B are read from; `lengths` adds an input of them."""
         self._x = x
         if lengths:
             self.lengths = self.op("Cast", self.input("lengths", np.dtype(np.int32), ("B",)), to=7)
@@ -116,25 +116,25 @@ class Graph:
         return self._shared["size", axis]
 
     def steps(self) -> str:
-        """The numbers of all steps, (T,)."""
+        """The indices of all steps, (T,)."""
         if "steps" not in self._shared:
             last = self.op("Squeeze", self.size(0), self.integers(0))
             self._shared["steps"] = self.op("Range", self.integer(0), last, self.integer(1))
         return self._shared["steps"]
 
-    def real(self) -> str:
-        """Whether each step of each sequence is a real one, (T, B); with lengths only."""
-        if "real" not in self._shared:
+    def valid(self) -> str:
+        """Whether each step of each sequence is valid, (T, B); with lengths only."""
+        if "valid" not in self._shared:
             steps = self.op("Unsqueeze", self.steps(), self.integers(1))
-            self._shared["real"] = self.op("Less", steps, self.lengths)
-        return self._shared["real"]
+            self._shared["valid"] = self.op("Less", steps, self.lengths)
+        return self._shared["valid"]
 
     def masked(self, x: str, value: float) -> str:
-        """x with a value in all steps that are not real."""
-        return self.op("Where", self.op("Unsqueeze", self.real(), self.integers(2)), x, self.number(value))
+        """x with a value in all padded steps."""
+        return self.op("Where", self.op("Unsqueeze", self.valid(), self.integers(2)), x, self.number(value))
 
     def last_step(self, x: str) -> str:
-        """The last real step of x (T, B, F), (B, F); zeros for a sequence of none."""
+        """The last valid step of x (T, B, F), (B, F); zeros for an empty sequence."""
         if not self.lengths:
             return self.op("Gather", x, self.integer(-1), axis=0)
         steps = self.op("Unsqueeze", self.steps(), self.integers(1))
@@ -156,18 +156,18 @@ class Graph:
         return self.op("Reshape", y, self.integers(0, 0, D * H))
 
     def state_inputs(self, where: str, names: tuple[str, ...], shape: Shape) -> dict[str, str]:
-        """Inputs for a layer's states, if they were asked for."""
+        """Inputs for a layer's initial states, if requested."""
         if not self.stateful:
             return {}
-        return {name: self.input(f"{self._front(where)}{name}_0", self.dtype, shape) for name in names}
+        return {name: self.input(f"{self._prefix(where)}{name}_0", self.dtype, shape) for name in names}
 
     def state_outputs(self, where: str, names: tuple[str, ...], finals: list[list[str]]) -> None:
         """Outputs of a stack's last states."""
         for name, values in zip(names, finals, strict=True) if self.stateful else ():
             whole = values[0] if len(values) == 1 else self.op("Concat", *values, axis=0)
-            self.output(f"{self._front(where)}{name}_n", whole, (None, "B", None))
+            self.output(f"{self._prefix(where)}{name}_n", whole, (None, "B", None))
 
-    def _front(self, where: str) -> str:
+    def _prefix(self, where: str) -> str:
         return "" if self.stateful == 1 else where.removeprefix("layer ") + "."
 
     def model(self) -> Any:

@@ -1,7 +1,7 @@
 """LSTM, GRU and RNN nodes of ONNX as layers of a chain."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,13 @@ from cylstm.convert._common import (
     activation_options,
     reordered,
 )
-from cylstm.convert.onnx import lengths as _onnx_lengths
 from cylstm.convert.onnx import values
+from cylstm.convert.onnx.context import Context
 from cylstm.convert.onnx.fold import Attributes
+from cylstm.convert.onnx.lengths import add_lengths
 from cylstm.convert.onnx.values import ROW, Atom, Constant, Groups, Rows, Source, Steps, Value
 from cylstm.layers.activation import FUNCTIONS
 from cylstm.recurrent.parameter_names import parameter_name
-
-if TYPE_CHECKING:
-    from cylstm.convert.onnx.reader import Reader
 
 Array = NDArray[Any]
 OURS = {theirs.casefold(): ours for ours, theirs in ACTIVATIONS.items()}
@@ -35,16 +33,16 @@ ATTRIBUTES = {
 
 
 def recurrent(kind: str) -> Callable[..., list[Value | None]]:
-    """What a reader does at a node of this kind."""
+    """The operator of this kind."""
 
-    def run(reader: "Reader", where: str, a: Attributes, *inputs: Value | None) -> list[Value | None]:
-        return _node(reader, where, kind, a, [*inputs, *[None] * 8][:8])
+    def run(context: Context, where: str, a: Attributes, *inputs: Value | None) -> list[Value | None]:
+        return _node(context, where, kind, a, [*inputs, *[None] * 8][:8])
 
     return run
 
 
 def _node(
-    reader: "Reader", where: str, kind: str, a: Attributes, inputs: list[Value | None]
+    context: Context, where: str, kind: str, a: Attributes, inputs: list[Value | None]
 ) -> list[Value | None]:
     x, w, r, b, lengths, h, c, p = inputs
     if unknown := sorted(set(a) - ATTRIBUTES):
@@ -64,17 +62,17 @@ def _node(
         raise ConversionError(f"direction: expected one for {D} rows of weights, got {direction}")
     if a.get("hidden_size", H) != H:
         raise ConversionError(f"hidden_size: expected {H}, as in R, got {a['hidden_size']}")
-    steps = reader.ready(x, 3, W.shape[2])
+    steps = context.layer_input(x, 3, W.shape[2])
     time, batch = steps.groups[:2] if not a.get("layout") else (steps.groups[1], steps.groups[0])
-    if reader.time is not None and (time, batch) != (reader.time, reader.batch):
+    if context.time is not None and (time, batch) != (context.time, context.batch):
         raise ConversionError("expected steps and batch in the same axes as in the layers before")
-    if reader.time is None and any(
-        ROW in group or group not in (*reader.outer, ()) for group in (time, batch)
+    if context.time is None and any(
+        ROW in group or group not in (*context.outer, ()) for group in (time, batch)
     ):
         raise ConversionError("expected steps and batch as they came")
-    reader.time, reader.batch = time, batch
-    _onnx_lengths.check(reader, lengths, time)
-    if kind == "GRU" and reader.by_torch and not a.get("linear_before_reset", 0):
+    context.time, context.batch = time, batch
+    add_lengths(context, lengths, time)
+    if kind == "GRU" and context.graph.exported_by_torch and not a.get("linear_before_reset", 0):
         warn_caller(
             f"{where}: PyTorch's exporter wrote linear_before_reset=0, which is not the equation of "
             "torch.nn.GRU (pytorch issue 189225); the model computes what the file says, not what the module "
@@ -82,11 +80,11 @@ def _node(
         )
     options = _options(kind, a, D, direction, arrays["P"] is not None)
     named = _parameters(kind, arrays, bool(options.get("coupled")))
-    named |= _initial(reader, kind, D, H, {"h": h, "c": c}, bool(a.get("layout")))
+    named |= _initial(context, kind, D, H, {"h": h, "c": c}, bool(a.get("layout")))
     if any(name.startswith("h_0") for name in named):
         options["learn_state"] = True
-    reader.chain.append(where, kind, named, input_size=W.shape[2], hidden_size=H, options=options, states=D)
-    return _outputs(reader, where, kind, D, H, bool(a.get("layout")), a.outputs)
+    context.chain.append(where, kind, named, input_size=W.shape[2], hidden_size=H, options=options, states=D)
+    return _outputs(context, where, kind, D, H, bool(a.get("layout")), a.outputs)
 
 
 def _weights(name: str, value: Value | None) -> Array | None:
@@ -98,7 +96,7 @@ def _weights(name: str, value: Value | None) -> Array | None:
 
 
 def _options(kind: str, a: Attributes, D: int, direction: str, peephole: bool) -> dict[str, Any]:
-    """The layer's arguments other than its sizes, without those that have their default."""
+    """The layer's arguments other than its sizes, without those with default values."""
     options: dict[str, Any] = {"bidirectional": D == 2, "reverse": direction == "reverse"}
     if a.get("clip") is not None and np.isfinite(a["clip"]):
         options["clip"] = float(a["clip"])
@@ -154,7 +152,7 @@ def _parameters(kind: str, arrays: dict[str, Array | None], coupled: bool) -> di
 
 
 def _initial(
-    reader: "Reader", kind: str, D: int, H: int, given: dict[str, Value | None], layout: bool
+    context: Context, kind: str, D: int, H: int, given: dict[str, Value | None], layout: bool
 ) -> dict[str, Array]:
     """Initial states that are constant and not zero, as parameters; those of inputs are noted."""
     found: dict[str, Array] = {}
@@ -168,7 +166,7 @@ def _initial(
                 raise ConversionError(
                     f"initial_{state}: expected an input or a constant, got the state of another node"
                 )
-            reader.states[state] += value.rows
+            context.initial_states[state] += value.rows
         elif isinstance(value, Constant):
             array = value.array.swapaxes(0, 1) if layout and value.array.ndim == 3 else value.array
             if array.ndim != 3 or array.shape[0] != D or array.shape[2] != H or array.shape[1] < 1:
@@ -187,21 +185,20 @@ def _initial(
 
 
 def _outputs(
-    reader: "Reader", where: str, kind: str, D: int, H: int, layout: bool, count: int
+    context: Context, where: str, kind: str, D: int, H: int, layout: bool, count: int
 ) -> list[Value | None]:
     """Y, Y_h and Y_c."""
     directions, units = Atom(f"{where} D"), Atom(f"{where} H")
-    reader.sizes |= {directions: D, units: H}
-    assert reader.time is not None
-    assert reader.batch is not None
-    time, batch = reader.time, reader.batch
+    assert context.time is not None
+    assert context.batch is not None
+    time, batch = context.time, context.batch
     y: Groups = (batch, time, (directions,), (units,)) if layout else (time, (directions,), batch, (units,))
-    width = reader.units_of(H)  # of any layer's states, which may stand in rows with others'
+    width = context.units_of(H)  # of any layer's states, which may stand in rows with others'
     last: Groups = (batch, (ROW,), (width,)) if layout else ((ROW,), batch, (width,))
-    reader.features = values.without_ones(((directions, units),), reader.sizes)[0]
-    last = values.without_ones(last, {**reader.sizes, ROW: D})
-    outputs: list[Value | None] = [Steps(values.without_ones(y, reader.sizes), reader.chain.version)]
-    record = reader.chain.records[-1]
+    context.set_features((directions, D), (units, H))
+    last = values.without_ones(last, {**context.sizes, ROW: D})
+    outputs: list[Value | None] = [Steps(values.without_ones(y, context.sizes), context.chain.version)]
+    record = context.chain.records[-1]
     record.directions, record.units = directions, units
     names = ("h", "c") if kind == "LSTM" else ("h",)
     record.states = tuple(Source(f"{where} {name}", is_input=False) for name in names)

@@ -1,4 +1,4 @@
-"""What a reader of ONNX knows about a value: its array if it is constant, else which axes it has.
+"""Values in an ONNX graph as the reader represents them: arrays if constant, else the axes of x or of states.
 
 An axis is a group of atoms: the batch's axes and features, whose sizes are in a table. A reshape regroups
 atoms, a transpose moves groups. Atoms of size 1 are left out, so that it does not matter whether and where
@@ -6,6 +6,7 @@ an axis of size 1 stands. Atoms and sources of states are compared by identity, 
 equal one.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ class Constant(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The sequences on their way: their axes, and after which edit of the chain of layers they are."""
+    """x after some of the layers: its axes, and the version of the chain of layers that computes it."""
 
     groups: Groups
     version: int
@@ -73,6 +74,53 @@ class Rows(NamedTuple):
 
 
 Value = Constant | Steps | Rows
+
+
+@dataclasses.dataclass
+class UnrolledLayer:
+    """A recurrent layer of which each step has nodes of its own: where it starts, and what it multiplies."""
+
+    version: int
+    T: int
+    time: Group
+    batch: Group
+    inputs: dict[str, Array] = dataclasses.field(default_factory=dict)  # that x is multiplied with
+    matrices: dict[str, Array] = dataclasses.field(default_factory=dict)  # that h is multiplied with
+    biases: dict[str, Array] = dataclasses.field(default_factory=dict)
+    kinds: set[str] = dataclasses.field(default_factory=set)  # of nodes
+
+
+class UnrolledStep(NamedTuple):
+    """A value inside the steps of an unrolled layer; `raw` if it is a step of the layer's x, unchanged."""
+
+    layer: UnrolledLayer
+    raw: bool = False
+
+
+def constant_array(value: Value | None) -> Array:
+    """The array of an input that has to be constant, and has to be the same for any batch."""
+    if not isinstance(value, Constant) or value.shaped:
+        raise ConversionError("expected constant weights, got values that depend on inputs or their sizes")
+    return value.array
+
+
+def sizes_in(value: Value | None) -> Array:
+    """The array of an input that holds sizes or axes, which may be those of the batch."""
+    if not isinstance(value, Constant):
+        raise ConversionError("expected sizes or axes that are known, got values that depend on x")
+    return value.array
+
+
+def optional_sizes(value: Value | None) -> Array | None:
+    """As `sizes_in`, of an input that may be absent."""
+    return None if value is None else sizes_in(value)
+
+
+def symbolic(value: Value | None) -> Steps | Rows:
+    """An input that has to be x or states."""
+    if not isinstance(value, (Steps, Rows)):
+        raise ConversionError("expected to read x or states")
+    return value
 
 
 def shape(groups: Groups, sizes: Sizes) -> list[int]:
@@ -106,7 +154,6 @@ def squeezed(groups: Groups, axes: Sequence[int] | None) -> Groups:
     chosen = {axis_of(a, len(groups)) for a in axes} if axes is not None else None
     for k in chosen or ():
         if groups[k]:
-            atoms = " x ".join(map(repr, groups[k]))
             atoms = " x ".join(map(repr, groups[k]))
             raise ValueError(f"expected axis {k} to have the size 1, got one of {atoms}")
     return tuple(group for k, group in enumerate(groups) if group or (chosen is not None and k not in chosen))

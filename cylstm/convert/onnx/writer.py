@@ -1,4 +1,4 @@
-"""Models to ONNX: nodes of each layer, for batches and sequences of any size."""
+"""Write models as ONNX graphs, for batches and sequences of any size."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from cylstm.convert._common import (
     needing,
     reordered,
 )
-from cylstm.convert.onnx import attention as _onnx_attention
+from cylstm.convert.onnx.attention import attention
 from cylstm.convert.onnx.graph import Graph
 from cylstm.data.scalers import ScalersWarning
 from cylstm.files import write_atomically
@@ -36,46 +36,46 @@ from cylstm.recurrent.base import RecurrentLayer
 from cylstm.recurrent.parameter_names import parameter_name
 
 Array = NDArray[Any]
-TARGETS = ("y", "target")  # names of the scaler of what a model is trained on
-LARGEST = 2**31 - 2**20  # bytes that a protobuf message can hold, less its structure
+TARGETS = ("y", "target")  # names of the scaler of the targets
+MAX_BYTES = 2**31 - 2**20  # of weights: the limit of a protobuf message, less its structure
 
 
 def to_onnx(
     model: Layer, path: str | os.PathLike[str], *, lengths: bool = False, states: bool = False
 ) -> None:
-    """Write a model to an ONNX file, atomically: what it computes in the mode of `eval()`.
+    """Write a model, in evaluation mode, to an ONNX file atomically.
 
     Parameters
     ----------
     model : Layer
     path : path
     lengths : bool
-        Whether the file's model takes `lengths` too, (B,), the real steps of each sequence.
+        Whether the ONNX model also takes `lengths` (B,), the number of valid steps of each sequence.
     states : bool
-        Whether it takes and gives states too: `h_0` and `h_n` (L·D, B, H), of an LSTM `c_0` and `c_n`,
-        with the layer's position in front where there are several recurrent layers, as in `0.h_0`.
+        Whether it also takes initial states and outputs final states: `h_0` and `h_n` (L·D, B, H), for an
+        LSTM also `c_0` and `c_n`, prefixed with the layer's position if there are several recurrent layers,
+        as in `0.h_0`.
 
     Notes
     -----
-    Its input is `x`, its output `y`, in the shapes of a call of the model, for any B and T. Opset 17;
-    numbers are of the model's dtype, lengths int32 and indices int64. ONNX does not say what the last states
-    of a sequence of no steps are: ours are the initial ones, onnxruntime's are zeros.
+    The input is `x`, the output `y`, with the shapes of a call of the model, for any B and T. The file uses
+    opset 17; floating-point values have the model's dtype, lengths are int32 and indices int64. ONNX does not
+    define the final states of an empty sequence: cylstm returns the initial states, onnxruntime zeros.
 
-    The scalers `model.scalers["x"]` and `model.scalers["y"]`, or `["target"]`, are part of the file's model,
-    in the model's dtype: it reads x and gives y in the units of the data, as `predict` of an estimator does.
-    For the network alone write a copy whose `scalers` is an empty dict.
+    The scalers `model.scalers["x"]` and `model.scalers["y"]`, or `["target"]`, are written to the file in the
+    model's dtype: the ONNX model reads x and returns y in the units of the data, as `predict` of an estimator
+    does. To write the network alone, use a copy of the model whose `scalers` is an empty dict.
 
     Warns
     -----
     ScalersWarning
-        Of scalers that are not in the file, by name: those of other names, and one of y that is for another
-        number of features than y has.
+        If scalers are left out: those of other names, and one for y with another number of features than y.
 
     Raises
     ------
     ConversionError
-        If a layer has no form in ONNX (projection, zoneout, layer normalisation inside an LSTM), by name; or
-        the scaler of x is for another number of features.
+        If a layer has no equivalent in ONNX (projection, zoneout, layer normalisation inside an LSTM), naming
+        it; or if the scaler of x has another number of features than x.
     ImportError
         If onnx is not installed.
 
@@ -97,8 +97,8 @@ def onnx_model(model: Layer, *, lengths: bool = False, states: bool = False) -> 
         import onnx.checker
     if not isinstance(model, Layer):
         raise TypeError(f"model: expected a cylstm layer or Sequential, got {type(model).__name__}")
-    if (size := model._store.data.nbytes) > LARGEST:
-        raise ConversionError(f"model: expected at most {LARGEST} bytes of weights in ONNX, got {size}")
+    if (size := sum(value.nbytes for value in model.parameters.values())) > MAX_BYTES:
+        raise ConversionError(f"model: expected at most {MAX_BYTES} bytes of weights in ONNX, got {size}")
     graph = Graph(model.dtype, _recurrent_layers(model) if states else 0)
     outer = ("B", "T") if model.batch_first else ("T", "B")
     alone = model.reads_indices and model.input_size == 1  # an index of a step has no axis of its own
@@ -106,7 +106,7 @@ def onnx_model(model: Layer, *, lengths: bool = False, states: bool = False) -> 
     x = y = graph.input("x", dtype, outer if alone else (*outer, model.input_size))
     if model.batch_first:
         y = graph.op("Transpose", x, perm=[1, 0] if alone else [1, 0, 2])
-    graph.begin(y, lengths)
+    graph.set_sequences(y, lengths)
     y = _scaled(graph, model, y)
     y = write(graph, model, y, "model")
     y = _unscaled(graph, model, y)
@@ -122,7 +122,7 @@ def onnx_model(model: Layer, *, lengths: bool = False, states: bool = False) -> 
 
 
 def write(graph: Graph, layer: Layer, x: str, where: str) -> str:
-    """Add a layer's nodes; returns the name of what it makes of x, (T, B, features) or (B, features)."""
+    """Add a layer's nodes; returns the name of its output, (T, B, features) or (B, features)."""
     if isinstance(layer, Sequential) and layer.nests:
         y = x
         for position, part in enumerate(layer.layers):
@@ -136,7 +136,7 @@ def write(graph: Graph, layer: Layer, x: str, where: str) -> str:
 
 
 def _scaled(graph: Graph, model: Layer, x: str) -> str:
-    """x as the model's scaler makes it, if there is one."""
+    """x scaled by the model's scaler of x, if there is one."""
     scaler = model._checked_scalers().get("x")
     if scaler is None:
         return x
@@ -151,7 +151,7 @@ def _scaled(graph: Graph, model: Layer, x: str) -> str:
 
 
 def _unscaled(graph: Graph, model: Layer, y: str) -> str:
-    """y in the units of the targets, as the model's scaler of them has it, if there is one."""
+    """y in the units of the targets, by the model's scaler of them, if there is one."""
     written = scalers_written(model)
     for name in model.scalers:
         if name not in written:
@@ -169,7 +169,7 @@ def _unscaled(graph: Graph, model: Layer, y: str) -> str:
 
 
 def scalers_written(model: Layer) -> list[str]:
-    """Names of the model's scalers that are part of its ONNX file: that of x, and one of y."""
+    """Names of the model's scalers that are written to its ONNX file: that of x, and one of y."""
     scalers = model._checked_scalers()
     targets = [
         name
@@ -299,7 +299,7 @@ def weights(layer: RecurrentLayer, kind: str, l: int) -> dict[str, Array]:
 
 
 def _peepholes(layer: RecurrentLayer, l: int) -> Array:
-    """(D, 3H); of a coupled forget gate, which has none, zeros."""
+    """(D, 3H); zeros for a coupled forget gate, which has no peephole."""
     absent = np.zeros(layer.hidden_size, layer.dtype)
     return np.stack(
         [
@@ -310,7 +310,7 @@ def _peepholes(layer: RecurrentLayer, l: int) -> Array:
 
 
 def attributes(layer: RecurrentLayer, kind: str) -> dict[str, Any]:
-    """Those of a recurrent node."""
+    """The attributes of a recurrent node."""
     found: dict[str, Any] = {"hidden_size": layer.hidden_size}
     found["direction"] = "bidirectional" if layer.bidirectional else "reverse" if layer.reverse else "forward"
     if layer.clip is not None:
@@ -348,5 +348,5 @@ WRITERS: dict[type[Layer], Callable[..., str]] = {
     Activation: _activation,
     Pooling: _pooling,
     RecurrentLayer: _recurrent,
-    Attention: _onnx_attention.attention,
+    Attention: attention,
 }
