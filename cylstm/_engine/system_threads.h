@@ -1,6 +1,6 @@
-/* What the team needs of the operating system: a lock, sleep and waking, threads, a clock.
+/* Operating system interface of the thread pool: lock, condition variable, threads, clock.
  *
- * CYL_SYSTEM_THREADS  1 where there is all of it: POSIX, and Windows with GCC or clang.
+ * CYL_SYSTEM_THREADS  1 if available: POSIX, and Windows with GCC or clang.
  * CYL_THREAD          what a thread's function returns: CYL_THREAD work(void *argument) { ...; return 0; }
  */
 #ifndef CYLSTM_SYSTEM_THREADS_H
@@ -33,7 +33,7 @@ static inline long long cyl_now(void) {
     return (long long)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Whether a thread, which takes no signals, could be started. */
+/* Start a thread with all signals blocked; return whether it was started. */
 static inline int cyl_start_thread(cyl_thread_function function, void *argument) {
     pthread_t thread;
     pthread_attr_t detached;
@@ -49,7 +49,7 @@ static inline int cyl_start_thread(cyl_thread_function function, void *argument)
     return started;
 }
 
-/* Whether the function will be called in forked children. */
+/* Register a function to call in forked children; return whether that is supported. */
 static inline int cyl_call_in_children(void (*function)(void)) { return !pthread_atfork(0, 0, function); }
 
 #elif defined(_WIN32) && (defined(__GNUC__) || defined(__clang__))

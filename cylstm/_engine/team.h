@@ -1,11 +1,10 @@
-/* The thread team: workers that spin for a moment after a job, then sleep; one job at a time.
+/* The thread pool, which runs one job at a time. Workers spin for a moment after a job, then sleep.
  *
- * A caller that finds the team at work does its job alone, so any number of threads may call, and no more CPUs work
- * than callers and members together. A forked child starts without workers and makes its own. Workers take no
- * signals. Where there are no threads every job is done by the caller alone.
+ * A caller that finds the pool busy runs its job alone, so any number of threads may call. A forked child starts
+ * without workers and creates its own. Workers block all signals. Without thread support, the caller runs every job
+ * alone.
  *
- * Each worker has its own post: it reads the job only after it was called to it, and the caller waits for those that
- * it called; the others sleep on.
+ * Each worker has its own job counter. Only the workers needed for a job are woken, and the caller waits for them only.
  */
 #ifndef CYLSTM_TEAM_H
 #define CYLSTM_TEAM_H
@@ -20,21 +19,21 @@ typedef void (*cyl_job)(void *argument, int index);
 #define CYL_SPIN_NS 200000
 
 typedef struct {
-    unsigned called, done; /* jobs, counted up */
+    unsigned called, done; /* numbers of jobs submitted and completed */
     int asleep;
     cyl_bell wake;
     char rest[128];
 } cyl_worker;
 
 static struct {
-    cyl_lock lock; /* of sleeping and waking */
+    cyl_lock lock; /* protects sleeping and waking */
     int busy, workers, prepared;
     cyl_job function;
     void *argument;
-    cyl_worker worker[CYL_MOST_PARTS]; /* from 1 on: 0 is the caller */
+    cyl_worker worker[CYL_MOST_PARTS]; /* index 0 is the caller */
 } cyl_team = {.lock = CYL_UNLOCKED};
 
-/* Until there is a call after `seen`: first spinning, then asleep. */
+/* Wait for a job after number `seen`: first spinning, then sleeping. */
 static unsigned cyl_await_call(cyl_worker *me, unsigned seen) {
     const long long until = cyl_now() + CYL_SPIN_NS;
     for (unsigned turns = 1; __atomic_load_n(&me->called, __ATOMIC_ACQUIRE) == seen; turns++) {
@@ -59,13 +58,13 @@ CYL_THREAD cyl_work(void *place) {
     return 0;
 }
 
-/* In a forked child: the workers are the parent's. */
+/* Reset the pool in a forked child, which does not have the workers. */
 static void cyl_forget_team(void) {
     cyl_unlocked(&cyl_team.lock);
     cyl_team.busy = cyl_team.workers = 0;
 }
 
-/* One worker more; whether it could be started. */
+/* Start another worker; return whether it was started. */
 static int cyl_hire(void) {
     cyl_worker *worker = &cyl_team.worker[cyl_team.workers + 1];
     worker->called = worker->done = 0;
@@ -76,20 +75,20 @@ static int cyl_hire(void) {
     return started;
 }
 
-/* Take the team, for at most `members` threads with the caller; returns how many there are: 1 if it is at work. */
+/* Acquire the pool for at most `members` threads including the caller; return their number, 1 if it is busy. */
 static int cyl_take_team(int members) {
     if (members > CYL_MOST_PARTS) members = CYL_MOST_PARTS;
     if (members <= 1 || __atomic_exchange_n(&cyl_team.busy, 1, __ATOMIC_ACQUIRE)) return 1;
     if (!cyl_team.prepared) cyl_team.prepared = cyl_call_in_children(cyl_forget_team);
     while (cyl_team.prepared && cyl_team.workers + 1 < members && cyl_hire()) {}
-    if (cyl_team.workers + 1 < members) members = cyl_team.workers + 1; /* no more threads to be had */
+    if (cyl_team.workers + 1 < members) members = cyl_team.workers + 1; /* no more threads available */
     if (members == 1) __atomic_store_n(&cyl_team.busy, 0, __ATOMIC_RELEASE);
     return members;
 }
 
 static void cyl_leave_team(void) { __atomic_store_n(&cyl_team.busy, 0, __ATOMIC_RELEASE); }
 
-/* Run function(argument, index) for every index below members, of a team that was taken; the caller is 0. */
+/* Run function(argument, index) for every index < members on the acquired pool; the caller has index 0. */
 static void cyl_run_team(cyl_job function, void *argument, int members) {
     cyl_team.function = function;
     cyl_team.argument = argument;

@@ -6,7 +6,7 @@
  * on, multiplied with h_{t-1} or with the cell's `extra` plane, added to the gates or put into the first
  * columns of `extra`, whose rows are E H long. Backward the stages run in reverse order, each function
  * before its products. The product of x with W_ih, over all gates and steps, is in `gates` beforehand.
- * Parameters that no product reads are the cell's `own`; it adds to their gradients itself.
+ * `own` are the cell parameters that no product reads (peepholes, norms); the cell adds to their gradients itself.
  *
  * All arrays are row-major, owned by the caller, and do not overlap. The functions
  * cannot fail, allocate nothing and keep no state.

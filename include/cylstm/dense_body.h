@@ -11,7 +11,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_dense)(
     cyl_restore_subnormals(mode);
 }
 
-/* A part's share of dW and db. */
+/* The slice of dW and db of a part. */
 CYL_TARGET static void CYL_KERNEL(cyl_dense_weights)(
     const cyl_dense_gradients *d, const cyl_dense_share *s, CYL_REAL *strips) {
     const ptrdiff_t I = d->inputs, O = d->outputs;
@@ -51,7 +51,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_dense_back)(
     CYL_KERNEL(cyl_dense_weights)
     (d, &s, (CYL_REAL *)d->strips + index * cyl_dense_strips(d->outputs, CYL_TILE, sizeof(CYL_REAL)));
     if (d->dx) {
-        if (meetings) cyl_wait_for(meetings, index, count, &met); /* dx may stand where x does */
+        if (meetings) cyl_wait_for(meetings, index, count, &met); /* dx may overwrite x */
         CYL_KERNEL(cyl_dense_dx)(d, cyl_share(d->rows, index, count), cyl_share(d->rows, index + 1, count));
     }
     cyl_restore_subnormals(mode);

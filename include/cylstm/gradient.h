@@ -4,16 +4,16 @@
  *     cyl_add_gradient    dW += strips^T . b: tiles of dW stay in registers for a block of rows
  *     cyl_add_sums        db += column sums
  *
- * Callers go through the rows from the last to the first in blocks of at most CYL_ROWS_AT_ONCE. Every sum goes on in
- * the gradient's own element, so its bits do not depend on how the rows are cut into blocks, or into calls made from
- * the last rows to the first.
+ * Callers process rows in descending order, in blocks of at most CYL_ROWS_AT_ONCE. Sums are accumulated in the
+ * elements of the gradient, so results are bit-identical for any division of the rows into blocks, or into calls in
+ * descending order.
  */
 #ifndef CYLSTM_GRADIENT_H
 #define CYLSTM_GRADIENT_H
 
 #include "product.h"
 
-#define CYL_ROWS_AT_ONCE 256 /* whose gradients stay in cache */
+#define CYL_ROWS_AT_ONCE 256 /* rows whose gradients stay in cache */
 
 #if CYL_PACKED
 #define CYL_BODY "gradient_body.h"

@@ -1,8 +1,7 @@
-/* JSON read where it stands: no memory, no recursion, every byte distrusted.
+/* In-place JSON parser for untrusted input, without allocation or recursion.
  *
- * A reader is a place in a text. What is malformed sets `bad`, after which nothing is read any more: so a caller asks
- * once, at the end. A text may also stand inside a string of another one, as in the metadata of a safetensors file: it
- * is then read through that string's escapes.
+ * A reader is a position in a text. Malformed input sets `bad` and ends reading, so callers check it once at the end.
+ * A text may be embedded in a JSON string, as in the metadata of a safetensors file: its escapes are then decoded.
  */
 #ifndef CYLSTM_JSON_H
 #define CYLSTM_JSON_H
@@ -17,7 +16,7 @@
 
 typedef struct {
     const unsigned char *at, *end;
-    int quoted; /* whether the text stands in a string, whose closing quote ends it */
+    int quoted; /* whether the text is embedded in a string, whose closing quote ends it */
     int bad;
 } cyl_json;
 
@@ -37,7 +36,7 @@ static inline int cyl_json_fail(cyl_json *j) {
 
 static inline int cyl_json_byte(cyl_json *j) { return j->bad || j->at == j->end ? -1 : *j->at++; }
 
-/* What follows a backslash, from a source of characters: 128 stands for all that are not ASCII. */
+/* Decode an escape sequence after a backslash; 128 represents all non-ASCII characters. */
 static inline int cyl_json_unescaped(cyl_json *j, int (*take)(cyl_json *)) {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     const int c = take(j);
@@ -64,7 +63,7 @@ static inline int cyl_json_take(cyl_json *j) {
     return -1;
 }
 
-/* The next character that is no blank, which stays where it is; -1 at the end. */
+/* The next non-blank character without consuming it; -1 at the end. */
 static inline int cyl_json_peek(cyl_json *j) {
     for (;;) {
         const unsigned char *before = j->at;
@@ -75,7 +74,7 @@ static inline int cyl_json_peek(cyl_json *j) {
     }
 }
 
-/* Whether c is what follows, blanks aside; it is taken then. */
+/* Whether the next non-blank character is c, which is consumed then. */
 static inline int cyl_json_is(cyl_json *j, int c) {
     if (cyl_json_peek(j) != c) return 0;
     cyl_json_take(j);
@@ -84,7 +83,7 @@ static inline int cyl_json_is(cyl_json *j, int c) {
 
 static inline int cyl_json_ended(cyl_json *j) { return cyl_json_peek(j) < 0 && !j->bad; }
 
-/* A string; one that is too long for out is left empty, for it is no name that anyone asks for. */
+/* Read a string; one that is too long for `out` gives an empty string, which matches no name. */
 static inline void cyl_json_string(cyl_json *j, char out[CYL_JSON_TEXT]) {
     size_t n = 0;
     out[0] = 0;

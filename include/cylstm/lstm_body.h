@@ -96,7 +96,7 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
     }
 }
 
-/* c and h of a step once more, from its gates: the same bits. */
+/* Recompute c and h of a step from its gates, bit-identical to the forward pass. */
 CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_states)(const CYL_TYPED(cyl_forward) *a, int coupled) {
     const ptrdiff_t F = a->gate, G = coupled ? F : 2 * F, O = G + F;
     for (ptrdiff_t b = 0; b < a->B; b++) {

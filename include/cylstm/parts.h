@@ -1,14 +1,14 @@
-/* How the work of a call is divided into parts, one for each thread, and where the threads meet. */
+/* Division of the work of a call into parts, one per thread, and barriers between threads. */
 #ifndef CYLSTM_PARTS_H
 #define CYLSTM_PARTS_H
 
 #include "platform.h"
 
 #define CYL_MOST_PARTS 64
-#define CYL_LEAST_FLOP 3e6 /* less is done before another thread is awake */
-#define CYL_APART 128 /* bytes: what threads write is kept in different ones, for processors fetch lines in pairs */
+#define CYL_LEAST_FLOP 3e6 /* a smaller call ends before another thread is awake */
+#define CYL_APART 128      /* bytes between data of different threads: processors prefetch pairs of cache lines */
 
-/* Where the threads of a call meet: each has its count on a line of its own. */
+/* The counter of a thread in a barrier, on its own cache lines. */
 typedef struct {
     unsigned count;
     char rest[124];
@@ -36,22 +36,22 @@ static inline void cyl_give_way(void) {}
 #endif
 
 #if CYL_PACKED
-/* Wait until all parts have come here; what each wrote before, all may read after. */
+/* Barrier: wait for all parts; their earlier writes are visible afterwards. */
 static inline void cyl_wait_for(cyl_meeting *all, int index, int count, unsigned *met) {
     const unsigned now = ++*met;
     __atomic_store_n(&all[index].count, now, __ATOMIC_RELEASE);
     for (int k = 0; k < count; k++)
         for (unsigned turns = 1; (int)(__atomic_load_n(&all[k].count, __ATOMIC_ACQUIRE) - now) < 0; turns++) {
             cyl_pause();
-            if (turns % 1024 == 0) cyl_give_way(); /* more threads than CPUs */
+            if (turns % 1024 == 0) cyl_give_way(); /* there may be more threads than CPUs */
         }
 }
 #endif
 
-/* Tiles that hold n rows. */
+/* Number of tiles for n rows. */
 static inline ptrdiff_t cyl_tiles(ptrdiff_t n, ptrdiff_t tile) { return (n + tile - 1) / tile; }
 
-/* Where share k of n begins. */
+/* Start of slice k of n. */
 static inline ptrdiff_t cyl_share(ptrdiff_t pieces, int k, int n) { return pieces * k / n; }
 
 /* The same for pieces in groups. */

@@ -1,28 +1,29 @@
 /* One recurrent layer in one direction on the packed path, forward and back through time.
  *
- * Sizes: T steps, B sequences, N rows (real steps of all), I inputs, H units, P width of h (H, or that of the
+ * Sizes: T steps, B sequences, N rows (valid steps of all), I inputs, H units, P width of h (H, or that of the
  * projection), G gates, E extra planes. Rows are packed as in cylstm/packing.py: rows[t] of them at step t, descending.
  * H and P are padded to whole panels, Hp and Pp; what the padding holds is 0 and stays so.
  *
  *     cyl_pass_fwd_<f32|f64>[isa](pass, part)     gates and states of every step
  *     cyl_pass_bwd_<f32|f64>[isa](pass, part)     gradients; the gates become those of the pre-activations
  *
- * are called once by each thread with its own part of the work (`cyl_divide`). A step is: for every panel of units,
- * the products of all its gates in a scratch that stays in L1, then the cell's pointwise function on it. x enters by
- * the same products, first in the sum, then h: many rows at once where a step has few. Backward, the gradients of a block
- * of rows are used while they are in cache: for dh, for the weights, for dx. Weights' gradients are summed over rows
- * in descending time, straight into their own matrices.
+ * are called once by each thread with its part of the work (`cyl_divide`). A step computes, for every panel of units,
+ * the products of all gates in a scratch buffer that stays in L1, then the pointwise function of the cell. Products
+ * of x come first in the sum, then those of h; for small batches, products of x are computed for several steps at
+ * once. In the backward pass, the gradients of a block of rows are used while they are in cache: for dh, the weights
+ * and dx. Gradients of weights are accumulated in place over rows in descending time.
  *
- * The states of an LSTM follow from its gates and the c before. Where asked to, forward keeps c once in a span of
- * CYL_SPAN steps, and backward makes the states of a span again from there: two planes less for 1 to 4 % of the time
- * of a training, since the gates come from memory twice (Zen 4). Spans of 16 steps: more; prefetching gates: no gain.
+ * Activation checkpointing: the states of an LSTM follow from its gates and the previous c. Optionally, the forward
+ * pass saves c once per interval of CYL_SPAN steps, and the backward pass recomputes the states of an interval. This
+ * saves two planes and costs 1 to 4 % of the training time, since gates are read from memory twice (Zen 4). Intervals
+ * of 16 steps cost more; prefetching gates did not help.
  *
- * Parts are rows, without any meeting, while the weights fit L2; else units, meeting at every step. All results are
- * the same bits for any number of parts.
+ * Work is divided by rows without barriers if the weights fit into L2, else by units with a barrier at every step.
+ * Results are bit-identical for any number of parts.
  *
  * Tried without gain, on Zen 4: prefetching at batch 1 (-10 to -30 % once the weights leave L2), one, four or eight
- * panels at once there instead of two (within 5 %); turning the way through the weights also from call to call of a
- * stream; moving workers off the caller's CPU; tiles of 8 rows, or of 6 for rows 2 KiB apart.
+ * panels at once there instead of two (within 5 %); alternating the order of weights also between calls of a stream;
+ * moving workers off the caller's CPU; tiles of 8 rows, or of 6 for rows 2 KiB apart.
  */
 #ifndef CYLSTM_PASS_H
 #define CYLSTM_PASS_H
@@ -71,10 +72,10 @@ typedef struct {
     ptrdiff_t row, row_end;     /* sequences */
     ptrdiff_t unit, unit_end;   /* panels of units in the steps */
     ptrdiff_t wide, wide_end;   /* panels of h, P wide, in the steps */
-    ptrdiff_t share, share_end; /* tiles of units whose weights' gradients this part sums */
+    ptrdiff_t share, share_end; /* tiles of units whose weight gradients this part computes */
     unsigned met;
-    cyl_meeting *meetings;   /* NULL: no other part to wait for in a step */
-    cyl_meeting *gatherings; /* NULL: no other part at all */
+    cyl_meeting *meetings;   /* barrier within steps; NULL if parts are rows, or there is one part */
+    cyl_meeting *gatherings; /* barrier between steps; NULL if there is one part */
     unsigned gathered;
 } cyl_part;
 
@@ -83,10 +84,10 @@ typedef struct {
     cyl_pass_function forward[CYL_ISA_COUNT], backward[CYL_ISA_COUNT];
 } cyl_pass_functions;
 
-#define CYL_NEAR 512e3    /* bytes of weights that stay in a core's own cache */
-#define CYL_FEW_ROWS 16   /* fewer in a step: the product with x takes several steps at once */
-#define CYL_ROWS_AHEAD 32 /* that many rows of them */
-#define CYL_SPAN 8        /* steps of a span, where states are computed again */
+#define CYL_NEAR 512e3    /* bytes of weights that stay in the private cache of a core */
+#define CYL_FEW_ROWS 16   /* with fewer rows per step, products of x are computed for several steps at once */
+#define CYL_ROWS_AHEAD 32 /* number of rows of such a product */
+#define CYL_SPAN 8        /* steps of a checkpoint interval, within which states are recomputed */
 
 #if CYL_PACKED
 static inline void cyl_meet(cyl_part *w) {
@@ -98,7 +99,7 @@ static inline void cyl_gather(cyl_part *w) {
 
 #endif
 
-/* Where step t is: the first packed row, its rows, and the places of states; `once`: of planes kept for one step. */
+/* Position of step t: its first packed row, its number of rows, and the rows of states; `once`: of per-step planes. */
 typedef struct {
     ptrdiff_t start, rows, h_prev, h, c_prev, c, once;
     int odd;
@@ -117,8 +118,8 @@ static inline cyl_step cyl_step_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_t sta
     return s;
 }
 
-/* The way back where states are computed again: those before the steps of two spans, in turn, so that a part may
- * begin the next one while another still reads this one. */
+/* Recomputed states in the backward pass: two intervals alternate, so that a part may start the next one while another
+ * part still reads the current one. */
 static inline ptrdiff_t cyl_state_again(const cyl_pass *p, ptrdiff_t t) { return t % (2 * CYL_SPAN) * p->B; }
 static inline cyl_step cyl_step_back_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_t start) {
     cyl_step s = cyl_step_at(p, t, start);
@@ -126,22 +127,22 @@ static inline cyl_step cyl_step_back_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_
     return s;
 }
 
-/* A cell whose pointwise function needs whole rows: sums over units. */
+/* Whether the pointwise function of the cell needs whole rows, for sums over units. */
 static inline int cyl_needs_rows(const cyl_pass *p) { return p->cell == CYL_LSTM_NORM; }
 
-/* Numbers in the weights that a step reads. */
+/* Number of weights that a step reads. */
 static inline double cyl_weights(const cyl_pass *p) {
     return (double)cyl_cell_shapes[p->cell].gates * (double)p->Hp * (double)(p->I + p->P);
 }
 
-/* Whether two passes, both like p, are done sooner side by side than one after the other by n threads each: where
- * these would have to meet at every step, over weights that are near enough for one. */
+/* Whether two passes like p are faster in parallel than one after the other on n threads each: if the latter needs
+ * barriers at every step, and the weights fit into the cache of one core. */
 static inline int cyl_side_by_side(const cyl_pass *p, int n, size_t real) {
     return n > 1 && n < 4 && p->B < 4 * n && cyl_weights(p) * (double)real <= CYL_NEAR &&
            2 * cyl_weights(p) * (double)p->N >= CYL_LEAST_FLOP;
 }
 
-/* The parts of a call for at most n threads; returns how many there are. meetings: 2 n of them. */
+/* Divide a call into parts for at most n threads; return their number. `meetings` has 2 n elements. */
 static inline int cyl_divide(const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_t tile, size_t real, int backward,
     cyl_part *parts, cyl_meeting *meetings) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
@@ -153,7 +154,7 @@ static inline int cyl_divide(const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_
     const ptrdiff_t pieces = by_rows ? p->B : cyl_tiles(units < wide ? units : wide, group);
     if (n > CYL_MOST_PARTS) n = CYL_MOST_PARTS;
     if (n > pieces) n = (int)pieces;
-    /* Waking a thread takes 40 us, a meeting 0.2: less work than that is done alone. */
+    /* Waking a thread takes 40 us, a barrier 0.2 us: smaller calls run on one thread. */
     if (step * (double)p->T < CYL_LEAST_FLOP || (!by_rows && step < 4e4) || n < 1) n = 1;
     for (int k = 0; k < 2 * n; k++) meetings[k].count = 0;
     ptrdiff_t row = 0;
@@ -163,7 +164,7 @@ static inline int cyl_divide(const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_
         w->index = k;
         w->count = n;
         w->row = by_rows ? row : 0;
-        if (by_rows) { /* as many real steps for each; sequences are in descending order of length */
+        if (by_rows) { /* equal numbers of valid steps; sequences are in descending order of length */
             ptrdiff_t t = p->T;
             while (row < p->B && (k == n - 1 || before < (double)p->N * (k + 1) / n)) {
                 while (t > 0 && p->rows[t - 1] <= row) t--;
@@ -185,7 +186,7 @@ static inline int cyl_divide(const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_
     return n;
 }
 
-/* Planes of extra that products write, and numbers in `strips`. */
+/* Number of extra planes that products write, and size of `strips`. */
 static inline ptrdiff_t cyl_planes_written(int cell) {
     ptrdiff_t planes = 0;
     for (int k = 0; k < cyl_cell_shapes[cell].products; k++)

@@ -10,7 +10,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_add_rows)(
     }
 }
 
-/* Back through cyl_mix: kept = mask through, through = (1 - mask) through. */
+/* Backward pass of cyl_mix: kept = mask through, through = (1 - mask) through. */
 CYL_TARGET static void CYL_KERNEL(cyl_split)(
     CYL_REAL *through, ptrdiff_t ld, CYL_REAL *kept, const CYL_REAL *mask, double share, ptrdiff_t width,
     ptrdiff_t row, ptrdiff_t row_end, ptrdiff_t from, ptrdiff_t to) {
@@ -22,7 +22,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_split)(
         }
 }
 
-/* From dL/dh_t and dL/dc_t to what the cell put out: back through cyl_finish_step. */
+/* Backward pass of cyl_finish_step: gradients of the outputs of the cell from dL/dh_t and dL/dc_t. */
 CYL_TARGET static void CYL_KERNEL(cyl_begin_step_back)(
     const cyl_pass *p, cyl_part *w, const cyl_step *s, ptrdiff_t end) {
     const ptrdiff_t from = CYL_COLUMNS(w->wide, p->P), to = CYL_COLUMNS(w->wide_end, p->P), panel = p->P * CYL_PANEL;
@@ -141,12 +141,12 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_bwd)(const cyl_pass *p, cyl_part *w, 
          CYL_COLUMNS(w->unit_end, p->H));
 }
 
-/* Rows of a block in descending time, and where the state before each of them stands. */
+/* Rows of a block in descending time, and the rows of their previous states. */
 typedef struct {
     ptrdiff_t count, row[CYL_ROWS_AT_ONCE], h_prev[CYL_ROWS_AT_ONCE];
 } CYL_KERNEL(cyl_block);
 
-/* What a block adds to the gradients of weights and biases, for this part's share of units. */
+/* Add the gradients of weights and biases of a block, for the units of this part. */
 CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
     const cyl_pass *p, const cyl_part *w, const CYL_KERNEL(cyl_block) * block) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
@@ -198,7 +198,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_projection)(
      block->row, block->count);
 }
 
-/* dL/dx = W_ih^T dz for rows [row, row_end), a share of them. */
+/* dL/dx = W_ih^T dz for rows [row, row_end). */
 CYL_TARGET static void CYL_KERNEL(cyl_input_gradient)(
     const cyl_pass *p, const cyl_part *w, ptrdiff_t row, ptrdiff_t row_end) {
     const ptrdiff_t K = cyl_cell_shapes[p->cell].gates * p->Hp, rows = row_end - row;
@@ -230,11 +230,11 @@ CYL_TARGET static void CYL_KERNEL(cyl_gradients)(
         }
     }
     if (!p->dx) return;
-    cyl_gather(w); /* dx may stand where x or dy does */
+    cyl_gather(w); /* dx may overwrite x or dy */
     CYL_KERNEL(cyl_input_gradient)(p, w, start, end);
 }
 
-/* The states before the steps [t, last) of a span, whose rows end at `end`, from those that were kept. */
+/* Recompute the states before steps [t, last) of a checkpoint interval, whose rows end at `end`. */
 CYL_TARGET static void CYL_KERNEL(cyl_states_again)(
     const cyl_pass *p, const cyl_part *w, ptrdiff_t t, ptrdiff_t last, ptrdiff_t end) {
     const ptrdiff_t Hp = p->Hp, from = w->unit * CYL_PANEL, to = w->unit_end * CYL_PANEL;

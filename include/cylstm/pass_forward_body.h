@@ -24,7 +24,7 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_input_product)(
      p->I);
 }
 
-/* Where the gates and extra planes of a panel of units stand. */
+/* Addresses of the gates and extra planes of a panel of units. */
 typedef struct {
     CYL_REAL *gates, *extra;
     ptrdiff_t ld_gates, ld_extra, gate;
@@ -95,7 +95,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_panels_fwd)(
     const ptrdiff_t most = in_scratch ? CYL_SCRATCH_ROWS : p->B;
     CYL_REAL scratch[CYL_SCRATCH_ROWS * 4 * CYL_PANEL] __attribute__((aligned(64)));
     for (ptrdiff_t k = 0; k < w->unit_end - w->unit; k++) {
-        /* Up and down in turn: what the last step read at its end is still in cache. */
+        /* Alternate directions, because the last panels of the previous step are still in cache. */
         const ptrdiff_t panel = s->odd ? w->unit_end - 1 - k : w->unit + k, unit = panel * CYL_PANEL;
         for (ptrdiff_t row = w->row; row < end; row += most) {
             const ptrdiff_t rows = end - row < most ? end - row : most;
@@ -129,7 +129,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_rows_fwd)(
     cyl_meet(w);
 }
 
-/* out = (1 - mask) out + mask before, `share` standing for a mask that is NULL (Krueger et al. 2017). */
+/* Zoneout (Krueger et al. 2017): out = (1 - mask) out + mask before; `share` is the mask if that is NULL. */
 CYL_TARGET static void CYL_KERNEL(cyl_mix)(
     CYL_REAL *out, const CYL_REAL *before, const CYL_REAL *mask, double share, ptrdiff_t ld, ptrdiff_t ld_mask,
     ptrdiff_t row, ptrdiff_t row_end, ptrdiff_t from, ptrdiff_t to) {
@@ -150,7 +150,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_copy_rows)(
 /* Columns of a part's panels that there are. */
 #define CYL_COLUMNS(panel, width) ((panel) * CYL_PANEL < (width) ? (panel) * CYL_PANEL : (width))
 
-/* What follows the cell: the projection of h, then zoneout of both states. */
+/* Apply the projection of h, then zoneout of both states. */
 CYL_TARGET static void CYL_KERNEL(cyl_finish_step)(const cyl_pass *p, cyl_part *w, const cyl_step *s) {
     const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows, panel = p->H * CYL_PANEL;
     const ptrdiff_t from = CYL_COLUMNS(w->wide, p->P), to = CYL_COLUMNS(w->wide_end, p->P);
@@ -202,7 +202,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_fwd)(
     CYL_KERNEL(cyl_finish_step)(p, w, s);
 }
 
-/* Keep the first states, and c before the last step of a span, from which all states of the next one follow. */
+/* Save checkpoints: the initial states, and c before the last step of each interval. */
 CYL_TARGET static void CYL_KERNEL(cyl_keep_states)(const cyl_pass *p, const cyl_part *w, ptrdiff_t t, const cyl_step *s) {
     const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows, place = (t + 1) / CYL_SPAN * p->B;
     const ptrdiff_t Hp = p->Hp, from = w->unit * CYL_PANEL, to = w->unit_end * CYL_PANEL;

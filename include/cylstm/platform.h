@@ -104,7 +104,7 @@ typedef enum { CYL_SCALAR = 0, CYL_AVX2 = 1, CYL_AVX512 = 2, CYL_ISA_COUNT = 3 }
 #define CYL_BACKWARD_ROW(name, type) CYL_ISA_ROW(name, type)
 #endif
 
-/* Let subnormals be 0 in this thread, for they are a hundred times slower; and back to the caller's mode. */
+/* Flush subnormals to 0 in this thread, because they are a hundred times slower; and restore the caller's mode. */
 #if defined(__x86_64__)
 static inline unsigned cyl_flush_subnormals(void) {
     const unsigned kept = _mm_getcsr();

@@ -1,4 +1,4 @@
-/* Matrix products over packed weights: what the packed path is made of.
+/* Matrix products with packed weights.
  *
  * A matrix (K, columns) is packed as panels of CYL_PANEL columns, two vector registers: panel j holds its K rows
  * one after the other, K CYL_PANEL numbers; columns beyond the last are 0 there.
