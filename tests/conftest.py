@@ -17,8 +17,9 @@ if os.environ.get("CI"):
 
 @pytest.fixture
 def rng(request):
-    """Random numbers of each test's own, the same in every run."""
-    return np.random.default_rng(list(request.node.nodeid.encode()))
+    """Random numbers seeded by the name of the test and of its file, wherever it is."""
+    file, _, test = request.node.nodeid.partition("::")
+    return np.random.default_rng(list(f"tests/{file.rpartition('/')[2]}::{test}".encode()))
 
 
 @pytest.fixture
