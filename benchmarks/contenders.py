@@ -173,7 +173,7 @@ def able(name: str, shape: Shape, mode: str) -> bool:
         return shape.group == "serving"
     if name in ("onnxruntime", "openvino"):
         return mode != "training" and shape.dtype == "float32" and not shape.proj
-    if name == "jax":  # compiled for one sequence; it is no contender for batches
+    if name == "jax":  # compiled for one sequence; not compared for batches
         return plain and shape.B == 1 and shape.H <= 512
     if name == "reference":
         return plain and shape.H <= 256 and shape.B <= 16
@@ -192,7 +192,7 @@ def peak_of(call: Call) -> int:
     """Bytes that a call adds to this process at its worst moment (Linux)."""
     ctypes.CDLL(None).malloc_trim(0)  # what is free goes back first: the call might use it again, unseen
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak begins anew
+        file.write("5")  # reset the peak
     before = _status("VmRSS")
     call()
     return _status("VmHWM") - before

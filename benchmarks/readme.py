@@ -3,7 +3,7 @@
     python benchmarks/readme.py                 # about twenty minutes
     python benchmarks/readme.py --from results.jsonl --models-from models.jsonl
 
-The tables stand between marks in README.md and docs/speed.md; everything in one is of one result.
+Tables are written between markers in README.md and docs/speed.md; each is based on one result.
 """
 
 import argparse

@@ -145,13 +145,13 @@ class Load:
                 self.counts["reset" if len(body) > 2**20 else "unanswered"] += 1
             return None
         raw, text, y = rng.choice(self.cases)
-        kept = Link(self.port) if kind == "slow" else link
+        slow_link = Link(self.port) if kind == "slow" else link
         as_json = kind == "json"
         question = (text, JSON) if as_json else (raw, RAW)
         for _attempt in range(3):
             begin = time.perf_counter()
             try:
-                status, content = await kept.ask(*question, slowly=kind == "slow")
+                status, content = await slow_link.ask(*question, slowly=kind == "slow")
             except Unanswered:
                 self.counts["unanswered"] += 1
                 continue
@@ -165,7 +165,7 @@ class Load:
         else:
             self.counts["given up"] += 1
         if kind == "slow":
-            kept.close()
+            slow_link.close()
         return None
 
     def _is(self, y: np.ndarray, content: bytes, as_json: bool) -> bool:

@@ -67,7 +67,7 @@ def integer_bits():
 
 
 cpdef int require(Py_ssize_t largest) except -1:
-    """Load BLAS and refuse a dimension that its integers cannot hold."""
+    """Load BLAS and raise an error for a dimension that overflows its integers."""
     load()
     if largest > _largest:
         raise ValueError(
@@ -118,9 +118,9 @@ cdef void add_column_sums(
             out[j] += a[row * lda + j]
 
 
-@cython.boundscheck(False)  # empty arrays have no first element, and nobody reads it
+@cython.boundscheck(False)  # addresses of empty arrays are not read
 def _gemm(bint trans_a, bint trans_b, const real[:, :] a, const real[:, :] b, real beta, real[:, :] c):
-    """`gemm` on arrays whose rows are dense but may stand apart, for the tests."""
+    """`gemm` on arrays with contiguous but possibly strided rows, for tests."""
     cdef Py_ssize_t m = c.shape[0], n = c.shape[1], k = a.shape[0] if trans_a else a.shape[1]
     if a.shape[1 if trans_a else 0] != m or b.shape[0 if trans_b else 1] != n:
         raise ValueError("a and b: their outer sizes are not those of c")

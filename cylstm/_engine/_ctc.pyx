@@ -79,7 +79,7 @@ cdef double forward(Py_ssize_t T, const long long[::1] labels, Py_ssize_t start,
 cdef void backward(Py_ssize_t t, const long long[::1] labels, Py_ssize_t start, Py_ssize_t L,
                    Py_ssize_t blank, double log_total, const double[:, ::1] log_p,
                    const double[:, ::1] alpha, double[::1] beta, double[::1] occupied) noexcept nogil:
-    """Adds step t's share of every label; beta[t] -> beta[t - 1]."""
+    """Add the contribution of step t for every label; beta[t] -> beta[t - 1]."""
     cdef Py_ssize_t S = 2 * L + 1, s, own
     for s in range(S):
         own = extended(labels, start, s, blank)
@@ -125,7 +125,7 @@ cdef void log_softmax(const real[:] y, double[::1] out) noexcept nogil:
 
 cdef int check(Py_ssize_t T, Py_ssize_t B, Py_ssize_t V, const long long[::1] labels,
                const Py_ssize_t[::1] starts, const Py_ssize_t[::1] lengths, Py_ssize_t blank) except -1:
-    """That nothing is read outside of y and labels."""
+    """Check that all reads are inside of y and labels."""
     cdef Py_ssize_t i
     cdef bint fits = starts.shape[0] == B + 1 and lengths.shape[0] == B and 0 <= blank < V
     for i in range(B if fits else 0):

@@ -23,7 +23,7 @@ def forward(real[:, ::1] y, const real[:, ::1] x, const real[:, ::1] w, const re
 
 def backward(real[:, ::1] dw, real[::1] db, real[:, ::1] dx, const real[:, ::1] dy,
              const real[:, ::1] x, const real[:, ::1] w):
-    """dw += dy^T x, db += column sums of dy, dx <- dy W; db and dx may be empty (not wanted)."""
+    """dw += dy^T x, db += column sums of dy, dx <- dy W; db and dx may be empty (not needed)."""
     cdef Py_ssize_t N = x.shape[0], I = x.shape[1], O = w.shape[0]
     if (dy.shape[0] != N or dy.shape[1] != O or w.shape[1] != I or dw.shape[0] != O
             or dw.shape[1] != I or db.shape[0] not in (0, O) or dx.shape[0] not in (0, N)

@@ -1,4 +1,4 @@
-"""The kernels of every instruction set, what the CPU has, and the C activations on arrays.
+"""The kernels of every instruction set, CPU detection, and the C activations on arrays.
 
 This module alone is linked with the kernels (kernels/*.c); the others call them through its tables.
 """

@@ -1,4 +1,4 @@
-"""One recurrent layer's pass over planned buffers, checked once and run many times."""
+"""The pass of a recurrent layer over planned buffers, validated once and run many times."""
 from cylstm._engine._blas cimport require
 from cylstm._engine._cells cimport CYL_CELL_COUNT, cyl_cell_shape, cyl_cell_shapes, cyl_detect_isa
 from cylstm._engine._packed cimport address, count_rows
@@ -50,11 +50,11 @@ cdef class LayerPass:
             self.bind_gradients()
 
     cdef int bind(self) except -1:
-        """Take the addresses of what the forward pass uses, checking shapes."""
+        """Store the addresses of forward buffers after checking their shapes."""
         cdef Pass *p = &self.p
         cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
         GH, N, B, H, P = cell.gates * p.H, p.N, p.B, p.H, p.P
-        one_step = N if p.trains else B  # rows of planes that only the backward pass reads again
+        one_step = N if p.trains else B  # rows of planes that are saved for the backward pass only
         p.w_ih = self.pointer("w_ih", (GH, p.I), False)
         p.w_hh = self.pointer("w_hh", (GH, P), False)
         p.b_ih = self.pointer("b_ih", (GH,), False)
@@ -81,7 +81,7 @@ cdef class LayerPass:
         return 0
 
     cdef int bind_gradients(self) except -1:
-        """Take the addresses of what the backward pass uses besides."""
+        """Store the addresses of additional backward buffers."""
         cdef Pass *p = &self.p
         cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
         GH, N, B, H, P = cell.gates * p.H, p.N, p.B, p.H, p.P
@@ -144,7 +144,7 @@ cdef class LayerPass:
 
 
 cdef int check_products(int cell) except -1:
-    """A cell's products cover every gate once, and fit into `extra`."""
+    """Check that the products of a cell cover every gate once and fit into `extra`."""
     cdef const cyl_cell_shape *shape = &cyl_cell_shapes[cell]
     cdef int k, gates = 0
     for k in range(shape.products):
@@ -157,7 +157,7 @@ cdef int check_products(int cell) except -1:
 
 
 def cell_shape(int cell):
-    """What the C table says of a cell: (gates, states, extra, own), the last two in units of H."""
+    """Return (gates, states, extra, own) of a cell from the C table, the last two in units of H."""
     cdef const cyl_cell_shape *shape
     if not 0 <= cell < CYL_CELL_COUNT:
         raise ValueError(f"cell: expected 0 to {CYL_CELL_COUNT - 1}, got {cell}")

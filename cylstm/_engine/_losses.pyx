@@ -121,7 +121,7 @@ def cross_entropy(real[:, :, :] dy, const real[:, :, :] y, const long long[:, :]
                 if not begin[b] <= t < end[b]:
                     continue
                 label = labels[t, b]
-                if (ignores and label == skip) or not 0 <= label < V:  # if another thread writes to them now
+                if (ignores and label == skip) or not 0 <= label < V:  # in case another thread writes to them
                     memset(&dy[t, b, 0], 0, V * sizeof(real))
                     continue
                 own = (1 - smoothing) * weight[label]

@@ -1,4 +1,4 @@
-"""Loops over the flat parameter and gradient vectors, or just the spans of them that are in use.
+"""Loops over the flat parameter and gradient vectors, or over the spans of them in use.
 
 spans (n, 2) say where each begins and ends.
 """
@@ -84,7 +84,7 @@ def sum_of_squares(const real[::1] a, const Py_ssize_t[:, ::1] spans=None):
 
 
 def scale(real[::1] a, const Py_ssize_t[:, ::1] spans, double factor):
-    """a *= factor; exactly 0 for a factor of 0, whatever a was."""
+    """a *= factor; exactly 0 for a factor of 0, also for infinity and NaN."""
     cdef Py_ssize_t j, k
     cdef real by = <real>factor
     check_spans(spans, a.shape[0])
@@ -95,7 +95,7 @@ def scale(real[::1] a, const Py_ssize_t[:, ::1] spans, double factor):
 
 
 def clip(real[::1] a, const Py_ssize_t[:, ::1] spans, double bound):
-    """a into [-bound, bound]; NaN stays."""
+    """Clip a to [-bound, bound]; NaN is preserved."""
     cdef Py_ssize_t j, k
     cdef real most = <real>bound
     check_spans(spans, a.shape[0])

@@ -65,6 +65,6 @@ cdef class PackedPass:
 cdef Py_ssize_t count_rows(const Py_ssize_t[::1] rows, Py_ssize_t B) except -1
 cdef void *address(str name, array, tuple shape, bint double_precision, bint writable) except? NULL
 cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int threads) noexcept nogil
-# Take the team for at most so many threads, the caller included; more than 1 must be followed by run_team.
+# Acquire the thread pool for at most n threads including the caller; a result above 1 requires run_team.
 cdef int take_team(int members) noexcept nogil
 cdef void run_team(cyl_job function, void *argument, int members) noexcept nogil

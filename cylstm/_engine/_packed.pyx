@@ -1,4 +1,4 @@
-"""The packed path: weights in panels, and a layer's pass over planned buffers on the thread team.
+"""The packed path: weights in panels, and the pass of a layer over planned buffers on the thread pool.
 
 The loops are C (include/cylstm/pass.h), for they are one piece with their kernels. Here are the checks, the
 packing of weights, and the division of a call among threads.
@@ -50,16 +50,16 @@ cdef extern from "team.h" nogil:
     void cyl_leave_team()
     void cyl_run_team(cyl_job function, void *argument, int members)
 
-AVAILABLE = bool(CYL_PACKED)  # whether the compiler of this build had what the path needs
-AHEAD = CYL_ROWS_AHEAD  # rows of gates that an inference pass keeps at least
-SPAN = CYL_SPAN  # steps of a span of which c is kept once, where backward computes states again
+AVAILABLE = bool(CYL_PACKED)  # whether this build supports the packed path
+AHEAD = CYL_ROWS_AHEAD  # minimum rows of gates in an inference pass
+SPAN = CYL_SPAN  # steps of a checkpoint interval, if states are recomputed
 
 
 cdef int _threads = 1
 
 
 cdef public int cylstm_get_num_threads() noexcept nogil:
-    """For threadpoolctl, which finds it by name."""
+    """Called by threadpoolctl, which looks it up by name."""
     return _threads
 
 
@@ -69,12 +69,12 @@ cdef public void cylstm_set_num_threads(int n) noexcept nogil:
 
 
 def get_threads():
-    """Threads that a pass may take, unless it says otherwise."""
+    """Return the default number of threads of a pass."""
     return _threads
 
 
 def set_threads(int n):
-    """Let passes take n threads."""
+    """Set the default number of threads of a pass."""
     cylstm_set_num_threads(n)
 
 
@@ -95,7 +95,7 @@ cdef void run_side(void *jobs, int index) noexcept nogil:
 
 
 def forward_both(PackedPass a, PackedPass b, int threads=1):
-    """The forward passes of both directions of a layer, side by side where that is faster."""
+    """Run the forward passes of both directions of a layer, in parallel if that is faster."""
     cdef Job jobs[2]
     cdef size_t size = 8 if a.double_precision else 4
     with nogil:
@@ -109,12 +109,12 @@ def forward_both(PackedPass a, PackedPass b, int threads=1):
 
 
 def panel(int isa, int itemsize):
-    """Units that the kernels of an instruction set take at once."""
+    """Return the number of units in a panel for an instruction set."""
     return cyl_panel(isa, itemsize)
 
 
 def strips(int cell, int isa, Py_ssize_t H, Py_ssize_t P):
-    """Numbers of the scratch in which the backward pass lays gradients side by side."""
+    """Return the size of the scratch buffer for strips of gradients in the backward pass."""
     return cyl_strips(cell, cyl_tile(isa), H, P)
 
 
@@ -187,11 +187,11 @@ cdef class PackedPass:
             self.bind_gradients(unit)
 
     cdef int bind(self, Py_ssize_t unit) except -1:
-        """Take the addresses of what the forward pass uses, checking shapes."""
+        """Store the addresses of forward buffers after checking their shapes."""
         cdef cyl_pass *p = &self.p
         cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
         G, N, B, H, P, Hp, Pp = cell.gates, p.N, p.B, p.H, p.P, p.Hp, p.Pp
-        one_step = N if p.trains else B  # rows of planes that only the backward pass reads again
+        one_step = N if p.trains else B  # rows of planes that are saved for the backward pass only
         p.ld_gates = self.arrays["gates"].shape[1]
         p.rows_of_gates = N if p.trains else max(B, CYL_ROWS_AHEAD)
         if p.ld_gates < G * Hp:
@@ -225,7 +225,7 @@ cdef class PackedPass:
         return 0
 
     cdef int bind_states_again(self) except -1:
-        """Take the addresses of the states that are kept, and of those that are computed again from them."""
+        """Store the addresses of checkpoints and of recomputed states."""
         cdef cyl_pass *p = &self.p
         cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
         zoned = p.zoneout_h > 0 or p.zoneout_c > 0
@@ -240,7 +240,7 @@ cdef class PackedPass:
         return 0
 
     cdef int bind_gradients(self, Py_ssize_t unit) except -1:
-        """Take the addresses of what the backward pass uses besides."""
+        """Store the addresses of additional backward buffers."""
         cdef cyl_pass *p = &self.p
         cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
         G, N, B, H, P, Hp, Pp = cell.gates, p.N, p.B, p.H, p.P, p.Hp, p.Pp
@@ -282,7 +282,7 @@ cdef class PackedPass:
 
     def forward(self, int threads=1, x=None):
         """Fill gates and the states after the initial one, from an x (N, I) of this call or that planned."""
-        h = self.arrays.get("h")  # keeps its memory, should another thread let go of it meanwhile
+        h = self.arrays.get("h")  # a reference, in case another thread drops the array
         cdef cyl_pass p = self.p
         if h is None or p.h == NULL:
             raise ValueError("forward: the hidden states of this pass were let go of")
@@ -292,7 +292,7 @@ cdef class PackedPass:
             run(&p, self.isa, self.double_precision, False, threads)
 
     def let_go_of_h(self):
-        """Forget the hidden states that forward left, where backward computes them again."""
+        """Release the hidden states if the backward pass recomputes them."""
         if self.p.c_kept == NULL:
             raise ValueError("let_go_of_h: backward reads them")
         self.p.h = NULL
@@ -317,7 +317,7 @@ cdef class PackedPass:
 
 
 cdef Py_ssize_t count_rows(const Py_ssize_t[::1] rows, Py_ssize_t B) except -1:
-    """The packed rows of all steps, which descend from at most B."""
+    """Check the rows of all steps, which descend from at most B."""
     cdef Py_ssize_t t, total = 0, before = B
     for t in range(rows.shape[0]):
         if not 0 < rows[t] <= before:
@@ -328,7 +328,7 @@ cdef Py_ssize_t count_rows(const Py_ssize_t[::1] rows, Py_ssize_t B) except -1:
 
 
 cdef void *address(str name, array, tuple shape, bint double_precision, bint writable) except? NULL:
-    """That of an array of this shape, C-contiguous; whoever asks keeps it alive."""
+    """Return the address of a C-contiguous array of this shape; the caller keeps it alive."""
     cdef Py_buffer view
     cdef void *place
     kind = "d" if double_precision else "f"
@@ -344,7 +344,7 @@ cdef void *address(str name, array, tuple shape, bint double_precision, bint wri
 
 cdef int divide(Job *job, const cyl_pass *p, int isa, bint double_precision, bint back,
                 int threads) noexcept nogil:
-    """Make the parts of a pass for at most so many threads; returns how many there are."""
+    """Divide a pass into parts for at most n threads; return their number."""
     cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(isa)
     cdef const cyl_pass_functions *functions = kernels.passes_f64 if double_precision else kernels.passes_f32
     cdef size_t size = 8 if double_precision else 4
@@ -354,7 +354,7 @@ cdef int divide(Job *job, const cyl_pass *p, int isa, bint double_precision, bin
 
 
 cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int threads) noexcept nogil:
-    """A pass by at most so many threads; returns how many there were."""
+    """Run a pass on at most n threads; return their number."""
     cdef Job job
     cdef int taken
     threads = divide(&job, p, isa, double_precision, back, threads)

@@ -1,4 +1,4 @@
-"""The dense layer on packed weights, over rows on the thread team."""
+"""The dense layer on packed weights, on the thread pool."""
 from cylstm._engine.planning import Arena
 
 from cylstm._engine._kernels cimport kernels_of
@@ -69,12 +69,12 @@ cdef class PackedDense:
             self.bind_gradients(gradients)
 
     cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept:
-        """Columns in whole panels."""
+        """Return the number of columns padded to whole panels."""
         cdef Py_ssize_t unit = cyl_panel(self.dense.isa, 8 if self.dense.double_precision else 4)
         return (columns + unit - 1) // unit * unit
 
     cdef int bind_gradients(self, dict arrays) except -1:
-        """Take the addresses of what the backward pass uses besides."""
+        """Store the addresses of additional backward buffers."""
         cdef Dense *d = &self.dense
         cdef cyl_dense_gradients *g = &self.gradients
         cdef bint wide = d.double_precision
@@ -91,7 +91,7 @@ cdef class PackedDense:
             run_dense(&self.dense, threads)
 
     def backward(self, bint need_dx=True, int threads=1):
-        """From dL/dy in y, add to dw and db and, if needed, put dL/dx in the place of x."""
+        """Add to dw and db given dL/dy in y; if needed, overwrite x with dL/dx."""
         cdef cyl_dense_gradients g = self.gradients
         if g.dw == NULL:
             raise ValueError("backward: this pass was planned for inference")
@@ -117,7 +117,7 @@ cdef void run_dense(Dense *d, int threads) noexcept nogil:
 
 
 cdef void run_part(void *argument, int index) noexcept nogil:
-    """Part of a call: rows where there are many, else columns."""
+    """Run a part of a call: rows if there are many, else columns."""
     cdef Dense *d = <Dense *>argument
     cdef const cyl_kernels *kernels = <const cyl_kernels *>kernels_of(d.isa)
     cdef Py_ssize_t unit = cyl_panel(d.isa, 8 if d.double_precision else 4)

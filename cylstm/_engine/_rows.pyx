@@ -38,7 +38,7 @@ cdef void mix(Py_ssize_t n, real *out, const real *before, const real *mask, dou
 
 
 cdef void split(Py_ssize_t n, real *through, real *kept, const real *mask, double share) noexcept nogil:
-    """Back through `mix`: kept = mask through, that of before; through = (1 - mask) through."""
+    """Backward pass of `mix`: kept = mask through, for the previous state; through = (1 - mask) through."""
     cdef Py_ssize_t j
     cdef real m = <real>share
     for j in range(n):
@@ -85,7 +85,7 @@ def add_rows_at(real[:, ::1] out, const Py_ssize_t[::1] place, const real[:, ::1
     with nogil:
         for n in range(place.shape[0] - 1, -1, -1):
             at = place[n]
-            if 0 <= at < out.shape[0]:  # still, if another thread writes to them now
+            if 0 <= at < out.shape[0]:  # checked again, in case another thread writes to them
                 add[real](F, &out[at, 0], &rows[n, 0])
 
 
@@ -131,7 +131,7 @@ def spread_steps(real[:, ::1] packed, const real[:, ::1] per_sequence, const Py_
 
 def max_steps(real[:, ::1] out, Py_ssize_t[:, ::1] place, const real[:, ::1] packed,
               const Py_ssize_t[::1] rows):
-    """out (B,F) = every sequence's largest number of packed (N,F), place (B,F) the row it stands in.
+    """out (B,F) = every sequence's largest number of packed (N,F), place (B,F) its row.
 
     The first of equal ones; NaN if there is one; 0 and place -1 for a sequence of no steps.
     """
@@ -154,7 +154,7 @@ def max_steps(real[:, ::1] out, Py_ssize_t[:, ::1] place, const real[:, ::1] pac
 
 
 def put_at(real[:, ::1] packed, const Py_ssize_t[:, ::1] place, const real[:, ::1] per_sequence):
-    """packed = 0, but per_sequence (B,F) in the rows that place (B,F) says."""
+    """packed = 0 except for per_sequence (B,F) at rows place (B,F)."""
     cdef Py_ssize_t b, j
     if (packed.shape[1] != place.shape[1] or place.shape[0] != per_sequence.shape[0]
             or place.shape[1] != per_sequence.shape[1]):

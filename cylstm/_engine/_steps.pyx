@@ -107,7 +107,7 @@ cdef class Steps:
         return 0
 
     cpdef bint current(self):
-        """Whether parameters and options are those of the plan."""
+        """Whether parameters and options still match the plan."""
         if self.store.place is not self.place or self.place.version != self.version:
             return False
         for layer, clip, zoneout, zoneout_cell in self.watched:
@@ -159,7 +159,7 @@ cdef class Steps:
         for k in range(self.count):
             s = &self.stages[k]
             if s.layer == NULL:
-                dense = s.dense[0]  # a copy: the layer's own reads its own x
+                dense = s.dense[0]  # a copy, with another x
                 dense.x, dense.ldx = source, pitch // self.size
                 run_dense(&dense, threads)
             else:

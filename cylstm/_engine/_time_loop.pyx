@@ -27,9 +27,9 @@ cdef extern from "kernels/kernels.h" nogil:
         const cyl_cell_f32 *cells_f32
         const cyl_cell_f64 *cells_f64
 
-# Where step t is: the first packed row, the rows, and the same of the states.
+# Position of step t: first packed row, number of rows, and rows of the states.
 cdef struct Step:
-    Py_ssize_t start, B, h_prev, h, c_prev, c, scratch  # scratch: of planes that inference keeps for one step
+    Py_ssize_t start, B, h_prev, h, c_prev, c, scratch  # scratch: row in planes reused by inference
 
 
 cdef Step step_at(const Pass *p, Py_ssize_t t, Py_ssize_t start) noexcept nogil:
@@ -117,7 +117,7 @@ cdef void pointwise_forward(const Pass *p, const Step *s, int stage, real _) noe
 
 
 cdef void finish_step(const Pass *p, const Step *s, real _) noexcept nogil:
-    """What follows the cell: the projection of h, then zoneout of both states."""
+    """Apply the projection of h, then zoneout of both states."""
     cdef real *h = row[real](p.h, s.h, p.P, 0)
     if p.w_hr != NULL:
         # h_t = W_hr m_t
@@ -159,7 +159,7 @@ cdef void backward(const Pass *p, real _) noexcept nogil:
 
 
 cdef void begin_step_back(const Pass *p, const Step *s, real _) noexcept nogil:
-    """From dL/dh_t and dL/dc_t to what the cell put out: back through `finish_step`."""
+    """Backward pass of `finish_step`: gradients of the outputs of the cell."""
     cdef Py_ssize_t n = s.B * p.P
     cdef real *dh = <real *>p.dh
     cdef real *dy = row[real](p.dy, s.start, p.P, 0)
@@ -258,7 +258,7 @@ cdef void weight_gradients(const Pass *p, real _) noexcept nogil:
 
 
 cdef const real *previous_states(const Pass *p, const cyl_product *q, real _) noexcept nogil:
-    """What the product q read at every packed row."""
+    """Return the operand of product q at every packed row."""
     if q.from_extra:
         return <const real *>p.extra
     if p.h_masked != NULL:
