@@ -18,18 +18,18 @@ from cylstm.data.text_files import DataFileError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, 0 for success.
 
-    A fault of the input, the disk or the memory is one line on standard error, and status 1;
-    an interrupt is status 130.
+    An error of the input, the disk or the memory is one line on standard error, with status 1;
+    an interrupt has status 130.
     """
-    _usable_streams()
+    _make_streams_usable()
     try:
-        with warnings_as_lines():
+        with warnings_as_lines(in_options):
             _run(arguments)
         flush()
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     except OSError as error:
-        if _reader_has_gone(error):
+        if _is_broken_pipe(error):
             discard_output()
             return 1
         if error.filename == STANDARD_OUTPUT:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> None:
     try:
         options = parser().parse_args(arguments)
-    except SystemExit:  # after --help, whose reader may have gone, or wrong usage
+    except SystemExit:  # after --help, or for wrong usage
         flush()
         raise
     if options.threads is not None:
@@ -53,33 +53,33 @@ def _run(arguments: Sequence[str] | None) -> None:
     options.run(options)
 
 
-def _reader_has_gone(error: OSError) -> bool:
-    """Whether nobody reads what is printed, as after `head`; Windows calls that an invalid argument."""
+def _is_broken_pipe(error: OSError) -> bool:
+    """Whether the reader of a pipe has closed it, as `head` does; on Windows this is EINVAL."""
     windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
     return isinstance(error, BrokenPipeError) or windows
 
 
-def _usable_streams() -> None:
-    """Nowhere to write to, or a terminal without some of our letters, is no reason to fail."""
+def _make_streams_usable() -> None:
+    """Make closed streams and terminals with a limited encoding usable."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):  # as after `>&-`; a full disk is an error
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def parser() -> argparse.ArgumentParser:
-    """What arguments there are; the documentation shows it, too."""
+    """The parser of all arguments, which the documentation also shows."""
     parser = Parser(
         prog="cylstm", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train and run LSTM networks on this machine's CPUs: forecasts of tables, classes of "
-        "sequences, texts.",
+        description="Train and run LSTM networks on CPUs: forecast tables, classify sequences, model "
+        "texts.",
         epilog="examples:\n"
         "  cylstm demo\n"
         "  cylstm train sales.csv --columns sales --period 12 --output sales.safetensors\n"
         "  cylstm predict sales.csv --model sales.safetensors\n"
-        "`cylstm COMMAND --help` has more.",
+        "Run `cylstm COMMAND --help` for details.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"cylstm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Command)

@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Functions shared by the commands."""
 
 import argparse
 import contextlib
@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,23 +17,33 @@ from cylstm.data.text_files import DataFileError
 from cylstm.training import History
 from cylstm.training.history import history_of
 
-# What errors of the library say of arguments, and what the command says instead.
+# Patterns in messages of the library that name its arguments, and replacements that name options.
 REWORDED = (
-    ("give order=, or the module itself;", "give --order;"),
-    ("give it as order=;", "give it with --order;"),
-    ("give the model's to_json() as config=", "give the model's to_json() with --config"),
-    ("give those of inputs as constants=", "cylstm.from_onnx(path, constants=...) takes those of inputs"),
-    ("the checkpoint was made with epochs=", "the checkpoint was made with --epochs "),
-    ("would jump: pass epochs=", "would jump: pass --epochs "),
-    ("another training of the model, without resume", "another training, without --resume"),
+    (r"give order=, or the module itself;", "give --order;"),
+    (r"give it as order=;", "give it with --order;"),
+    (r"\(order=\)", "(--order)"),
+    (r"\(nonlinearity='tanh' or 'relu'\)", "(--nonlinearity tanh or relu)"),
+    (r"Give the arguments in brackets, or the module itself", "Give the options in brackets"),
+    (r"give the model's to_json\(\) as config=", "give the model's to_json() with --config"),
+    (r"^(order|config): ", r"--\1: "),
+    (r"give those of inputs as constants=", "cylstm.from_onnx(path, constants=...) takes those of inputs"),
+    (r"the checkpoint was made with epochs=", "the checkpoint was made with --epochs "),
+    (r"would jump: pass epochs=", "would jump: pass --epochs "),
+    (r", without resume", ", without --resume"),
+    (r"lower the learning rate \(lr=", "lower the learning rate (--rate "),
+    (r"Trainer\(truncate=(\w+)\) makes", r"--length \1 makes"),
+    (
+        r"import that module before loading the model",
+        "the command imports no modules; import it in Python before loading the model",
+    ),
 )
-NO_MATPLOTLIB = 'matplotlib is not installed; pip install matplotlib, or "cylstm[plot]", brings it'
+NO_MATPLOTLIB = 'matplotlib is not installed; run pip install "cylstm[plot]"'
 
 
 def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
-    """Refuse outputs that cannot be written, and those that would replace an input or each other.
+    """Reject outputs that cannot be written, and those that would overwrite an input or each other.
 
-    What is in a folder of inputs is an input.
+    Files in a folder of inputs are inputs.
     """
     taken = {os.path.realpath(path) for path in inputs}
     folders = [path for path in taken if os.path.isdir(path)]
@@ -46,56 +57,56 @@ def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str]) -> None:
 
 
 def check_training(options: argparse.Namespace, inputs: Sequence[str]) -> None:
-    """What can be refused before a training is begun."""
+    """Reject invalid options before the training starts."""
     check_outputs([options.output, options.plot, options.checkpoint], inputs)
     if options.plot and not importlib.util.find_spec("matplotlib"):
         raise ValueError(f"--plot: {NO_MATPLOTLIB}")
     if options.resume and not options.checkpoint:
-        raise ValueError("--resume: expected --checkpoint FILE to go on from")
+        raise ValueError("--resume: expected --checkpoint FILE to resume from")
     if options.checkpoint and not options.resume and os.path.exists(options.checkpoint):
-        raise ValueError(f"--checkpoint: {options.checkpoint} exists; pass --resume to go on, or delete it")
+        raise ValueError(f"--checkpoint: {options.checkpoint} exists; pass --resume, or delete it")
 
 
-def share(flag: str, value: float) -> float:
-    """A share of something, all of it excluded."""
+def fraction(flag: str, value: float) -> float:
+    """Check a fraction in [0, 1)."""
     if not 0 <= value < 1:
-        raise ValueError(f"{flag}: expected a share in [0, 1), got {value}")
+        raise ValueError(f"{flag}: expected a fraction in [0, 1), got {value}")
     return value
 
 
 def as_option(error: DataFileError) -> str:
-    """The message of an error that names an argument of the library, with the option for it."""
+    """The message of an error that names an argument of the library, with the option in its place."""
     option = {"header": "--no-header"}.get(error.argument, f"--{error.argument}")
     return error.worded(f"{option} {error.value}" if isinstance(error.value, str) else option)
 
 
 def in_options(message: str) -> str:
-    """The message of another error of the library, with options for the arguments that it names."""
-    for words, reworded in REWORDED:
-        message = message.replace(words, reworded)
+    """Replace arguments of the library in a message by the options of the command."""
+    for pattern, replacement in REWORDED:
+        message = re.sub(pattern, replacement, message)
     return message
 
 
 @contextlib.contextmanager
 def saved_on_failure(
-    output: str, save: Callable[[str], Any], kept: Callable[[BaseException], str]
+    output: str, save: Callable[[str], Any], describe: Callable[[BaseException], str]
 ) -> Iterator[None]:
-    """If the training inside fails, save what `kept` names, with a warning, and let the exception pass on."""
+    """If the training inside fails, save the model that `describe` names, with a warning, and re-raise."""
     try:
         yield
     except BaseException as error:
-        what = kept(error)
-        if what:
+        weights = describe(error)
+        if weights:
             try:
                 save(output)
-                warn(f"{output}: saved with {what}; the training has not finished")
+                warn(f"{output}: saved with {weights}; the training has not finished")
             except OSError as failure:
-                warn(f"{output}: {what} could not be saved: {failure.strerror or failure}")
+                warn(f"{output}: {weights} could not be saved: {failure.strerror or failure}")
         raise
 
 
 def best_epoch_of(error: BaseException) -> str:
-    """Which weights a training that failed has left; none if no epoch was over."""
+    """The weights that a failed training has left; empty if no epoch was finished."""
     history = history_of(error)
     if history is None or not history.epochs:
         return ""
@@ -103,7 +114,7 @@ def best_epoch_of(error: BaseException) -> str:
 
 
 def names(columns: str | None) -> list[str] | None:
-    """Names from `A,B`, in the quotes of CSV where they hold commas."""
+    """Parse names from `A,B`; names with commas are quoted as in CSV."""
     if not columns:
         return None
     try:
@@ -113,12 +124,12 @@ def names(columns: str | None) -> list[str] | None:
 
 
 def how_it_ended(history: History, seconds: float) -> str:
-    """Epochs, time, and why there were no more.
+    """Number of epochs, time, and why the training ended.
 
     Raises
     ------
     KeyboardInterrupt
-        If there was not even one: then there is nothing to keep.
+        If the training was interrupted before its first epoch was finished.
     """
     if not history.epochs and history.stopped == "interrupted":
         raise KeyboardInterrupt
@@ -128,7 +139,7 @@ def how_it_ended(history: History, seconds: float) -> str:
 
 
 def facts_of(history: History, seconds: float) -> dict[str, Any]:
-    """The same for JSON."""
+    """Number of epochs, time, and why the training ended, as JSON values."""
     return {
         "epochs": len(history.epochs), "best_epoch": history.best_epoch or None, "stopped": history.stopped,
         "seconds": seconds,
@@ -136,13 +147,13 @@ def facts_of(history: History, seconds: float) -> dict[str, Any]:
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One line that any reader of JSON takes, at once."""
+    """Print one line of standard JSON, and flush."""
     show(json.dumps(values, allow_nan=False))
     flush()
 
 
-def give_table(options: argparse.Namespace, rows: Sequence[Sequence[Any]], as_json: dict[str, Any]) -> None:
-    """Rows as CSV to the file of --output, or printed; with --json the same as JSON is printed."""
+def write_table(options: argparse.Namespace, rows: Sequence[Sequence[Any]], as_json: dict[str, Any]) -> None:
+    """Write rows as CSV to the file of --output, or print them; with --json, print them as JSON."""
     text = tables.written(rows)
     if options.output:
         files.write_atomically(options.output, text.encode())

@@ -1,4 +1,4 @@
-"""Parsers whose errors show the usage of the command that was meant."""
+"""Argument parsers whose errors show the usage of the command in question."""
 
 import argparse
 import difflib
@@ -9,18 +9,18 @@ from cylstm.cli._screen import printable
 
 
 class Parser(argparse.ArgumentParser):
-    """With errors that are safe to print."""
+    """Parser whose errors are safe to print."""
 
     def error(self, message: str) -> NoReturn:
-        """Usage and message on standard error, status 2."""
+        """Print usage and message on standard error, and exit with status 2."""
         super().error(printable(message))
 
 
 class Command(Parser):
-    """Of one command: an option that it does not have is its own error, with the nearest one that it has."""
+    """Parser of one command; an error for an unknown option names the most similar one."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse, but nothing may be unknown."""
+        """As in argparse, but unknown arguments are an error."""
         self._check_options(args or ())
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -28,7 +28,7 @@ class Command(Parser):
         return known, unknown
 
     def _check_options(self, args: Sequence[str]) -> None:
-        """Before anything else is missed: `--epohcs 3` hides arguments that are required."""
+        """Check options before argparse, which reports missing arguments first after `--epohcs 3`."""
         options = [option for option in self._option_string_actions if option.startswith("--")]
         for given in args:
             name = given.partition("=")[0]

@@ -1,22 +1,22 @@
-"""What the command prints. Text from files reaches no terminal with control characters in it."""
+"""Output of the command. Control characters in text from files are escaped for terminals."""
 
 import contextlib
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-# Control characters (C0, DEL, C1), marks that change the direction of text, separators of lines, surrogates.
+# Control characters (C0, DEL, C1), bidirectional marks, line separators, surrogates.
 CONTROL = re.compile(
     "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-STANDARD_OUTPUT = "standard output"  # as the file name of an error
+STANDARD_OUTPUT = "standard output"  # as the file name in errors
 
 
 def printable(text: str, but: str = "") -> str:
-    r"""The text with an escape, as of `repr`, for each character that could change what a terminal shows.
+    r"""Escape, as `repr` does, all characters that could change what a terminal shows.
 
     >>> printable("red \x1b[31m, \u202egnp.exe")
     'red \\x1b[31m, \\u202egnp.exe'
@@ -29,12 +29,12 @@ def _escaped(character: str) -> str:
 
 
 def show(line: Any = "") -> None:
-    """A line of a report on standard output."""
+    """Print a line of a report on standard output."""
     _write(printable(str(line)) + "\n")
 
 
 def show_data(text: str) -> None:
-    """Data on standard output: as it is in a file or a pipe; made printable, but in lines, at a terminal."""
+    """Print data on standard output: unchanged to a file or pipe, escaped on a terminal."""
     _write(printable(text, but="\n\t") if sys.stdout.isatty() else text)
 
 
@@ -44,7 +44,7 @@ def _write(text: str) -> None:
 
 
 def flush() -> None:
-    """Write out what is waiting."""
+    """Flush standard output."""
     with _naming_output():
         sys.stdout.flush()
 
@@ -60,18 +60,18 @@ def _naming_output() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Write what is waiting for standard output, which cannot be written to, nowhere."""
-    with contextlib.suppress(OSError):  # a stream that is no file, as of a caller in Python
+    """Discard buffered output if standard output cannot be written."""
+    with contextlib.suppress(OSError):  # a stream without a file, of a caller in Python
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(message: str) -> None:
-    """One line on standard error; the command goes on."""
+    """Print a warning line on standard error."""
     _note(f"warning: {message}")
 
 
 def fail(message: str, status: int = 1) -> int:
-    """One line on standard error, and the status to exit with."""
+    """Print an error line on standard error; returns the exit status."""
     _note(message)
     return status
 
@@ -82,12 +82,12 @@ def _note(message: str) -> None:
 
 
 @contextlib.contextmanager
-def warnings_as_lines() -> Iterator[None]:
-    """Warnings of the library are printed as those of the command."""
+def warnings_as_lines(reword: Callable[[str], str]) -> Iterator[None]:
+    """Print warnings of the library, reworded, like those of the command."""
     earlier = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: warn(str(message))
+        warnings.showwarning = lambda message, *_, **__: warn(reword(str(message)))
         try:
             yield
         finally:

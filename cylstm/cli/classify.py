@@ -1,4 +1,4 @@
-"""Classes of sequences: train --classify, predict, evaluate."""
+"""Classification of sequences: train --classify, predict, evaluate."""
 
 import argparse
 import os
@@ -15,36 +15,36 @@ from cylstm.cli._common import (
     check_outputs,
     check_training,
     facts_of,
-    give_table,
     how_it_ended,
     names,
     print_json,
     saved_on_failure,
+    write_table,
 )
 from cylstm.cli._screen import printable, show
 from cylstm.data import stratified_split
 from cylstm.data.sequence_files import SequenceSet, is_ts, read_sequences
 
-WIDEST = 12  # letters of a class in a table
+WIDEST = 12  # characters of a class name in a table
 
 
 def train(options: argparse.Namespace) -> None:
     """Train on sequences, and report the result."""
     check_training(options, [*options.classify, *filter(None, [options.labels])])
     read, labels = _read_labelled(options, options.classify, names(options.columns), "to learn")
-    learnt, held_out = (read.values, labels), None
+    training, held_out = (read.values, labels), None
     if options.validation:
         try:
             parts = stratified_split(labels, options.validation, options.seed)
         except ValueError as error:
-            raise ValueError(f"{error}; or pass --validation 0, which holds none out") from None
-        learnt, held_out = (_chosen(read.values, labels, part) for part in parts)
+            raise ValueError(f"{error}; or pass --validation 0, which uses all for training") from None
+        training, held_out = (_chosen(read.values, labels, part) for part in parts)
     model = Classifier(options.hidden, options.layers, options.dropout, options.seed)
     model.columns = read.columns
     start = time.perf_counter()
     with saved_on_failure(options.output, model.save, best_epoch_of):
         history = model.fit(
-            learnt, held_out, options.epochs, batch_size=options.batch, lr=options.rate,
+            training, held_out, options.epochs, batch_size=options.batch, lr=options.rate,
             patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
         )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -55,21 +55,21 @@ def train(options: argparse.Namespace) -> None:
     measured = None if held_out is None else _measured(model, *held_out)
     if options.json:
         print_json({
-            "classes": model.classes, "sequences": len(learnt[0]), "validation": measured,
+            "classes": model.classes, "sequences": len(training[0]), "validation": measured,
             **facts_of(history, seconds), "model": options.output,
         })  # fmt: skip
         return
     channels = "1 channel" if read.values[0].shape[1] == 1 else f"{read.values[0].shape[1]} channels"
     show(f"LSTM of {options.hidden} units in both directions, {len(model.classes)} classes, {channels}")
-    show(f"learnt from {len(learnt[0])} sequences, {ended}")
+    show(f"trained on {len(training[0])} sequences, {ended}")
     if measured:
         show(f"epoch {history.best_epoch} was best on {_sentence(measured)}")
-        show("These chose the epoch; `cylstm evaluate` measures on others.")
+        show("These selected the epoch; use `cylstm evaluate` for an independent measurement.")
     show(f"Saved {options.output}")
 
 
 def predict(model: Classifier, options: argparse.Namespace) -> None:
-    """The likeliest class of each sequence, and how likely it is."""
+    """Predict the most probable class of each sequence, and its probability."""
     check_outputs([options.output], [*options.files, options.model])
     read = _read(options, options.files, None, model.columns)
     probabilities = model.probabilities(read.values)
@@ -80,11 +80,11 @@ def predict(model: Classifier, options: argparse.Namespace) -> None:
     ]
     header = ("sequence", "label", "probability")
     as_json = {"predictions": [dict(zip(header, row, strict=True)) for row in rows]}
-    give_table(options, [header, *rows], as_json)
+    write_table(options, [header, *rows], as_json)
 
 
 def evaluate(model: Classifier, options: argparse.Namespace) -> None:
-    """Accuracy beside the commonest class, and which classes were taken for which."""
+    """Report the accuracy, compared with the most common class, and the confusion matrix."""
     read, labels = _read_labelled(options, options.files, model.columns, "to compare with")
     measured = _measured(model, read.values, labels)
     if options.json:
@@ -111,13 +111,12 @@ def _read(
 def _read_labelled(
     options: argparse.Namespace, paths: Sequence[str], columns: Sequence[str] | None, purpose: str
 ) -> tuple[SequenceSet, list[str]]:
-    """The sequences, and their labels."""
+    """Read sequences with labels."""
     if options.labels is None and os.path.exists(paths[0]) and not any(map(is_ts, paths)):
         raise ValueError(f"{paths[0]}: expected labels {purpose}; pass --labels FILE for CSV files")
     read = _read(options, paths, options.labels, columns)
     if read.labels is None:
-        own = "a .ts file has its own, but this one says @classLabel false"
-        raise ValueError(f"{paths[0]}: expected labels {purpose}; {own}")
+        raise ValueError(f"{paths[0]}: expected labels {purpose}, got @classLabel false")
     return read, read.labels
 
 
@@ -138,21 +137,21 @@ def _measured(model: Classifier, values: list[Any], labels: list[str]) -> dict[s
 
 def _sentence(measured: dict[str, Any]) -> str:
     counts = np.array(measured["confusion"])
-    commonest = measured["classes"][int(counts.sum(axis=1).argmax())]
+    most_common = measured["classes"][int(counts.sum(axis=1).argmax())]
     return (
         f"{measured['sequences']} sequences: accuracy {measured['accuracy']:.3f} "
-        f"(always {commonest!r}: {measured['majority']:.3f})"
+        f"(always {most_common!r}: {measured['majority']:.3f})"
     )
 
 
 def _print_confusion(classes: list[str], counts: NDArray[np.intp]) -> None:
-    """A row for each class, a column for what it was taken for."""
+    """Print the confusion matrix: a row for each class, a column for each predicted class."""
     names = map(printable, classes)
     short = [name if len(name) <= WIDEST else name[: WIDEST - 1] + "…" for name in names]
     width = max(len(str(counts.max())), *map(len, short)) + 2
     first = max(len("class"), *map(len, short))
-    show(f"  {'class':<{first}}" + "".join(f"{name:>{width}}" for name in short) + "   right")
+    show(f"  {'class':<{first}}" + "".join(f"{name:>{width}}" for name in short) + "   recall")
     for k, (name, row) in enumerate(zip(short, counts, strict=True)):
-        right = f"{row[k] / row.sum():8.3f}" if row.sum() else "       -"
-        show(f"  {name:<{first}}" + "".join(f"{n or '.':>{width}}" for n in row) + right)
-    show("A row is a class, a column what its sequences were taken for.")
+        recall = f"{row[k] / row.sum():9.3f}" if row.sum() else "        -"
+        show(f"  {name:<{first}}" + "".join(f"{n or '.':>{width}}" for n in row) + recall)
+    show("Rows are classes, columns predicted classes.")

@@ -1,4 +1,4 @@
-"""Models from and to other libraries: convert."""
+"""Conversion from and to other libraries: convert."""
 
 import argparse
 import warnings
@@ -21,13 +21,13 @@ KINDS = ("cylstm", "onnx", "torch")
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """The command, with what all commands have in common."""
+    """Add the command, with the common options."""
     command = commands.add_parser(
         "convert", parents=[common], help="models from PyTorch, Keras and ONNX, and to ONNX and PyTorch",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Read a model of cylstm, PyTorch, Keras or ONNX, and write it as one of cylstm, ONNX or "
-        "PyTorch.\nWhat has no form there is an error that names it. What a model file holds other than\n"
-        "layers (scaling, names of classes, a vocabulary) and the output does not hold is listed.",
+        description="Convert a model of cylstm, PyTorch, Keras or ONNX to cylstm, ONNX or PyTorch. Layers\n"
+        "without an equivalent are an error that names them. Parts of a cylstm file that the output\n"
+        "cannot hold (scaling, names of classes, a vocabulary) are listed.",
         epilog="examples:\n  cylstm convert speech.onnx speech.safetensors\n"
         "  cylstm convert speech.safetensors speech.onnx\n"
         "  cylstm convert weights.safetensors model.safetensors --batch-first --order lstm fc\n"
@@ -47,7 +47,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--nonlinearity", choices=("tanh", "relu"), help="of PyTorch's layers of kind RNN (default: tanh)"
     )
     command.add_argument("--lengths", action="store_true", help="the ONNX model takes lengths of sequences")
-    command.add_argument("--states", action="store_true", help="the ONNX model takes and gives states")
+    command.add_argument("--states", action="store_true", help="the ONNX model takes and returns states")
     command.set_defaults(run=_convert)
 
 
@@ -67,10 +67,10 @@ def _convert(options: argparse.Namespace) -> None:
             left_out = _left_out(model, extra, to)
         if to == "onnx":
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ScalersWarning)  # which are listed below
+                warnings.simplefilter("ignore", ScalersWarning)  # listed below
                 convert.to_onnx(model, options.output, lengths=options.lengths, states=options.states)
         elif to == "torch":
-            model.scalers.clear()  # the report says that they are left out
+            model.scalers.clear()  # the report lists them
             convert.to_safetensors(model, options.output)
         else:
             files.save(model, options.output)
@@ -90,7 +90,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _left_out(model: Sequential, extra: dict[str, Any], to: str) -> list[str]:
-    """What a file of cylstm holds other than layers and weights, and the output does not."""
+    """Parts of a cylstm file that the output does not hold, in words."""
     written = onnx_writer.scalers_written(model) if to == "onnx" else ()
     scalers = [
         f"the scaling of {name} ({type(scaler).__name__}, {len(scaler.config['offset'])} features)"
@@ -101,7 +101,7 @@ def _left_out(model: Sequential, extra: dict[str, Any], to: str) -> list[str]:
 
 
 def _read(options: argparse.Namespace, source: str) -> tuple[Conversion, dict[str, Any] | None]:
-    """The input, and the extra of cylstm's own."""
+    """Read the input; returns the model, and the extra of a cylstm file."""
     path = options.input
     if source == "onnx":
         return onnx_reader.read(path), None
@@ -116,13 +116,13 @@ def _read(options: argparse.Namespace, source: str) -> tuple[Conversion, dict[st
         model = loaded
     else:
         model = Sequential(loaded)
-        model.scalers, loaded.scalers = loaded.scalers, {}  # which belong to the whole
+        model.scalers, loaded.scalers = loaded.scalers, {}  # they belong to the whole model
     sources = [f"{type(layer).__name__} {i}" for i, layer in enumerate(model.layers)]
     return Conversion(model, sources), extra
 
 
 def _source(path: str) -> str:
-    """Whose model a file is, by its content, or by its name's end if that does not tell."""
+    """The library that a model file belongs to, by its content, or else by its name."""
     name, kind = path.lower(), file_kind(path)
     if kind is ONNX or name.endswith(".onnx"):
         return "onnx"
@@ -137,7 +137,7 @@ def _source(path: str) -> str:
 
 
 def _check_options(options: argparse.Namespace, source: str, to: str) -> None:
-    """Refuse what has no meaning for this input or output."""
+    """Reject options that do not apply to this input or output."""
     weights = "weights with PyTorch's names"
     for flag, value, belongs, whom in (
         ("--config", options.config, source == "keras", "files of Keras"),

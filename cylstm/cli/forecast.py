@@ -14,10 +14,10 @@ from cylstm.cli._common import (
     NO_MATPLOTLIB,
     check_outputs,
     check_training,
-    give_table,
     names,
     print_json,
     saved_on_failure,
+    write_table,
 )
 from cylstm.cli._screen import show, warn
 from cylstm.data.series import interpolated, known_rows, read_csv
@@ -32,11 +32,11 @@ METRICS = {"RMSE": baselines.rmse, "MAE": baselines.mae}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """The demo, with what all commands have in common."""
+    """Add the command `demo`, with the common options."""
     demo = commands.add_parser(
-        "demo", parents=[common], help="train a forecaster on the El Niño data that come with the package",
+        "demo", parents=[common], help="train a forecaster on the El Niño data included in the package",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train a forecaster on the El Niño data that come with the package, measure it on the\n"
+        description="Train a forecaster on the El Niño data included in the package, measure it on the\n"
         "last 20 % of the months, and save elnino.safetensors and elnino.png.",
         epilog="example:\n  cylstm demo --folder results",
     )  # fmt: skip
@@ -46,7 +46,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _fit(forecaster: Forecaster, values: Array, **options: Any) -> float:
-    """Train, with the progress on standard error; returns the seconds it took."""
+    """Train, with progress on standard error; returns the seconds."""
     start = time.perf_counter()
     with Progress(forecaster.updates, "updates", leave=False) as progress:
         progress.describe("training")
@@ -55,7 +55,7 @@ def _fit(forecaster: Forecaster, values: Array, **options: Any) -> float:
 
 
 def _by_method(forecaster: Forecaster, made: Array, series: Array, n: int) -> dict[str, Array]:
-    """Forecasts (N, horizon) of the forecaster, as given, and of what it has to beat."""
+    """Forecasts (N, horizon) of the forecaster, as given, and of the baselines."""
     horizon, period = forecaster.horizon, forecaster.period
     forecasts = {"LSTM": made, "persistence": baselines.persistence(series, n, horizon)}
     if period:
@@ -70,7 +70,7 @@ def _by_method(forecaster: Forecaster, made: Array, series: Array, n: int) -> di
 
 
 def _errors(forecaster: Forecaster, made: Array, values: Array, n: int) -> dict[str, Errors]:
-    """Errors by metric, series and method on the rows from n on; of no methods, if there are none."""
+    """Errors by metric, series and method on the rows from n on; without methods if there are none."""
     errors: dict[str, Errors] = {metric: {} for metric in METRICS}
     for c, name in enumerate(forecaster.columns):
         forecasts = _by_method(forecaster, made[..., c], values[:, c], n) if n < len(values) else {}
@@ -96,7 +96,7 @@ def _number(error: float) -> str:
 
 
 def _as_json(errors: dict[str, Errors]) -> dict[str, Any]:
-    """By metric, series that were measured, and method; None for what could not be."""
+    """Errors by metric, series and method; None where there is no forecast."""
     return {
         metric.lower(): {
             name: {m: [None if np.isnan(e) else e for e in error.tolist()] for m, error in by_method.items()}
@@ -132,12 +132,12 @@ def _demo(options: argparse.Namespace) -> None:
         return
     show(f"{title} (El Niño), °C, monthly 1950-2010")
     show(f"LSTM of {forecaster.hidden_size} units, trained on the first {n} months in {seconds:.1f} s")
-    show(f"Measured on the last {len(values) - n} months, which played no part in training:")
+    show(f"Measured on the last {len(values) - n} months, which were not used in training:")
     _print_errors("RMSE", rmse)
     following = made[-1, :, 0]
     show("Forecast for the months of 2011: " + " ".join(f"{value:.1f}" for value in following))
     show(f"Saved {model_path} (read it with cylstm.load)")
-    show(f"Saved {plot_path}" if drawn else f"No picture: {NO_MATPLOTLIB}")
+    show(f"Saved {plot_path}" if drawn else f"No plot: {NO_MATPLOTLIB}")
 
 
 def _plot(
@@ -160,7 +160,7 @@ def _plot(
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train on columns of a table, and say what came of it."""
+    """Train on columns of a table, and report the result."""
     check_training(options, [options.csv])
     values, columns = _read(options, options.csv, names(options.columns))
     values, _ = _without_empty_ends(values, options.csv)
@@ -170,16 +170,16 @@ def train(options: argparse.Namespace) -> None:
     forecaster.columns = columns
     if n < forecaster.least_rows:
         raise ValueError(
-            f"{options.csv}: expected at least {forecaster.least_rows} rows to learn from for horizon "
+            f"{options.csv}: expected at least {forecaster.least_rows} training rows for horizon "
             f"{forecaster.horizon} and period {forecaster.period}, got {n} of the {len(values)} in it, as "
-            f"--test {options.test:g} holds back the last {len(values) - n}; pass --test 0 to keep all, or "
-            "choose a smaller horizon or period"
+            f"--test {options.test:g} holds out the last {len(values) - n}; pass --test 0 to train on all, "
+            "or choose a smaller horizon or period"
         )
 
-    def kept(error: BaseException) -> str:
+    def describe(error: BaseException) -> str:
         return "the best network so far" if forecaster.is_fitted else ""
 
-    with saved_on_failure(options.output, forecaster.save, kept):
+    with saved_on_failure(options.output, forecaster.save, describe):
         seconds = _fit(
             forecaster, values[:n],
             patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
@@ -205,44 +205,44 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _without_empty_ends(values: Array, path: str) -> tuple[Array, int]:
-    """From the first to the last row with a value, and how many come before."""
+    """Drop rows without values at both ends; returns the rest, and how many rows were dropped before it."""
     rows = known_rows(values)
     ends = {"first": rows.start, "last": len(values) - rows.stop}
     for end, count in ends.items():
         if count:
-            warn(f"{path}: the {end} {count} rows have no values and are left out")
+            warn(f"{path}: the {end} {count} rows have no values and are ignored")
     return values[rows], rows.start
 
 
 def _filled(values: Array, n: int) -> tuple[Array, int]:
-    """Without gaps, and how many of the first n rows to learn from: none of a gap that the test rows end."""
+    """Fill gaps; returns the values and the number of training rows, which exclude a gap up to row n."""
     complete = np.flatnonzero(~np.isnan(values[:n]).any(axis=1))
     return interpolated(values), int(complete[-1]) + 1 if len(complete) else 0
 
 
 def predict(forecaster: Forecaster, options: argparse.Namespace) -> None:
-    """Forecast what follows the last row."""
+    """Forecast the rows after the last one."""
     check_outputs([options.output], [*options.files, options.model])
     values, phase = _table(forecaster, options)
     following = forecaster.forecast(values, phase)[-1]
     rows = [[h, *row] for h, row in enumerate(following.tolist(), 1)]
     as_json = {name: following[:, c].tolist() for c, name in enumerate(forecaster.columns)}
-    give_table(options, [["step", *forecaster.columns], *rows], as_json)
+    write_table(options, [["step", *forecaster.columns], *rows], as_json)
 
 
 def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
-    """Errors on the rows of a table, or the last ones, beside those of simple forecasts."""
+    """Report errors on all or the last rows of a table, compared with simple forecasts."""
     if not 0 < options.test <= 1:
-        raise ValueError(f"--test: expected a share in (0, 1], got {options.test:g}")
+        raise ValueError(f"--test: expected a fraction in (0, 1], got {options.test:g}")
     values, phase = _table(forecaster, options)
-    season = forecaster.period or 1  # which the simple forecasts of the season need before the first row
+    season = forecaster.period or 1  # rows that the seasonal baselines need before the first
     first = season if season < len(values) else 1
     n = max(first, len(values) - round(options.test * len(values)))
     tested = len(values) - n
     if not tested:
         raise ValueError(
             f"{options.files[0]}: expected rows to measure on after the first, got {len(values)} rows, of "
-            f"which --test {options.test:g} takes none"
+            f"which --test {options.test:g} selects none"
         )
     errors = _errors(forecaster, forecaster.forecast(values, phase), values, n)
     if options.json:
@@ -253,13 +253,13 @@ def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
         for metric in METRICS:
             _print_errors(metric, errors[metric][name])
     show(
-        "The simple forecasts learn from the rows before these. "
-        "If the LSTM has learnt from these themselves, its errors flatter it."
+        "The simple forecasts are fitted to the rows before these. "
+        "If the LSTM was trained on these rows, its errors are too optimistic."
     )
 
 
 def _table(forecaster: Forecaster, options: argparse.Namespace) -> tuple[Array, int]:
-    """The columns that the model forecasts, whose names it keeps, without gaps; the first row's season."""
+    """Read the columns that the model forecasts, and fill gaps; returns the values and their phase."""
     if len(options.files) != 1:
         raise ValueError(
             f"{options.model}: a forecaster, which reads one CSV file, got {len(options.files)} files"
@@ -270,7 +270,7 @@ def _table(forecaster: Forecaster, options: argparse.Namespace) -> tuple[Array, 
     likely = forecaster.likely_phase(values, phase)
     if likely != phase % (forecaster.period or 1):
         better = (likely - skipped) % (forecaster.period or 1)
-        fits = f"--phase {better} fits its rows to the seasons that were learned better than"
+        fits = f"--phase {better} fits the seasons of the training rows better than"
         warn(f"{options.files[0]}: {fits} --phase {options.phase}")
     return values, phase
 

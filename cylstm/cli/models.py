@@ -1,4 +1,4 @@
-"""Train, predict and evaluate: what kind of model it is about, and its options."""
+"""Train, predict and evaluate: dispatch by the kind of model."""
 
 import argparse
 from typing import Any
@@ -11,7 +11,7 @@ COMMANDS = {FORECAST: forecast, CLASSIFY: classify, TEXT: text}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """The three commands, with what all commands have in common."""
+    """Add the three commands, with the common options."""
 
     def command(name: str, run: Any, **texts: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = commands.add_parser(
@@ -21,13 +21,13 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         return parser
 
     train = command(
-        "train", _train, help="train a model: forecasts of a CSV file, classes of sequences, or a text",
-        description="Train a model, measure it on data that it has not learnt from, and save it:\n"
+        "train", _train, help="train a forecaster, a classifier of sequences, or a language model",
+        description="Train a model, measure it on held-out data, and save it:\n"
         "  cylstm train FILE.csv          forecasts columns of a table, one row a time step\n"
-        "  cylstm train --classify FILE   tells the classes of sequences apart\n"
-        "  cylstm train --text FILE       writes text, character by character\n"
-        "A training that Ctrl-C or an error ends saves the best weights so far, once an epoch (of\n"
-        "a forecaster, its first network) is finished. With a --checkpoint it can be continued.",
+        "  cylstm train --classify FILE   classifies sequences\n"
+        "  cylstm train --text FILE       models text, character by character\n"
+        "After Ctrl-C or an error, the best weights so far are saved if an epoch (for a forecaster,\n"
+        "the first network) is finished. With --checkpoint, the training can be resumed.",
         epilog="examples:\n"
         "  cylstm train sales.csv --columns sales,returns --period 12 --output s.safetensors --plot s.png\n"
         "  cylstm train --classify gestures.ts --output gestures.safetensors --plot gestures.png\n"
@@ -38,15 +38,15 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     train.add_argument("csv", nargs="?", help="file of rows in order of time")
     train.add_argument(
         "--classify", nargs="+", metavar="FILE",
-        help="sequences to learn from: a .ts file; or a folder of CSV files, one for each, with --labels",
+        help="training sequences: a .ts file; or a folder of CSV files, one per sequence, with --labels",
     )  # fmt: skip
-    train.add_argument("--text", metavar="FILE", help="text in UTF-8 to learn from")
+    train.add_argument("--text", metavar="FILE", help="training text in UTF-8")
     train.add_argument("--output", required=True, metavar="FILE", help="model file to write (.safetensors)")
     options.add(train, options.TRAIN)
 
     predict = command(
-        "predict", _predict, help="forecast what follows a table, or tell the classes of sequences",
-        description="Forecast what follows the last row of a CSV file, or tell the class of each sequence.",
+        "predict", _predict, help="forecast the next rows of a table, or classify sequences",
+        description="Forecast the rows that follow a CSV file, or classify sequences.",
         epilog="examples:\n"
         "  cylstm predict sales.csv --model sales.safetensors\n"
         "  cylstm predict new.ts --model gestures.safetensors --output classes.csv\n"
@@ -61,18 +61,17 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
     evaluate = command(
         "evaluate", _evaluate, help="measure a model on data",
-        description="Measure a model of `cylstm train` on data that it has not learnt from: errors of\n"
-        "forecasts by horizon beside those of simple ones, classes taken for others, nats a\n"
-        "character of a text.",
+        description="Measure a model of `cylstm train` on new data: errors of forecasts by horizon,\n"
+        "compared with simple forecasts; the confusion matrix of a classifier; nats per character of a text.",
         epilog="examples:\n"
         "  cylstm evaluate sales.safetensors new_sales.csv\n"
-        "  cylstm evaluate sales.safetensors sales.csv --test 0.2   the file that was trained on\n"
+        "  cylstm evaluate sales.safetensors sales.csv --test 0.2   the training file\n"
         "  cylstm evaluate gestures.safetensors test.ts\n"
         "  cylstm evaluate gestures.safetensors recordings/ --labels test.csv\n"
         "  cylstm evaluate plays.safetensors another.txt --json",
     )  # fmt: skip
     evaluate.add_argument("model", metavar="MODEL", help="file that `cylstm train` wrote")
-    evaluate.add_argument("files", nargs="+", metavar="FILE", help="data of the kind that it was trained on")
+    evaluate.add_argument("files", nargs="+", metavar="FILE", help="data of the kind that the model reads")
     options.add(evaluate, options.EVALUATE)
 
 
@@ -87,7 +86,7 @@ def _train(given: argparse.Namespace) -> None:
 def _predict(given: argparse.Namespace) -> None:
     kind, model = _model_of(given)
     if kind == TEXT:
-        raise ValueError(f"{given.model}: a model of text; `cylstm sample` writes with it")
+        raise ValueError(f"{given.model}: a model of text; `cylstm sample` generates text with it")
     COMMANDS[kind].predict(model, options.settings(given, options.PREDICT, kind))
 
 
@@ -97,7 +96,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 
 def _model_of(given: argparse.Namespace) -> tuple[str, Any]:
-    """The model of a command that reads data as well; an error says if the two are swapped."""
+    """Load the model of a command that also reads data; the error points out swapped arguments."""
     try:
         return kind_of(given.model)
     except files.ModelFileError as error:

@@ -1,11 +1,11 @@
-"""The options of train, predict and evaluate: which kinds of model have them, and their defaults."""
+"""The options of train, predict and evaluate, by kind of model, and their defaults."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cylstm import _checks
-from cylstm.cli._common import share
+from cylstm.cli._common import fraction
 from cylstm.cli.kinds import CLASSIFY, FORECAST, OF, TEXT
 
 Defaults = Mapping[str, Any]
@@ -14,7 +14,7 @@ ALL = {FORECAST: None, CLASSIFY: None, TEXT: None}
 
 
 class Option(NamedTuple):
-    """An option, with its default for each kind of model that has it."""
+    """An option, with its default for each kind of model that it applies to."""
 
     flag: str
     defaults: Defaults
@@ -22,11 +22,11 @@ class Option(NamedTuple):
     type: Any = str  # bool: a switch
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
-    check: Callable[[str, Any], Any] | None = None  # of the flag and what was given; names the flag
+    check: Callable[[str, Any], Any] | None = None  # of flag and value; errors name the flag
 
     @property
     def name(self) -> str:
-        """As an attribute of the parsed options."""
+        """The name as an attribute of the parsed options."""
         return self.flag.removeprefix("--").replace("-", "_")
 
 
@@ -43,8 +43,8 @@ def _count(flag: str, defaults: Defaults, help: str) -> Option:
     return Option(flag, defaults, help, int, "N", check=_checks.positive)
 
 
-def _share(flag: str, defaults: Defaults, help: str) -> Option:
-    return Option(flag, defaults, help, float, "SHARE", check=share)
+def _fraction(flag: str, defaults: Defaults, help: str) -> Option:
+    return Option(flag, defaults, help, float, "FRACTION", check=fraction)
 
 
 READING = (
@@ -52,46 +52,46 @@ READING = (
     Option("--delimiter", {FORECAST: ",", CLASSIFY: ","}, "between cells", str, "C", check=_character),
     Option(
         "--missing", {FORECAST: "error", CLASSIFY: "error"},
-        "refuse empty cells, or interpolate between known values", str, None, ("error", "interpolate"),
+        "reject empty cells, or interpolate between known values", str, None, ("error", "interpolate"),
     ),
 )  # fmt: skip
 LABELS = Option("--labels", {CLASSIFY: None}, "CSV file with the columns file and label", str, "FILE")
 PHASE = Option(
-    "--phase", {FORECAST: 0}, "season of the first row, counted from that of the first row learnt from",
+    "--phase", {FORECAST: 0}, "season of the first row, relative to the first training row",
     int, "N",
 )  # fmt: skip
-TEST = _share(
-    "--test", {FORECAST: 0.2}, "share of the rows, the last ones, to measure on and not to learn from"
+TEST = _fraction(
+    "--test", {FORECAST: 0.2}, "fraction of the rows, at the end, that is held out to measure on"
 )
 MEASURED = Option(
-    "--test", {FORECAST: 1.0}, "share of the rows, the last ones, to measure on; 1: all that can be "
-    "forecast; for the file that was trained on, what was held back there, 0.2", float, "SHARE",
+    "--test", {FORECAST: 1.0}, "fraction of the rows, at the end, to measure on; 1: all that can be "
+    "forecast; for the training file, the fraction held out there, 0.2", float, "FRACTION",
 )  # fmt: skip
 
 TRAIN = (
-    Option("--columns", TABLES, "columns to read (default: the only one of numbers; for classes, all)",
+    Option("--columns", TABLES, "columns to read (default: the only numeric one; for classes, all)",
            str, "A,B"),
     _count("--horizon", {FORECAST: 12}, "steps ahead"),
     _count("--period", {FORECAST: None}, "rows in a season, 12 for months of a year"),
     TEST,
     LABELS,
-    _share("--validation", {CLASSIFY: 0.2, TEXT: 0.1},
-           "share, of each class or the end of the text, to choose the epoch by; 0: none"),
+    _fraction("--validation", {CLASSIFY: 0.2, TEXT: 0.1},
+           "fraction of each class, or end of the text, held out to select the best epoch; 0: none"),
     _count("--hidden", {FORECAST: 32, CLASSIFY: 64, TEXT: 256}, "units of the LSTM"),
     _count("--layers", {CLASSIFY: 1, TEXT: 1}, "of the LSTM"),
-    _share("--dropout", {CLASSIFY: 0.3, TEXT: 0.2}, "share of the states left out in training"),
+    _fraction("--dropout", {CLASSIFY: 0.3, TEXT: 0.2}, "dropout probability in training"),
     _count("--epochs", {FORECAST: 8, CLASSIFY: 60, TEXT: 20},
-           "times through the data; of forecasts, of 50 updates"),
+           "passes through the data; for forecasts, 50 updates each"),
     _count("--patience", {FORECAST: None, CLASSIFY: 10, TEXT: None},
-           "epochs without progress on the rows, sequences or text held out, until a training ends early"),
-    _count("--batch", {CLASSIFY: 16, TEXT: 64}, "sequences of an update, or places read at once"),
-    _count("--length", {TEXT: 100}, "characters of an update at each place"),
+           "epochs without improvement on held-out data before a training ends early"),
+    _count("--batch", {CLASSIFY: 16, TEXT: 64}, "sequences per update, or parts of the text in parallel"),
+    _count("--length", {TEXT: 100}, "characters per update in each part"),
     Option("--rate", {CLASSIFY: 3e-3, TEXT: 3e-3}, "learning rate", float, "X", check=_rate),
     Option("--seed", {FORECAST: 0, CLASSIFY: 0, TEXT: 0}, "of all random choices", int, "N",
            check=_checks.natural),
-    Option("--checkpoint", ALL, "to go on from; written every 10 minutes and at Ctrl-C", str, "FILE"),
-    Option("--resume", ALL, "go on from the checkpoint, if there is one", bool),
-    Option("--plot", ALL, "draw the training, and forecasts, too (.png)", str, "FILE"),
+    Option("--checkpoint", ALL, "to resume from; written every 10 minutes and at Ctrl-C", str, "FILE"),
+    Option("--resume", ALL, "resume from the checkpoint if it exists", bool),
+    Option("--plot", ALL, "plot the training, and forecasts if any (.png)", str, "FILE"),
     *READING,
 )  # fmt: skip
 PREDICT = (PHASE, *READING)
@@ -99,7 +99,7 @@ EVALUATE = (MEASURED, PHASE, LABELS, *READING)
 
 
 def add(parser: argparse.ArgumentParser, options: tuple[Option, ...]) -> None:
-    """Let a command take them; `settings` fills in the defaults, when the kind of model is known."""
+    """Add options to a command; `settings` fills in the defaults once the kind of model is known."""
     groups: dict[str, Any] = {}
     for option in options:
         only = " and ".join(OF[kind] for kind in option.defaults)
@@ -118,7 +118,7 @@ def add(parser: argparse.ArgumentParser, options: tuple[Option, ...]) -> None:
 
 
 def _defaults(option: Option) -> str:
-    """In words; of each kind, if they differ."""
+    """The default in words; one per kind of model if they differ."""
     values = set(option.defaults.values())
     if values == {None}:
         return ""
@@ -129,12 +129,12 @@ def _defaults(option: Option) -> str:
 
 
 def settings(given: argparse.Namespace, options: tuple[Option, ...], kind: str) -> argparse.Namespace:
-    """All options with the defaults of this kind of model, and `given`, the flags of those that were given.
+    """All options with the defaults of this kind of model; `given` lists the flags on the command line.
 
     Raises
     ------
     ValueError
-        If one was given that this kind does not have, or not as its `check` expects it.
+        If an option does not apply to this kind of model, or its `check` rejects the value.
     """
     filled = argparse.Namespace(**vars(given))
     filled.given = [option.flag for option in options if getattr(given, option.name) is not None]

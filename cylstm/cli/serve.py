@@ -1,4 +1,4 @@
-"""Models behind HTTP and WebSocket: serve."""
+"""Model server: serve."""
 
 import argparse
 from typing import Any
@@ -10,22 +10,22 @@ from cylstm.files import ModelFileError
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """The command, with what all commands have in common."""
+    """Add the command, with the common options."""
     command = commands.add_parser(
-        "serve", parents=[common], help="answer requests for a model's results over HTTP and WebSocket",
+        "serve", parents=[common], help="serve a model over HTTP and WebSocket",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Serve a model file: POST /predict (JSON, or raw float32), WebSocket /stream,\n"
         "GET /healthz, GET /metrics for Prometheus; with a classifier POST /classify. SIGTERM, SIGHUP or\n"
-        "Ctrl-C stops it when all requests that were sent are answered. It has neither passwords nor TLS:\n"
-        "put it behind a proxy that does.",
+        "Ctrl-C stops it after all accepted requests are answered. It has neither authentication nor TLS:\n"
+        "run it behind a proxy that does.",
         epilog="examples:\n"
         "  cylstm serve model.safetensors --port 8000\n"
         "  curl localhost:8000/predict -H 'Content-Type: application/json' -d '{\"x\": [[0.1, 0.2]]}'\n"
         "  cylstm serve model.safetensors --host 0.0.0.0 --workers 4 --threads 1 --max-steps 500",
     )  # fmt: skip
-    command.add_argument("model", metavar="MODEL", help="file of any model but a forecaster")
+    command.add_argument("model", metavar="MODEL", help="file of any model except a forecaster")
     command.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    command.add_argument("--port", type=int, default=8000, help="0: one that is free (default: %(default)s)")
+    command.add_argument("--port", type=int, default=8000, help="0: a free port (default: %(default)s)")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     for name, kind, words in [
         ("--max-body", int, "bytes of a request (default: 4 MiB)"),
@@ -33,11 +33,15 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         (
             "--max-queue",
             int,
-            "requests that wait or are computed in a process; others get 503 (default: 256)",
+            "queued and running requests per process; others get 503 (default: 256)",
         ),
-        ("--max-streams", int, "open streams of each process (default: 1000)"),
-        ("--timeout", float, "seconds to send a request, to compute it, to read its answer (default: 30)"),
-        ("--idle-timeout", float, "seconds after which a silent stream is closed (default: 300)"),
+        ("--max-streams", int, "open streams per process (default: 1000)"),
+        (
+            "--timeout",
+            float,
+            "seconds to receive a request, to compute, and to send the response (default: 30)",
+        ),
+        ("--idle-timeout", float, "seconds after which an idle stream is closed (default: 300)"),
     ]:
         command.add_argument(name, type=kind, metavar="N", help=words)
     command.add_argument(
@@ -53,7 +57,7 @@ def _serve(options: argparse.Namespace) -> None:
         from cylstm.serve import Limits, server
         from cylstm.serve.service import NotServed
     except ModuleNotFoundError as error:
-        raise ValueError(f'{error.name} is not installed; pip install "cylstm[serve]" brings it') from None
+        raise ValueError(f'{error.name} is not installed; run pip install "cylstm[serve]"') from None
     names = ("max_body", "max_steps", "max_queue", "max_streams", "timeout", "idle_timeout", "origins")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     try:

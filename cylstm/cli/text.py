@@ -21,31 +21,31 @@ from cylstm.text import CharacterModel
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """The commands of text, with what all commands have in common."""
+    """Add the command `sample`, with the common options."""
     sample = commands.add_parser(
-        "sample", parents=[common], help="write text with a model of `cylstm train --text`",
+        "sample", parents=[common], help="generate text with a model of `cylstm train --text`",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Write text that goes on from a prompt, with a model of `cylstm train --text`.",
+        description="Generate text that follows a prompt, with a model of `cylstm train --text`.",
         epilog='examples:\n  cylstm sample plays.safetensors --prompt "ROMEO:" --characters 300\n'
         "  cylstm sample plays.safetensors --temperature 0.5 --seed 1",
     )  # fmt: skip
     sample.add_argument("model", help="file that `cylstm train --text` wrote")
     sample.add_argument(
-        "--prompt", default="\n", metavar="TEXT", help="what it goes on from (default: a new line)"
+        "--prompt", default="\n", metavar="TEXT", help="start of the text (default: a new line)"
     )
-    sample.add_argument("--characters", type=int, default=500, metavar="N", help="to write (default: 500)")
+    sample.add_argument("--characters", type=int, default=500, metavar="N", help="to generate (default: 500)")
     sample.add_argument(
         "--temperature", type=float, default=0.8, metavar="X",
-        help="above 0; less of it keeps to what is likely (default: 0.8)",
+        help="above 0; lower values favour probable characters (default: 0.8)",
     )  # fmt: skip
     sample.add_argument(
-        "--seed", type=int, metavar="N", help="of the choices (default: other ones each time)"
+        "--seed", type=int, metavar="N", help="of the random choices (default: a new one each time)"
     )
     sample.set_defaults(run=_sample)
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train on a text file, and say what came of it."""
+    """Train on a text file, and report the result."""
     check_training(options, [options.text])
     model = CharacterModel(options.hidden, options.layers, dropout=options.dropout, seed=options.seed)
     start = time.perf_counter()
@@ -66,13 +66,13 @@ def train(options: argparse.Namespace) -> None:
         return
     show(f"LSTM of {options.hidden} units, {len(model.vocabulary) - 2} characters, {ended}")
     if nats is not None:
-        measured = f"{nats:.3f} nats a character ({nats / math.log(2):.3f} bits)"
+        measured = f"{nats:.3f} nats per character ({nats / math.log(2):.3f} bits)"
         show(f"on the last {options.validation:.0%} of the text: {measured} (epoch {history.best_epoch})")
     show(f"Saved {options.output}")
 
 
 def evaluate(model: CharacterModel, options: argparse.Namespace) -> None:
-    """How well a text is foretold."""
+    """Measure how well a text is predicted."""
     if len(options.files) != 1:
         raise ValueError(f"evaluate: expected one text, got {len(options.files)} files")
     measured = model.evaluate(read_text(options.files[0]))
@@ -81,10 +81,10 @@ def evaluate(model: CharacterModel, options: argparse.Namespace) -> None:
         return
     show(
         f"{measured['characters']} characters: "
-        f"{measured['nats']:.3f} nats a character ({measured['bits']:.3f} bits)"
+        f"{measured['nats']:.3f} nats per character ({measured['bits']:.3f} bits)"
     )
     if measured["unknown"]:
-        show(f"{measured['unknown']} of them were in no text that the model has learnt from")
+        show(f"{measured['unknown']} of them do not occur in the training text")
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -99,7 +99,7 @@ def _sample(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.model}: not a model of text, but of {OF[kind]}; use `cylstm predict`")
     unknown = sorted(set(options.prompt).difference(model.vocabulary.symbols))
     if unknown:
-        warn(f"--prompt: {', '.join(map(repr, unknown))} in no text that the model has learnt from")
+        warn(f"--prompt: {', '.join(map(repr, unknown))} not in the training text")
     fixed = {"temperature": options.temperature, "seed": options.seed}
     if options.json:
         print_json({"text": model.sample(options.prompt, options.characters, **fixed)})

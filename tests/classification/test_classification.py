@@ -244,7 +244,7 @@ def test_split_of_empty_data_is_rejected():
     [("JapaneseVowels", "japanese_vowels", 0.965), ("BasicMotions", "basic_motions", 0.925)],
 )
 def test_japanese_vowels_and_basic_motions_are_told_apart(name, folder, least, dataset):
-    """A little below what was measured, 0.976 and 0.975; the commonest class alone has 0.24 and 0.25."""
+    """A little below what was measured, 0.976 and 0.975; the most common class alone has 0.24 and 0.25."""
     train, test = (read_ts(dataset(folder) / f"{name}_{part}.ts") for part in ("TRAIN", "TEST"))
     classifier = Classifier()
     classifier.fit(train, progress=False)

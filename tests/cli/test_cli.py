@@ -62,7 +62,7 @@ def test_demo_without_matplotlib(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr("cylstm.forecasting.training.PENALTIES", (5e-2,))
     assert cli.main(["demo", "--folder", str(tmp_path)]) == 0
-    assert "pip install matplotlib" in capsys.readouterr().out
+    assert 'pip install "cylstm[plot]"' in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["elnino.safetensors"]
 
 
@@ -143,9 +143,9 @@ def test_evaluate_excludes_rows_needed_by_baselines(table, tmp_path, capsys, per
     values, _ = read_csv(table, ["a"])
     departures = Forecaster.load(model).forecast(values)[first - 1 : -1, 0] - values[first:]
     assert measured["rmse"]["a"]["LSTM"][0] == pytest.approx(np.sqrt((departures**2).mean()))
-    for share in ("0", "1.1", "nan", "-1"):
-        assert cli.main(["evaluate", model, str(table), "--test", share]) == 1
-        assert "--test: expected a share in (0, 1]" in capsys.readouterr().err
+    for fraction in ("0", "1.1", "nan", "-1"):
+        assert cli.main(["evaluate", model, str(table), "--test", fraction]) == 1
+        assert "--test: expected a fraction in (0, 1]" in capsys.readouterr().err
 
 
 def test_patience_ends_the_training_of_a_forecaster_early(tmp_path, capsys):
@@ -171,7 +171,7 @@ def test_evaluate_phase(table, tmp_path, capsys):
         assert cli.main(["evaluate", model, str(later), "--phase", phase, "--json"]) == 0
         output = capsys.readouterr()
         errors.append(json.loads(output.out)["rmse"]["a"]["LSTM"][0])
-        warned = "later.csv: --phase 10 fits its rows to the seasons that were learned better than --phase 0"
+        warned = "later.csv: --phase 10 fits the seasons of the training rows better than --phase 0"
         assert (warned in output.err) == (phase == "0")
     assert errors[0] < errors[1]
     printed = []
@@ -183,7 +183,7 @@ def test_evaluate_phase(table, tmp_path, capsys):
 
 
 def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, capsys):
-    """The first 96 of 120 rows are learnt from; two files that differ only after them teach the same."""
+    """The first 96 of 120 rows are the training rows; later rows do not change the model."""
     lines = table.read_text().splitlines()
     models = []
     for value in ("5", "-5"):
@@ -233,12 +233,12 @@ def test_info(capsys):
         (["train", "{csv}", "--columns", "a", "--output", "{dir}"], "Is a directory"),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--horizon", "99"],
-            "data.csv: expected at least 496 rows to learn from for horizon 99 and period None, got 96 of "
-            "the 120 in it, as --test 0.2 holds back the last 24; pass --test 0 to keep all, or choose",
+            "data.csv: expected at least 496 training rows for horizon 99 and period None, got 96 of "
+            "the 120 in it, as --test 0.2 holds out the last 24; pass --test 0 to train on all, or choose",
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--test", "1"],
-            "--test: expected a share",
+            "--test: expected a fraction",
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--hidden", "0"],
@@ -388,8 +388,8 @@ def test_test_rows_do_not_leak_into_training_gaps(tmp_path, capsys):
     path.write_text("day,a\n" + "".join(f"d{d},{'' if d < 96 else d}\n" for d in range(120)))
     assert train(path, "--columns", "a", "--missing", "interpolate", "--output", str(tmp_path / "m")) == 1
     error = capsys.readouterr().err
-    assert "gaps.csv: the first 96 rows have no values and are left out\n" in error
-    assert "rows to learn from for horizon 3 and period None, got 19 of the 24 in it" in error
+    assert "gaps.csv: the first 96 rows have no values and are ignored\n" in error
+    assert "training rows for horizon 3 and period None, got 19 of the 24 in it" in error
 
 
 @pytest.mark.skipif(not shutil.which("sh"), reason="needs the shell sh")

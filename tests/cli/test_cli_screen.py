@@ -21,6 +21,8 @@ import cylstm
 import cylstm.cli
 from cylstm import cli
 from cylstm.classification import Classifier
+from cylstm.cli import options
+from cylstm.cli._common import REWORDED, in_options
 from cylstm.cli._screen import printable, show_data
 from cylstm.text import CharacterModel
 
@@ -235,11 +237,11 @@ def write_model_files(folder):
         ("w.npy", "it is a NumPy array file (.npy), not a model\n"),
         (
             "w.npz",
-            "with safetensors.numpy.save_file(weights, path), and `cylstm convert` makes a model of them",
+            "with safetensors.numpy.save_file(weights, path), then `cylstm convert` makes a model of them",
         ),
         (
             "m.onnx",
-            "it is an ONNX model; `cylstm convert m.onnx MODEL.safetensors` makes one of it, for `cylstm",
+            "it is an ONNX model; `cylstm convert m.onnx MODEL.safetensors` converts it for `cylstm",
         ),
         (
             "w.safetensors",
@@ -276,7 +278,7 @@ def test_a_model_and_data_that_are_swapped_are_told(tmp_path, monkeypatch, capsy
         swapped = "it is a text file; m.safetensors is one: are the model and the data swapped?\n"
         assert capsys.readouterr().err == f"cylstm: data.csv: not a readable cylstm model: {swapped}"
     assert cli.main(["predict", "m.safetensors", "--model", "m.safetensors"]) == 1
-    expected = "m.safetensors: holds a model, but none that `cylstm train` made\n"
+    expected = "m.safetensors: expected a model of `cylstm train`, got another cylstm model\n"
     assert capsys.readouterr().err == f"cylstm: {expected}"
 
 
@@ -328,3 +330,57 @@ def test_a_checkpoint_of_other_epochs_names_the_options(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "the checkpoint was made with --epochs 1, got 3; " in error
     assert error.endswith("would jump: pass --epochs 1, or start another training, without --resume\n")
+
+
+def library_messages():
+    """All text of the library outside the command, with 0 in place of values."""
+    folder = Path(cylstm.__file__).parent
+    for path in folder.rglob("*.py"):
+        if "cli" not in path.relative_to(folder).parts:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    yield "".join(
+                        part.value if isinstance(part, ast.Constant) else "0" for part in node.values
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def test_every_reworded_message_exists():
+    messages = list(library_messages())
+    unused = [pattern for pattern, _ in REWORDED if not any(re.search(pattern, text) for text in messages)]
+    assert not unused
+
+
+def test_library_messages_name_no_options():
+    """The flags of other programs (pip, gunicorn) are in these messages, those of `cylstm` are not."""
+    flags = {option.flag for option in (*options.TRAIN, *options.PREDICT, *options.EVALUATE)}
+    flags |= {
+        "--threads",
+        "--json",
+        "--order",
+        "--config",
+        "--nonlinearity",
+        "--output",
+        "--classify",
+        "--model",
+    }
+    pattern = re.compile(rf"(?<![\w-])({'|'.join(flags)})(?![\w-])")
+    assert not [text for text in library_messages() if pattern.search(text)]
+
+
+@pytest.mark.parametrize(
+    ("message", "reworded"),
+    [
+        ("layers in their own order, a, b (order=)", "layers in their own order, a, b (--order)"),
+        (
+            "RNN with tanh: a (nonlinearity='tanh' or 'relu')",
+            "RNN with tanh: a (--nonlinearity tanh or relu)",
+        ),
+        ("order: expected each of ['a'] once", "--order: expected each of ['a'] once"),
+        ("lower the learning rate (lr=0.003)", "lower the learning rate (--rate 0.003)"),
+        ("few updates; Trainer(truncate=100) makes one", "few updates; --length 100 makes one"),
+    ],
+)
+def test_messages_name_options(message, reworded):
+    assert in_options(message) == reworded

@@ -26,7 +26,7 @@ def train_text(path, tmp_path, *options):
 def test_a_model_of_text_is_trained_and_writes(text_file, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
     assert train_text(text_file, tmp_path, "--plot", str(tmp_path / "text.png")) == 0
-    assert "nats a character" in capsys.readouterr().out
+    assert "nats per character" in capsys.readouterr().out
     assert (tmp_path / "text.png").exists()
     model = str(tmp_path / "text.safetensors")
     sampled = [
@@ -44,9 +44,7 @@ def test_a_model_of_text_is_trained_and_writes(text_file, tmp_path, capsys):
     assert cli.main(sampled) == 0
     assert capsys.readouterr().out == "the cat sat on the mat. t\n"
     assert cli.main(["sample", model, "--prompt", "tZYt", "--characters", "1"]) == 0
-    assert capsys.readouterr().err == (
-        "cylstm: warning: --prompt: 'Y', 'Z' in no text that the model has learnt from\n"
-    )
+    assert capsys.readouterr().err == ("cylstm: warning: --prompt: 'Y', 'Z' not in the training text\n")
     assert cli.main([*sampled, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"text": "the cat sat on the mat. t"}
 
@@ -111,7 +109,7 @@ def test_evaluate_tells_nats_and_bits_a_character(text_file, tmp_path, capsys):
     assert cli.main(["evaluate", path, str(other)]) == 0
     out = capsys.readouterr().out
     assert out.startswith(
-        f"110 characters: {nats:.3f} nats a character ({nats / np.log(2):.3f} bits)\n6 of them"
+        f"110 characters: {nats:.3f} nats per character ({nats / np.log(2):.3f} bits)\n6 of them"
     )
     other.write_text("t")
     assert cli.main(["evaluate", path, str(other)]) == 1
