@@ -329,7 +329,7 @@ def test_a_checkpoint_of_other_epochs_names_the_options(tmp_path, capsys):
     assert cli.main([*train_text, "3"]) == 1
     error = capsys.readouterr().err
     assert "the checkpoint was made with --epochs 1, got 3; " in error
-    assert error.endswith("would jump: pass --epochs 1, or start another training, without --resume\n")
+    assert error.endswith("would jump: pass --epochs 1, or start another training run, without --resume\n")
 
 
 def library_messages():
