@@ -29,7 +29,7 @@ def fitted(train=None, validation=None, epochs=8, seed=0, **fit):
     return classifier, classifier.fit(train or ragged(), validation, epochs, **fit)
 
 
-def test_separable_classes_are_learnt_wholly():
+def test_separable_classes_are_learned():
     classifier, history = fitted(ragged(120), ragged(30, seed=1), epochs=15)
     x, labels = ragged(40, seed=2)
     assert classifier.classes == ["high", "low", "middle"]
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
         (([np.ones((4, 2))] * 2, ["a", "b"]), ([np.ones((4, 1))], ["a"]), "expected 2 channels, got 1"),
     ],
 )
-def test_samples_that_cannot_be_learnt_from_are_refused(train, validation, message):
+def test_fit_rejects_unusable_samples(train, validation, message):
     classifier, _ = fitted(epochs=1)
     before = classifier.model.state_dict()
     with pytest.raises(ValueError, match=message):

@@ -116,10 +116,10 @@ def test_evaluate_reproduces_training_metrics(table, tmp_path, capsys):
     assert cli.main(["evaluate", model, str(table), "--test", "0.2", "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     values, _ = read_csv(table, ["b", "a"])
-    departures = Forecaster.load(model).forecast(values)[95:-1, 0] - values[96:]
+    errors = Forecaster.load(model).forecast(values)[95:-1, 0] - values[96:]
     for c, name in enumerate("ba"):
-        assert measured["mae"][name]["LSTM"][0] == pytest.approx(np.abs(departures[:, c]).mean())
-        assert measured["rmse"][name]["LSTM"][0] == pytest.approx(np.sqrt((departures[:, c] ** 2).mean()))
+        assert measured["mae"][name]["LSTM"][0] == pytest.approx(np.abs(errors[:, c]).mean())
+        assert measured["rmse"][name]["LSTM"][0] == pytest.approx(np.sqrt((errors[:, c] ** 2).mean()))
     assert (measured["kind"], measured["rows"]) == ("forecaster", 24)
     few = tmp_path / "few.csv"
     few.write_text("\n".join(table.read_text().splitlines()[:21]))
@@ -141,8 +141,8 @@ def test_evaluate_excludes_rows_needed_by_baselines(table, tmp_path, capsys, per
     measured = json.loads(capsys.readouterr().out)
     assert measured["rows"] == 120 - first
     values, _ = read_csv(table, ["a"])
-    departures = Forecaster.load(model).forecast(values)[first - 1 : -1, 0] - values[first:]
-    assert measured["rmse"]["a"]["LSTM"][0] == pytest.approx(np.sqrt((departures**2).mean()))
+    errors = Forecaster.load(model).forecast(values)[first - 1 : -1, 0] - values[first:]
+    assert measured["rmse"]["a"]["LSTM"][0] == pytest.approx(np.sqrt((errors**2).mean()))
     for fraction in ("0", "1.1", "nan", "-1"):
         assert cli.main(["evaluate", model, str(table), "--test", fraction]) == 1
         assert "--test: expected a fraction in (0, 1]" in capsys.readouterr().err

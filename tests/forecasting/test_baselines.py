@@ -22,7 +22,7 @@ def test_errors_on_elnino_are_the_known_ones(forecasts, expected):
 
 
 def test_forecasts_do_not_look_ahead():
-    """Changing what comes after a row changes no forecast made at it, nor learnt from before it."""
+    """Later rows change neither the forecasts of a row nor the training before it."""
     t, changed = 600, VALUES.copy()
     changed[t + 1 :] += 100
     for function, arguments in [

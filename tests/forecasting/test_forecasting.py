@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_bits(waves):
     assert not np.array_equal(one, other)
 
 
-def test_phase_says_in_which_season_the_rows_begin():
+def test_phase_is_the_season_of_the_first_row():
     values = datasets.elnino()[:240, None]
     forecaster = quick(values, period=12)
     np.testing.assert_allclose(
@@ -139,7 +139,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(waves, tmp_path, pat
 
 
 def resumed_at(path):
-    """How many updates a training that goes on from there counts as made: those of whole epochs."""
+    """Updates that a training resumed from this checkpoint counts as done: those of whole epochs."""
     notes = checkpoints.read(path)[1]["notes"]
     return 50 * (3 * len(notes["finished"]) + len(notes["errors"]))
 
@@ -234,7 +234,7 @@ def test_a_constant_series_is_forecast_as_it_is(tmp_path):
         (np.full((100, 1), 1e200), "expected finite numbers below 1e\\+100"),
     ],
 )
-def test_values_that_cannot_be_learnt_from_are_refused(values, message):
+def test_fit_rejects_unusable_values(values, message):
     with pytest.raises(ValueError, match=message):
         quick(values)
 
@@ -255,7 +255,7 @@ def test_order_of_calls_is_checked(waves, tmp_path):
         quick(waves).forecast(waves[:, :1])
 
 
-def test_values_far_from_those_learnt_from_are_refused(waves):
+def test_forecast_rejects_values_far_from_the_training_rows(waves):
     forecaster = quick(waves)
     values = waves.copy()
     values[7, 0] = 1e60
