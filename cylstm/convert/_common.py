@@ -1,4 +1,4 @@
-"""What all converters share: parts of a model that is being read, orders of gates, errors."""
+"""Shared by all converters: layers of a model under construction, orders of gates, errors."""
 
 import contextlib
 import os
@@ -22,19 +22,19 @@ Array = NDArray[Any]
 RECURRENT = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 ACTIVATED = {"LSTM": ActivatedLSTM, "GRU": ActivatedGRU, "RNN": ActivatedRNN}  # with activations of any kind
 
-# Blocks of rows in the weights of other libraries, by our names of gates. Ours are PyTorch's.
+# Order of the gates in the weights of other libraries. That of cylstm is PyTorch's.
 GATES = {
     "torch": {"LSTM": "ifgo", "GRU": "rzn", "RNN": "h"},
     "onnx": {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"},
     "keras": {"LSTM": "ifgo", "GRU": "zrn", "RNN": "h"},
 }
-BY_GATES = {len(gates): kind for kind, gates in GATES["torch"].items()}  # kinds by blocks of rows
+BY_GATES = {len(gates): kind for kind, gates in GATES["torch"].items()}  # kinds by number of gates
 PEEPHOLES = ("weight_ci", "weight_co", "weight_cf")  # in the order of ONNX
 
-# Activations of one direction, by default, here and in other libraries.
+# Default activations of one direction, in cylstm and in other libraries.
 USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
-# Our names of activations, and ONNX' names of those that its recurrent nodes can have.
+# Names of activations in cylstm, and in recurrent nodes of ONNX.
 ACTIVATIONS = {
     "relu": "Relu",
     "tanh": "Tanh",
@@ -51,11 +51,11 @@ ACTIVATIONS = {
 
 
 class ConversionError(ValueError):
-    """A model that has no form in the other library; the message names what has none."""
+    """A model without an equivalent in the other library; the message names the part that has none."""
 
 
 class Part(NamedTuple):
-    """A layer that was read: what it was called there, the layer, and its parameters' values."""
+    """A layer that was read: its name in the other model, the layer, and its parameters' values."""
 
     source: str
     layer: Layer
@@ -63,7 +63,7 @@ class Part(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """A model that was read, and for each layer what it was there."""
+    """A model that was read, and the name of each layer in the other model."""
 
     model: Sequential
     sources: list[str]
@@ -76,7 +76,7 @@ def assembled(
     kind: type[Sequential] = Sequential,
     **options: Any,
 ) -> Conversion:
-    """The model of these layers, in order; its layout is given if that of the layers may be open.
+    """The model of these layers, in order; `batch_first` is its layout if the layers do not fix it.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def assembled(
 
 
 @contextlib.contextmanager
-def refusing(name: str) -> Iterator[None]:
-    """Errors of what is built inside name the part of the other model that was at fault."""
+def name_in_errors(name: str) -> Iterator[None]:
+    """Context manager: prefix errors with the name of the part of the other model that caused them."""
     try:
         yield
     except ModelFileError:
@@ -116,18 +116,18 @@ def refusing(name: str) -> Iterator[None]:
 
 
 def reordered(value: Array, have: str, want: str) -> Array:
-    """The blocks of the first axis, of which `have` gives the order, in the order `want`.
+    """Reorder the blocks of the first axis from the order `have` to the order `want`.
 
-    A gate that is not among those we have gets zeros.
+    Gates of `want` that are not in `have` get zeros.
     """
     blocks = dict(zip(have, np.split(value, len(have)), strict=True))
     return np.concatenate([blocks.get(gate, np.zeros_like(blocks[have[0]])) for gate in want])
 
 
 def activation_options(kind: str, names: Sequence[str]) -> dict[str, str]:
-    """Options of a recurrent layer with these activations, those of each direction one after the other.
+    """Options of a recurrent layer with these activations, listed for one direction after the other.
 
-    With `activations` among them it is one of `ACTIVATED`.
+    If they include `activations`, the layer is one of `ACTIVATED`.
     """
     if tuple(names) == USUAL[kind] * (len(names) // len(USUAL[kind])):
         return {}
@@ -143,9 +143,9 @@ def real_dtype(values: Sequence[Array]) -> str:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], *kinds: FileKind) -> Iterator[Path]:
-    """A path to read; whatever a parser of its bytes raises is a ModelFileError that says what the file is.
+    """Context manager of a path to read: errors of parsers become a ModelFileError with the kind of file.
 
-    Readers get files of any content, in libraries whose errors are of many kinds.
+    Files may have any content, and the libraries that parse them raise errors of many types.
     """
     path = Path(path)
     check_readable(path)
@@ -164,7 +164,7 @@ def reading(path: str | os.PathLike[str], *kinds: FileKind) -> Iterator[Path]:
 
 
 def check_kind(path: str | os.PathLike[str], *kinds: FileKind) -> None:
-    """Reject a file that is known to be of another kind; for parsers that make something of any bytes."""
+    """Reject a file that is known to be of another kind, for parsers that accept any bytes."""
     found = file_kind(path)
     if found not in (*kinds, UNKNOWN, TEXT):
         raise ModelFileError(f"{path}: expected {kinds[0].words}, got {found.words}{found.advice}")
@@ -172,7 +172,7 @@ def check_kind(path: str | os.PathLike[str], *kinds: FileKind) -> None:
 
 @contextlib.contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Missing packages say which extra brings them."""
+    """Context manager: errors of missing packages name the extra that installs them."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Files of Keras 3: the parts of an archive, and arrays in HDF5 that are read as they are stored."""
+"""Files of Keras 3: the parts of an archive, and arrays in HDF5."""
 
 import contextlib
 import zipfile
@@ -12,20 +12,20 @@ from cylstm._formats.budget import Budget
 from cylstm.files import ModelFileError
 
 Array = NDArray[Any]
-CONFIG = 2**22  # bytes of a configuration
+MAX_CONFIG = 2**22  # maximum bytes of a configuration
 
 
 def parts_of_archive(path: Path, budget: Budget) -> tuple[bytes, bytes]:
-    """config.json and model.weights.h5, which may be compressed, but not without a bound."""
+    """config.json and model.weights.h5, which may be compressed, within limits of their size."""
     with zipfile.ZipFile(path) as archive:
-        if (size := archive.getinfo("config.json").file_size) > CONFIG:
-            raise ModelFileError(f"{path}: config.json: expected at most {CONFIG} bytes, got {size}")
+        if (size := archive.getinfo("config.json").file_size) > MAX_CONFIG:
+            raise ModelFileError(f"{path}: config.json: expected at most {MAX_CONFIG} bytes, got {size}")
         budget.spend("bytes", archive.getinfo("model.weights.h5").file_size)
         return archive.read("config.json"), archive.read("model.weights.h5")
 
 
 def child(group: Any, name: str) -> Any:
-    """What stands in a group itself, not in another file or place."""
+    """A member of a group, which has to be stored there and not linked from elsewhere."""
     import h5py
 
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -34,7 +34,7 @@ def child(group: Any, name: str) -> Any:
 
 
 def names_of_groups(groups: Any) -> dict[str, str]:
-    """Keys of the groups of layers by the layers' names, which newer files have; others have numbers only."""
+    """Keys of groups by the names of their layers, which only newer files have."""
     found: dict[str, str] = {}
     for key in groups:
         name = None

@@ -1,4 +1,4 @@
-"""Which steps Keras leaves out of a model, and what its layers make of that."""
+"""The steps that Keras masks in a model, and how its layers use the mask."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ RECURRENT = ("LSTM", "GRU", "SimpleRNN", "Bidirectional")
 
 
 class Mask:
-    """Follows the mask of a model from the layer that makes it to those that use it."""
+    """The mask of a model, from the layer that makes it to those that use it."""
 
     def __init__(self) -> None:
-        self._value: float | None = None  # what masked steps hold; None: no layer makes a mask
+        self._value: float | None = None  # of masked steps; None if no layer makes a mask
         self._active = False  # whether the next layer gets it
         self._used = False
         self._repeats = True
 
-    def follow(self, where: str, kind: str, a: dict[str, Any], *, first: bool) -> None:
-        """What the next layer does with it.
+    def add_layer(self, where: str, kind: str, a: dict[str, Any], *, first: bool) -> None:
+        """Update the mask for the next layer.
 
         Raises
         ------
         ConversionError
-            If masked steps would count in a way that cylstm does not have.
+            If the layer uses masked steps in a way without an equivalent in cylstm.
         """
         if kind == "Masking":
             if not first:
@@ -39,7 +39,7 @@ class Mask:
         elif self._active and kind == "GlobalMaxPooling1D":
             if self._used:
                 raise ConversionError(
-                    f"{where}: takes masked steps as well, as Keras has it, which has no form in cylstm; use "
+                    f"{where}: includes masked steps in the maximum, which has no equivalent in cylstm; use "
                     "GlobalAveragePooling1D, or a recurrent layer without return_sequences"
                 )
             self._active = False
@@ -54,12 +54,12 @@ class Mask:
         self._used, self._active = True, bool(inner["return_sequences"])
         if not self._active and zeros and kind != "Bidirectional":
             raise ConversionError(
-                f"{where}: zero_output_for_mask=True with return_sequences=False has no form in cylstm"
+                f"{where}: zero_output_for_mask=True with return_sequences=False has no equivalent in cylstm"
             )
         self._repeats = kind != "Bidirectional" and not zeros
 
     def options(self) -> dict[str, Any]:
-        """Arguments of the model, whose kind depends on whether steps are left out."""
+        """Arguments of the model, whose class depends on whether steps are masked."""
         if self._value is None or not self._used:
             return {}
         return {"kind": Masked, "value": self._value, "repeats": self._repeats}

@@ -1,4 +1,4 @@
-"""Models from names and shapes alone: PyTorch's state dicts, and safetensors files of them, in and out."""
+"""Read and write state dicts of PyTorch: models from the names and shapes of their weights alone."""
 
 import itertools
 import os
@@ -19,8 +19,8 @@ from cylstm.convert._common import (
     ConversionError,
     Part,
     assembled,
+    name_in_errors,
     real_dtype,
-    refusing,
 )
 from cylstm.data.scalers import warn_not_applied
 from cylstm.files import ModelFileError
@@ -37,13 +37,13 @@ Array = NDArray[Any]
 Values = dict[str, Array]
 REAL = ("F16", "BF16", "F32", "F64")  # safetensors' names of floating-point numbers
 Order = list[tuple[str, str]]  # names and kinds of layers, one after the other
-LAYERS = 200
-WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and its like, and of torch.compile
-SEARCHED = 20_000  # orders of layers that are tried, at most
+MAX_LAYERS = 200
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and DistributedDataParallel, and of torch.compile
+MAX_TRIES = 20_000  # maximum number of orders that are tried
 
 
 class Reading(NamedTuple):
-    """One way to read a layer's weights: what it is, and its input and output sizes."""
+    """One way to read a layer's weights: its kind, and its input and output sizes."""
 
     kind: str
     inputs: int
@@ -56,7 +56,7 @@ def of_file(path: str | os.PathLike[str]) -> Values:
     Raises
     ------
     ModelFileError
-        If it is no such file, or a damaged one.
+        If the file is not a safetensors file, or is damaged.
     """
     try:
         with SafetensorsFile(path) as file:
@@ -72,7 +72,7 @@ def of_file(path: str | os.PathLike[str]) -> Values:
 
 
 def unwrapped(values: Mapping[str, Array]) -> Values:
-    """The names without what wrappers put in front of all of them: `module.` and `_orig_mod.`."""
+    """The values by names without the prefixes of wrappers, `module.` and `_orig_mod.`."""
     found = dict(values)
     while prefix := next((p for p in WRAPPERS if found and all(name.startswith(p) for name in found)), ""):
         found = {name.removeprefix(prefix): value for name, value in found.items()}
@@ -91,10 +91,10 @@ def read(
     """The model of these weights; see `from_torch`."""
     groups: dict[str, Values] = {}
     for name, value in unwrapped(values).items():
-        prefix, _, own = name.rpartition(".")
-        groups.setdefault(prefix, {})[own] = value
-    if not 0 < len(groups) <= LAYERS:
-        raise ConversionError(f"state dict: expected 1 to {LAYERS} layers, got {len(groups)}")
+        prefix, _, parameter = name.rpartition(".")
+        groups.setdefault(prefix, {})[parameter] = value
+    if not 0 < len(groups) <= MAX_LAYERS:
+        raise ConversionError(f"state dict: expected 1 to {MAX_LAYERS} layers, got {len(groups)}")
     possible = {prefix: list(_readings(prefix, group)) for prefix, group in groups.items()}
     chosen, free, notes = list(groups), False, list[str]()
     if order is not None:
@@ -128,7 +128,7 @@ def read(
 
 
 def _guesses(chain: Order, nonlinearity: str | None) -> list[str]:
-    """What is read in one of the ways that it could be, and how."""
+    """Notes on layers that could be read in several ways, and how they are read."""
     notes = []
     if nonlinearity is None and (found := [prefix for prefix, kind in chain if kind == "RNN"]):
         notes.append(f"RNN with tanh: {_listed(found)} (nonlinearity='tanh' or 'relu')")
@@ -146,7 +146,7 @@ def _listed(prefixes: list[str]) -> str:
 
 
 def _readings(prefix: str, group: Values) -> Iterator[Reading]:
-    """All that a layer with these weights can be."""
+    """All kinds of layers that can have these weights."""
     names, weight = set(group), group.get("weight")
     if "weight_hh_l0" in names and "weight_ih_l0" in names:
         kind, width, inputs = _recurrent_sizes(prefix, group)
@@ -180,7 +180,7 @@ def _recurrent_sizes(prefix: str, group: Values) -> tuple[str, int, int]:
 
 
 def _chain(names: list[str], possible: Mapping[str, list[Reading]], free: bool) -> Order:
-    """Names and kinds in the only order, of those given or of all if it is free, in which the sizes fit."""
+    """Names and kinds in the order given, or if `free` in the only order in which the sizes fit."""
     found = _orders(names, possible, free)
     sizes = {name: [tuple(reading) for reading in possible[name]] for name in names}
     if len(found) > 1:
@@ -196,9 +196,9 @@ def _chain(names: list[str], possible: Mapping[str, list[Reading]], free: bool) 
 
 
 def _orders(names: list[str], possible: Mapping[str, list[Reading]], free: bool) -> list[Order]:
-    """The orders in which the sizes fit: none, one, or two or more, of which the first two.
+    """The orders in which the sizes fit; at most two.
 
-    Where the search takes too long, there are said to be two.
+    A search that takes too long counts as two.
     """
     found: list[Order] = []
     tries = 0
@@ -206,7 +206,7 @@ def _orders(names: list[str], possible: Mapping[str, list[Reading]], free: bool)
     def extend(taken: list[tuple[str, str]], left: list[str], size: int | None) -> None:
         nonlocal tries
         tries += 1
-        if tries > SEARCHED or len(found) > 1:
+        if tries > MAX_TRIES or len(found) > 1:
             return
         if not left:
             found.append(taken)
@@ -218,14 +218,14 @@ def _orders(names: list[str], possible: Mapping[str, list[Reading]], free: bool)
                     extend([*taken, (name, kind)], left_after, outputs)
 
     extend([], names, None)
-    return found if tries <= SEARCHED else [[], []]
+    return found if tries <= MAX_TRIES else [[], []]
 
 
 def _part(
     prefix: str, kind: str, group: Values, dtype: str, batch_first: bool, nonlinearity: str | None
 ) -> Part:
     name = f"{kind} {prefix}".strip()
-    with refusing(name):
+    with name_in_errors(name):
         layer: Layer
         if kind in RECURRENT:
             _, width, inputs = _recurrent_sizes(prefix, group)
@@ -253,7 +253,7 @@ def _part(
 
 
 def _check_stack(group: Values, layers: int) -> None:
-    """Whether all layers of a stack have weights of the size of the first, before any of them is built."""
+    """Check, before layers are built, that all layers of a stack have weights of the size of the first."""
     shape = group["weight_hh_l0"].shape
     for l in range(layers):
         name = f"weight_hh_l{l}"
@@ -278,9 +278,9 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
     Raises
     ------
     ConversionError
-        If a layer or an option of it has no weights there, so that a reader would compute something else:
-        pooling, activations and residual connections; `nonlinearity="relu"`, `clip`, another `eps`; by name.
-        Dropout is left out, and scalers, with a warning.
+        If a layer or option is not stored in a state dict, so that a reader would compute something else:
+        pooling, activations, residual connections, `nonlinearity="relu"`, `clip`, another `eps`. The message
+        names it. Dropout is left out; so are scalers, with a warning.
 
     Examples
     --------
@@ -309,25 +309,29 @@ def to_safetensors(model: Layer, path: str | os.PathLike[str], *, names: Sequenc
 
 
 def _check_for_torch(name: str, layer: Any) -> None:
-    """Refuse what is not in a state dict, and would be computed otherwise by who reads it."""
+    """Reject layers and options that a state dict does not store and a reader would get wrong."""
     kind = type(layer).__name__
-    lost: dict[str, tuple[Any, Any]] = {}  # options that have no name there, and what they would be read as
+    lost: dict[str, tuple[Any, Any]] = {}  # options that are not stored, and the values that they are read as
     if type(layer) is Sequential:
         for position, part in enumerate(layer.layers):
             _check_for_torch(f"layer {position}" if name == "model" else f"{name}.{position}", part)
     elif type(layer) in RECURRENT.values():
         options = (COMMON_OPTIONS | CELL_OPTIONS).items()
         lost = {option: (getattr(layer, option), default) for option, default in options}
-        for option in ("proj_size", "input_dropout", "recurrent_dropout"):  # in the shapes; in training only
+        for option in (
+            "proj_size",
+            "input_dropout",
+            "recurrent_dropout",
+        ):  # stored as shapes; for training only
             del lost[option]
     elif isinstance(layer, Embedding):
         lost = {"fields": (layer.input_size, 1)}
     elif isinstance(layer, LayerNorm):
         lost = {"eps": (layer.eps, LayerNorm(2).eps)}
     elif not isinstance(layer, (Linear, Dropout)):
-        raise ConversionError(f"{name}: {kind} has no form in a state dict of PyTorch")
+        raise ConversionError(f"{name}: {kind} has no equivalent in a state dict of PyTorch")
     for option, (value, default) in lost.items():
         if value != default:
             raise ConversionError(
-                f"{name}: {option}={value!r} of {kind} has no form in a state dict of PyTorch"
+                f"{name}: {option}={value!r} of {kind} has no equivalent in a state dict of PyTorch"
             )

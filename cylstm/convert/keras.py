@@ -1,4 +1,4 @@
-"""Models from Keras 3: `.keras` files, and `.weights.h5` files with a configuration; without Keras."""
+"""Read models from Keras 3, `.keras` files or `.weights.h5` files with a configuration, without Keras."""
 
 import functools
 import io
@@ -25,10 +25,10 @@ from cylstm.convert._common import (
     activation_options,
     assembled,
     check_kind,
+    name_in_errors,
     needing,
     reading,
     real_dtype,
-    refusing,
     reordered,
 )
 from cylstm.convert._keras_file import child, names_of_groups, parts_of_archive, variables
@@ -48,7 +48,7 @@ Array = NDArray[Any]
 Config = dict[str, Any]
 Vars = list[Array]
 KINDS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
-ACTIVATIONS = {  # Keras' names, and ours with alpha and beta
+ACTIVATIONS = {  # names in Keras, and in cylstm with alpha and beta
     "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softmax": "softmax", "log_softmax": "log_softmax",
     "elu": "elu(1.0)", "selu": "selu", "silu": "silu", "swish": "silu", "softplus": "softplus",
     "softsign": "softsign", "hard_sigmoid": f"hard_sigmoid({1 / 6}, 0.5)", "leaky_relu": "leaky_relu(0.2)",
@@ -57,40 +57,40 @@ ACTIVATIONS = {  # Keras' names, and ours with alpha and beta
 
 
 def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequential:
-    """A model of cylstm with the layers and weights of one of Keras 3.
+    """Read a model of Keras 3, with its weights.
 
     Parameters
     ----------
     path : path
         A `.keras` file, or a `.weights.h5` file.
     config : str or mapping, optional
-        For a `.weights.h5` file, which has weights only, the model's `to_json()`.
+        The model's `to_json()`; required for a `.weights.h5` file, which has weights only.
 
     Returns
     -------
     Sequential
-        With `batch_first` layers, in the mode of `eval()`; a `Masked` model where Keras leaves out steps, by
-        `mask_zero=True` or a `Masking` layer in front, whichever side sequences are padded on. The model has
-        to be a chain of `Embedding`, `LSTM`, `GRU`, `SimpleRNN`, `Bidirectional` around one
+        With `batch_first` layers, in evaluation mode; a `Masked` model if Keras masks steps, by
+        `mask_zero=True` or a leading `Masking` layer, with padding on either side. The model has to be a
+        chain of `Embedding`, `LSTM`, `GRU`, `SimpleRNN`, `Bidirectional` around one
         (`merge_mode="concat"`), `Dense`, `TimeDistributed` around one, `Dropout`, `LayerNormalization`,
-        `Activation` and its like, `GlobalAveragePooling1D`, `GlobalMaxPooling1D`. Without `return_sequences`
-        a `Pooling` follows the layer.
+        `Activation` and activation layers, `GlobalAveragePooling1D`, `GlobalMaxPooling1D`. Without
+        `return_sequences` a `Pooling` follows the layer.
 
     Warns
     -----
     UserWarning
-        Of options that have no form here: `stateful`, regularizers, constraints, layers that are not
-        trainable, computing in float16 or bfloat16.
+        If options are lost that have no equivalent here: `stateful`, regularizers, constraints, layers that
+        are not trainable, computing in float16 or bfloat16.
 
     Raises
     ------
     ConversionError
-        If there is something that cylstm does not have; by name. Nothing of a file is ever run: `Lambda`
-        layers and classes of your own are rejected.
+        If a layer or option has no equivalent in cylstm; the message names it. No code in a file is ever run:
+        `Lambda` layers and custom classes are rejected.
     ModelFileError
         If the file is damaged.
     ValueError
-        If `config` is no JSON object, or the file has its own.
+        If `config` is not a JSON object, or if it is given for a file that has its own.
     ImportError
         If h5py is not installed.
     """
@@ -99,7 +99,7 @@ def from_keras(path: str | os.PathLike[str], *, config: Any = None) -> Sequentia
 
 @without_initial_values()
 def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
-    """As `from_keras`, with what each layer was called."""
+    """As `from_keras`, with the name of each layer."""
     with needing("keras"):
         import h5py
     given = None if config is None else _given(config)
@@ -121,14 +121,12 @@ def read(path: str | os.PathLike[str], *, config: Any = None) -> Conversion:
 
 
 def _given(config: Any) -> Config:
-    """The caller's configuration, which is no part of the file."""
+    """The configuration that the caller gives."""
     if isinstance(config, str):
         try:
             config = json.loads(config)
         except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"config: expected the model's to_json(), got what is no JSON: {error}"
-            ) from None
+            raise ValueError(f"config: expected the model's to_json(), got invalid JSON: {error}") from None
     if not isinstance(config, Mapping):
         raise ValueError(f"config: expected a JSON object or a mapping, got {type(config).__name__}")
     return dict(config)
@@ -153,13 +151,13 @@ def _model(config: Config, file: Any, budget: Budget) -> Conversion:
         where = f"{kind} {options['name']}"
         counts[kind] = counts.get(kind, -1) + 1
         numbered = _snake(kind) + (f"_{counts[kind]}" if counts[kind] else "")
-        with refusing(where):
+        with name_in_errors(where):
             if kind not in LAYERS:
                 raise ConversionError(
                     f"{where}: cylstm has no such layer; expected one of {', '.join(LAYERS)}"
                 )
             _check_options(where, options)
-            mask.follow(where, kind, options, first=not parts)
+            mask.add_layer(where, kind, options, first=not parts)
             key = names.get(options["name"], numbered)
             group = child(groups, key) if key in groups else {}
             parts += LAYERS[kind](where, options, functools.partial(variables, group, budget))
@@ -167,7 +165,7 @@ def _model(config: Config, file: Any, budget: Budget) -> Conversion:
 
 
 def _check_chain(layers: list[Any]) -> None:
-    """Refuse a functional model in which a layer reads anything but the one before."""
+    """Reject a functional model in which a layer reads anything but the layer before it."""
     before = None
     for layer in layers:
         nodes = layer.get("inbound_nodes")
@@ -179,14 +177,14 @@ def _check_chain(layers: list[Any]) -> None:
 
 
 def _snake(name: str) -> str:
-    """As Keras names the groups of its files."""
+    """The name of a group in a file of Keras."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _check_options(where: str, a: Config) -> None:
-    """Reject quantised layers, and warn of options that have no form here."""
+    """Reject quantised layers, and warn of options without an equivalent."""
     policy = a.get("dtype")
     dtype = str(policy["config"].get("name") if isinstance(policy, dict) else policy)
     if a.get("quantization_mode") or "int8" in dtype or "int4" in dtype or "float8" in dtype:
@@ -202,7 +200,7 @@ def _check_options(where: str, a: Config) -> None:
     if dtype in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"):
         lost.append(f"computing in {dtype.removeprefix('mixed_')}, which is float32 here,")
     if lost:
-        warn_caller(f"{where}: {', '.join(lost)} has no form in cylstm")
+        warn_caller(f"{where}: {', '.join(lost)} has no equivalent in cylstm")
 
 
 def _activation(name: Any) -> str:
@@ -246,8 +244,10 @@ def _layer_norm(where: str, a: Config, variables: Callable[[str], Vars]) -> Iter
 def _recurrent(kind: str) -> Callable[..., Iterator[Part]]:
     def parts(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
         if a.get("go_backwards"):
-            raise ConversionError(f"{where}: go_backwards=True has no form in cylstm but in Bidirectional")
-        yield from _unrolled(where, kind, a, [variables("cell")])
+            raise ConversionError(
+                f"{where}: go_backwards=True has no equivalent in cylstm except in Bidirectional"
+            )
+        yield from _recurrent_parts(where, kind, a, [variables("cell")])
 
     return parts
 
@@ -262,19 +262,19 @@ def _bidirectional(where: str, a: Config, variables: Callable[[str], Vars]) -> I
     if other["class_name"] != kind or _choices(other["config"]) != _choices(options):
         raise ConversionError(f"{where}: expected the same layer in both directions")
     found = [variables("forward_layer/cell"), variables("backward_layer/cell")]
-    yield from _unrolled(where, KINDS[kind], options, found)
+    yield from _recurrent_parts(where, KINDS[kind], options, found)
 
 
 def _choices(a: Config) -> Config:
-    """What both directions have to agree in."""
+    """The options that both directions must share."""
     names = ("units", "activation", "recurrent_activation", "use_bias", "reset_after", "return_sequences")
     return {name: a.get(name) for name in (*names, "dropout", "recurrent_dropout")}
 
 
-def _unrolled(where: str, kind: str, a: Config, directions: list[Vars]) -> Iterator[Part]:
-    """A recurrent layer, and what takes its last step."""
+def _recurrent_parts(where: str, kind: str, a: Config, directions: list[Vars]) -> Iterator[Part]:
+    """A recurrent layer, and pooling of its last step without return_sequences."""
     if a.get("return_state"):
-        raise ConversionError(f"{where}: return_state=True: the layers are no chain then")
+        raise ConversionError(f"{where}: return_state=True: the layers are not a chain then")
     values: dict[str, Array] = {}
     for found, end in zip(directions, ("_l0", "_l0_reverse"), strict=False):
         values |= {name + end: value for name, value in _weights(kind, a, found).items()}
@@ -291,7 +291,7 @@ def _unrolled(where: str, kind: str, a: Config, directions: list[Vars]) -> Itera
         names = [_activation(a["recurrent_activation"]), *names]
     others = activation_options(kind, names * len(directions))
     cls: Any = ACTIVATED[kind] if "activations" in others else RECURRENT[kind]
-    if not others:  # one mask for a sequence, as here
+    if not others:  # one dropout mask for a sequence, as in cylstm
         options |= {"input_dropout": a["dropout"], "recurrent_dropout": a["recurrent_dropout"]}
     dtype = real_dtype(list(values.values()))
     yield Part(where, cls(I, H, dtype=dtype, **options, **others), values)
@@ -301,7 +301,7 @@ def _unrolled(where: str, kind: str, a: Config, directions: list[Vars]) -> Itera
 
 
 def _weights(kind: str, a: Config, found: Vars) -> dict[str, Array]:
-    """Of one direction, from kernel (I, G H), recurrent kernel (H, G H) and bias."""
+    """Weights of one direction, from kernel (I, G H), recurrent kernel (H, G H) and bias."""
     have, want = GATES["keras"][kind], GATES["torch"][kind]
     kernel, recurrent, *bias = found
     if kernel.ndim != 2 or recurrent.shape != (a["units"], a["units"] * len(have)):
@@ -320,7 +320,7 @@ def _time_distributed(where: str, a: Config, variables: Callable[[str], Vars]) -
 
 
 def _alone(kind: str, **names: str) -> Callable[..., Iterator[Part]]:
-    """A layer that is an activation, with its options that are alpha and beta."""
+    """A reader of an activation layer; `names` are its options for alpha and beta."""
 
     def parts(where: str, a: Config, variables: Callable[[str], Vars]) -> Iterator[Part]:
         if kind == "softmax" and a.get("axis", -1) not in (-1, 2):

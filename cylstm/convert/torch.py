@@ -1,4 +1,4 @@
-"""Models from PyTorch: modules, state dicts, safetensors files with its names; torch is not imported."""
+"""Read models from PyTorch: modules, state dicts and safetensors files, without importing torch."""
 
 import itertools
 import os
@@ -17,8 +17,8 @@ from cylstm.convert._common import (
     ConversionError,
     Part,
     assembled,
+    name_in_errors,
     real_dtype,
-    refusing,
 )
 from cylstm.layers.activation import Activation
 from cylstm.layers.base import Layer
@@ -40,46 +40,46 @@ def from_torch(
     batch_first: bool | None = None,
     nonlinearity: str | None = None,
 ) -> Sequential:
-    """A model of cylstm with the layers and weights of one of PyTorch.
+    """Read a model of PyTorch, with its weights.
 
     Parameters
     ----------
     source : torch.nn.Module, mapping or path
-        A module, or what `DataParallel` or `torch.compile` made of it: `LSTM`, `GRU`, `RNN`, `Embedding`,
-        `Linear`, `Dropout`, `LayerNorm`, `Identity`, an activation, or modules around them. The layers of a
-        `Sequential` stand in its order. The `forward` of any other module cannot be read: its children are
-        taken in the order in which they were registered, which a warning says; what else `forward` does (an
-        activation, taking the last step) has to be put between them by hand:
+        A module, possibly wrapped by `DataParallel` or `torch.compile`: `LSTM`, `GRU`, `RNN`, `Embedding`,
+        `Linear`, `Dropout`, `LayerNorm`, `Identity`, an activation, or modules that contain them. The layers
+        of a `Sequential` are read in its order. The `forward` of any other module cannot be read: its
+        children are read in the order in which they were registered, with a warning. Add anything else that
+        `forward` does (an activation, taking the last step) by hand:
         `cylstm.Sequential(cylstm.from_torch(m.lstm), cylstm.Pooling("last"), cylstm.from_torch(m.fc))`.
-        Or its `state_dict()`, or a safetensors file of it. These have names and shapes only: dropout and
-        activations are not in them.
+        Or a module's `state_dict()`, or a safetensors file of it. These have names and shapes only, not
+        dropout or activations.
     order : sequence of str, optional
-        Names of the layers in a state dict, such as `["embedding", "lstm", "fc"]`, in the order in which x
-        goes through them. By default a state dict's own; a file's names are sorted by number, if they are
-        numbers, else put in the only order in which the sizes fit.
+        Names of the layers in a state dict, such as `["embedding", "lstm", "fc"]`, in the order in which they
+        are applied. By default the order of the state dict. The layers of a file are sorted by name if their
+        names are numbers, otherwise put in the only order in which the sizes fit.
     batch_first : bool, optional
         Whether x and y of a state dict's model are (B, T, features); by default (T, B, features), as in
-        PyTorch. A module knows its own.
+        PyTorch. Not allowed with a module, which has its own.
     nonlinearity : {"tanh", "relu"}, optional
-        Of the layers of kind RNN in a state dict; by default tanh, with a warning. A module knows its own.
+        Of the RNN layers in a state dict; by default tanh, with a warning. Not allowed with a module.
 
     Returns
     -------
     Sequential
-        With layers of float64 where the weights are, else of float32; in the mode of `eval()`.
+        In evaluation mode; layers have dtype float64 if their weights do, otherwise float32.
 
     Warns
     -----
     UserWarning
-        Of what a state dict leaves open and is read in one of several ways: the nonlinearity of an RNN, the
-        eps of a LayerNorm, whether an activation stood between two Linear layers, the order of layers that
-        fit in several. Of a module: `padding_idx`, `scale_grad_by_freq`, frozen parameters and hooks.
+        If a state dict is ambiguous: the nonlinearity of an RNN, the eps of a LayerNorm, an activation
+        between two Linear layers, layers that fit in several orders. For a module, if `padding_idx`,
+        `scale_grad_by_freq`, frozen parameters or hooks are lost.
 
     Raises
     ------
     ConversionError
-        If there is something that cylstm does not have, or a state dict can be read in two ways; by name.
-        If a layer is quantised, or the mapping is a checkpoint that holds a state dict.
+        If a layer or option has no equivalent in cylstm, or a state dict can be read in two ways; the message
+        names it. Also if a layer is quantised, or the mapping is a checkpoint that contains a state dict.
     ModelFileError
         If a file is damaged. Pickles (`.pt`, `.pth`) are not read: they could run arbitrary code.
 
@@ -106,7 +106,7 @@ def read(
     batch_first: bool | None = None,
     nonlinearity: str | None = None,
 ) -> Conversion:
-    """As `from_torch`, with what each layer was called."""
+    """As `from_torch`, with the name of each layer."""
     options: dict[str, Any] = {"batch_first": batch_first, "nonlinearity": nonlinearity}
     if isinstance(source, (str, os.PathLike)):
         return _state_dict.read(_state_dict.of_file(source), order, sorted_by_sizes=True, **options)
@@ -124,7 +124,7 @@ def read(
 
 
 def _check_state_dict(source: Mapping[Any, Any]) -> None:
-    """Reject a state dict of quantised layers, and a dict of state dicts and other things; name the entry."""
+    """Reject state dicts of quantised layers, and checkpoints that contain a state dict; name the entry."""
     if packed := [key for key in source if "_packed_" in str(key)]:
         raise ConversionError(f"{packed[0]}: {QUANTISED}")
     inner = [key for key, value in source.items() if isinstance(value, Mapping) and _holds_weights(value)]
@@ -139,14 +139,14 @@ def _check_state_dict(source: Mapping[Any, Any]) -> None:
 
 
 def _holds_weights(value: Mapping[Any, Any]) -> bool:
-    """Whether it is a state dict: tensors or arrays by name."""
+    """Whether a mapping is a state dict: tensors or arrays by name."""
     return bool(value) and all(
         isinstance(name, str) and hasattr(tensor, "shape") for name, tensor in value.items()
     )
 
 
 def _inner(module: Any) -> Any:
-    """The module that others of PyTorch wrap: `DataParallel` and its like, and what torch.compile returns."""
+    """The module inside the wrappers of PyTorch: `DataParallel`, `DistributedDataParallel`, torch.compile."""
     while type(module).__module__.startswith("torch."):
         kind = type(module).__name__
         if kind in ("DataParallel", "DistributedDataParallel"):
@@ -159,11 +159,13 @@ def _inner(module: Any) -> Any:
 
 
 def _warn_of_lost_options(module: Any) -> None:
-    """Warn of frozen parameters and hooks, which have no form here."""
+    """Warn of frozen parameters and hooks, which are lost."""
     parameters = dict(module.named_parameters())
     frozen = [name for name, value in parameters.items() if not value.requires_grad]
     if 0 < len(frozen) < len(parameters):
-        warn_caller(f"{', '.join(frozen)}: requires_grad=False has no form in cylstm; training changes them")
+        warn_caller(
+            f"{', '.join(frozen)}: requires_grad=False has no equivalent in cylstm; training changes them"
+        )
     for name, part in module.named_modules():
         if part._forward_hooks or part._forward_pre_hooks:
             where = f"{type(part).__name__} {name}".strip()
@@ -178,7 +180,7 @@ def _array(name: str, value: Any) -> Array:
             raise ConversionError(f"{name}: {QUANTISED}")
     if not hasattr(value, "shape"):
         raise ConversionError(f"{name}: expected a tensor, got {type(value).__name__}; leave it out")
-    with refusing(name):
+    with name_in_errors(name):
         array = _checks.real_array(name, value)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise ConversionError(f"{name}: expected floating-point numbers, got {array.dtype}")
@@ -197,7 +199,7 @@ def _parts(name: str, module: Any, seen: set[int]) -> Iterator[Part]:
     seen.add(id(module))
     ours = type(module).__module__.startswith("torch.")
     if ours and kind in LAYERS:
-        with refusing(where):
+        with name_in_errors(where):
             yield _part(where, module, kind)
         return
     children = [
@@ -205,9 +207,9 @@ def _parts(name: str, module: Any, seen: set[int]) -> Iterator[Part]:
     ]  # shared ones, too
     if (ours and kind not in ("Sequential", "Identity")) or not (children or ours):
         raise ConversionError(f"{where}: cylstm has no such layer; expected one of {', '.join(LAYERS)}")
-    own = [key for key, _ in itertools.chain(_own(module, "parameters"), _own(module, "buffers"))]
-    if own:
-        raise ConversionError(f"{where}: has weights of its own, {own}, and its forward cannot be read")
+    direct = [key for key, _ in itertools.chain(_direct(module, "parameters"), _direct(module, "buffers"))]
+    if direct:
+        raise ConversionError(f"{where}: has weights of its own, {direct}, and its forward cannot be read")
     if not ours:
         names = ", ".join(key for key, _ in children)
         warn_caller(
@@ -218,7 +220,7 @@ def _parts(name: str, module: Any, seen: set[int]) -> Iterator[Part]:
         yield from _parts(f"{name}.{key}".lstrip("."), child, seen)
 
 
-def _own(module: Any, what: str) -> Any:
+def _direct(module: Any, what: str) -> Any:
     return getattr(module, f"named_{what}")(recurse=False)
 
 
@@ -235,7 +237,7 @@ def _recurrent(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
     names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
     kind = type(module).__name__
     names += {"LSTM": ["proj_size"], "RNN": ["nonlinearity"], "GRU": []}[kind]
-    with without_option_warnings():  # PyTorch has warned
+    with without_option_warnings():  # PyTorch has already warned
         return RECURRENT[kind](**{name: getattr(module, name) for name in names}, dtype=dtype)
 
 
@@ -246,7 +248,7 @@ def _embedding(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
     for name, default in lost.items():
         if (value := getattr(module, name)) != default:
             effect = "that vector is trained like the others" if name == "padding_idx" else "it has no effect"
-            warn_caller(f"Embedding: {name}={value} has no form in cylstm: {effect}")
+            warn_caller(f"Embedding: {name}={value} has no equivalent in cylstm: {effect}")
     return Embedding(*values["weight"].shape, dtype=dtype)
 
 
@@ -256,7 +258,7 @@ def _layer_norm(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
 
 
 def _activation(kind: str, *names: str, **fixed: Any) -> Callable[..., Layer]:
-    """Maker of an activation with these attributes as alpha and beta, if others are as fixed."""
+    """A function that makes an activation from attributes `names`, alpha and beta, if others are `fixed`."""
 
     def make(module: Any, values: Mapping[str, Array], dtype: str) -> Layer:
         for name, value in fixed.items():

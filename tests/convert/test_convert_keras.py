@@ -154,7 +154,7 @@ def test_masks_without_a_form_are_rejected(keras, tmp_path):
     L = keras.layers
     words = L.Embedding(V, I, mask_zero=True)
     for layers, message in [
-        ([words, L.GRU(H, return_sequences=True), L.GlobalMaxPooling1D()], "takes masked steps as well"),
+        ([words, L.GRU(H, return_sequences=True), L.GlobalMaxPooling1D()], "masked steps in the maximum"),
         (
             [words, L.GRU(H, zero_output_for_mask=True)],
             "zero_output_for_mask=True with return_sequences=False",
@@ -170,13 +170,13 @@ def test_masks_without_a_form_are_rejected(keras, tmp_path):
 def test_options_of_keras_that_have_no_form_are_warned_of(keras, tmp_path):
     L = keras.layers
     for layer, message in [
-        (L.LSTM(H, stateful=True), "LSTM .*: stateful=True has no form in cylstm"),
-        (L.Dense(H, kernel_regularizer="l2"), "Dense .*: kernel_regularizer has no form"),
+        (L.LSTM(H, stateful=True), "LSTM .*: stateful=True has no equivalent in cylstm"),
+        (L.Dense(H, kernel_regularizer="l2"), "Dense .*: kernel_regularizer has no equivalent"),
         (
             L.Bidirectional(L.GRU(H, kernel_constraint="non_neg")),
             "Bidirectional .*: kernel_constraint has no",
         ),
-        (L.Dense(H, trainable=False), "Dense .*: trainable=False has no form"),
+        (L.Dense(H, trainable=False), "Dense .*: trainable=False has no equivalent"),
         (
             L.Dense(H, dtype="mixed_bfloat16"),
             "Dense .*: computing in bfloat16, which is float32 here, has no",
@@ -201,7 +201,7 @@ def test_unsupported_features_are_rejected(keras, tmp_path):
     for layers, message in [
         ([L.Conv1D(3, 2)], "Conv1D .*: cylstm has no such layer"),
         ([L.Lambda(lambda x: x + 1)], "Lambda .*: cylstm has no such layer"),
-        ([L.LSTM(3, go_backwards=True)], "go_backwards=True has no form in cylstm"),
+        ([L.LSTM(3, go_backwards=True)], "go_backwards=True has no equivalent in cylstm"),
         ([L.Bidirectional(L.LSTM(3), merge_mode="sum")], "Bidirectional .*merge_mode='concat'"),
         ([L.Dense(3, "mish")], "Dense .*: activation: expected one of relu, .*, got 'mish'"),
         ([L.ReLU(max_value=6.0)], "ReLU .*: expected no max_value"),

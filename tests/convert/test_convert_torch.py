@@ -62,7 +62,7 @@ def by_torch(module, x, torch):
 def test_values_and_gradients_are_those_of_torch(rng, torch, name):
     module = random_weights(modules(torch)[name], torch)
     if name == "words":
-        with pytest.warns(UserWarning, match="Embedding: padding_idx=0 has no form in cylstm"):
+        with pytest.warns(UserWarning, match="Embedding: padding_idx=0 has no equivalent in cylstm"):
             model = cylstm.from_torch(module).train()
     else:
         model = cylstm.from_torch(module).train()
@@ -259,19 +259,22 @@ def test_a_header_whose_size_looks_like_a_pickle_is_read(start, tmp_path):
 @pytest.mark.parametrize(
     "layer, message",
     [
-        (cylstm.LSTM(3, 4, peephole=True), "model: peephole=True of LSTM has no form in a state dict of PyT"),
+        (
+            cylstm.LSTM(3, 4, peephole=True),
+            "model: peephole=True of LSTM has no equivalent in a state dict of PyT",
+        ),
         (cylstm.Sequential(cylstm.GRU(3, 4, reset_after=False)), "layer 0: reset_after=False of GRU"),
         (cylstm.RNN(3, 4, clip=1.0), "model: clip=1.0 of RNN"),
-        (cylstm.AdditiveAttention(3, 4), "model: AdditiveAttention has no form"),
-        (cylstm.RNN(3, 4, nonlinearity="relu"), "model: nonlinearity='relu' of RNN has no form"),
-        (cylstm.GRU(3, 4, zoneout=0.1), "model: zoneout=0.1 of GRU has no form"),
-        (cylstm.LayerNorm(3, 1e-3), "model: eps=0.001 of LayerNorm has no form"),
-        (cylstm.Embedding(5, 2, fields=3), "model: fields=3 of Embedding has no form"),
+        (cylstm.AdditiveAttention(3, 4), "model: AdditiveAttention has no equivalent"),
+        (cylstm.RNN(3, 4, nonlinearity="relu"), "model: nonlinearity='relu' of RNN has no equivalent"),
+        (cylstm.GRU(3, 4, zoneout=0.1), "model: zoneout=0.1 of GRU has no equivalent"),
+        (cylstm.LayerNorm(3, 1e-3), "model: eps=0.001 of LayerNorm has no equivalent"),
+        (cylstm.Embedding(5, 2, fields=3), "model: fields=3 of Embedding has no equivalent"),
         (
             cylstm.Sequential(cylstm.Sequential(cylstm.Residual(cylstm.GRU(3, 3)))),
-            r"layer 0\.0: Residual has no form in a state dict of PyTorch",
+            r"layer 0\.0: Residual has no equivalent in a state dict of PyTorch",
         ),
-        (cylstm.Sequential(cylstm.GRU(3, 4), cylstm.Pooling("last")), "layer 1: Pooling has no form"),
+        (cylstm.Sequential(cylstm.GRU(3, 4), cylstm.Pooling("last")), "layer 1: Pooling has no equivalent"),
         (cylstm.Sequential(cylstm.Linear(3, 4), cylstm.Activation("relu")), "layer 1: Activation has no"),
     ],
 )
@@ -355,10 +358,16 @@ def test_options_of_modules_that_have_no_form_are_warned_of(torch):
     for module, message in [
         (
             nn.Embedding(5, 3, padding_idx=0),
-            "padding_idx=0 has no form in cylstm: that vector is trained like",
+            "padding_idx=0 has no equivalent in cylstm: that vector is trained like",
         ),
-        (nn.Embedding(5, 3, scale_grad_by_freq=True), "scale_grad_by_freq=True has no form .* no effect"),
-        (frozen, r"0\.weight, 0\.bias: requires_grad=False has no form in cylstm; training changes them"),
+        (
+            nn.Embedding(5, 3, scale_grad_by_freq=True),
+            "scale_grad_by_freq=True has no equivalent .* no effect",
+        ),
+        (
+            frozen,
+            r"0\.weight, 0\.bias: requires_grad=False has no equivalent in cylstm; training changes them",
+        ),
         (nn.Sequential(hooked), "Linear 0: its forward hooks are not read"),
     ]:
         with pytest.warns(UserWarning, match=message):

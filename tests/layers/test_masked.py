@@ -133,7 +133,7 @@ def test_layers_without_equivalent_are_rejected(rng, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
     with pytest.raises(convert.ConversionError, match="model: Masked has no form in ONNX"):
         convert.to_onnx(masked, tmp_path / "m.onnx")
-    with pytest.raises(convert.ConversionError, match="model: Masked has no form in a state dict"):
+    with pytest.raises(convert.ConversionError, match="model: Masked has no equivalent in a state dict"):
         convert.to_safetensors(masked, tmp_path / "m.safetensors")
 
 

@@ -15,8 +15,8 @@ from cylstm.convert._common import (
     ConversionError,
     Part,
     assembled,
+    name_in_errors,
     real_dtype,
-    refusing,
 )
 from cylstm.convert.onnx.values import Atom, Source
 from cylstm.layers.activation import Activation
@@ -187,7 +187,7 @@ def _fits_on(below: Record, above: Record) -> bool:
 def _part(record: Record, dtype: str, batch_first: bool) -> Part:
     """The layer of a record."""
     name, kind, a = f"{record.kind} {record.name}", record.kind, record.arguments
-    with refusing(name):
+    with name_in_errors(name):
         values = record.values
         layer: Layer
         if kind in RECURRENT:

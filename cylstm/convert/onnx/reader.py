@@ -9,7 +9,7 @@ import numpy as np
 
 from cylstm._formats.budget import Budget
 from cylstm._formats.file_kinds import ONNX
-from cylstm.convert._common import Conversion, ConversionError, check_kind, needing, reading, refusing
+from cylstm.convert._common import Conversion, ConversionError, check_kind, name_in_errors, needing, reading
 from cylstm.convert.onnx import file as onnx_file
 from cylstm.convert.onnx import unrolled
 from cylstm.convert.onnx.chain import Chain
@@ -97,7 +97,7 @@ def _read_model(model: Any, constants: dict[str, Any], budget: Budget) -> Conver
     add_inputs(context, graph)
     for node in graph.node:
         where = f"{node.op_type} {node.name or next(iter(node.output), '')}".strip()
-        with refusing(where):
+        with name_in_errors(where):
             for name, result in zip(node.output, _read_node(context, node, where), strict=False):
                 if name and name in context.values:
                     raise ConversionError(f"expected outputs of new names, got {name!r} again")
