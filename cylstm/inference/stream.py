@@ -1,4 +1,4 @@
-"""Sequences that arrive one step, or a few, at a time."""
+"""Streaming inference: sequences that arrive step by step."""
 
 import heapq
 from contextlib import AbstractContextManager, nullcontext
@@ -23,19 +23,18 @@ Array = NDArray[Any]
 
 
 class Stream:
-    """Runs a model step by step, keeping the state in between: as if the whole sequence had been there.
+    """Runs a model step by step and carries the state, as if the model had been run on the whole sequence.
 
-    One thread at a time may use it; any number of streams may share a session. A copy, and what is unpickled,
-    has a state of its own.
+    A stream must be used by one thread at a time; any number of streams can share a session. Copies and
+    unpickled streams have separate states.
 
     Parameters
     ----------
     model : Layer or Session
-        Of layers that read forward only. It is run as in the mode of `eval()`, whichever it is in,
-        and may be trained on meanwhile. A session's weights stay those of its snapshot, and steps are among
-        the calls that share its CPUs.
+        A forward-only model. It is run as in `eval()` mode, whatever its mode, and can be trained meanwhile.
+        A session uses the weights of its snapshot, and steps share its cores with other calls.
     batch_size : int
-        Streams run side by side, B. They may join and leave at any time: see `join`, and `rows` of `step`.
+        Number of parallel streams, B. Streams can join and leave at any time: see `join` and `step`.
 
     Examples
     --------
@@ -48,7 +47,7 @@ class Stream:
     >>> bool(np.allclose(y, model(x)[0], atol=1e-6))
     True
 
-    Streams of a server, each with a row of its own while it is there:
+    Streams of a server, each with a separate row while it is connected:
 
     >>> stream = cylstm.Stream(cylstm.Session(model), batch_size=1000)
     >>> anna, ben = stream.join(), stream.join()
@@ -60,7 +59,7 @@ class Stream:
 
     def __init__(self, model: "Layer | Session", batch_size: int = 1) -> None:
         if isinstance(model, Layer) and model.scalers:
-            from cylstm.data.scalers import warn_not_applied  # loaded with the first scaler
+            from cylstm.data.scalers import warn_not_applied  # imported with the first scaler
 
             warn_not_applied("Stream", model.scalers)
         self._set_up(model, batch_size)
@@ -76,7 +75,7 @@ class Stream:
             )
         if not model.causal:
             raise ValueError(
-                "model: expected layers that read forward only and keep what they need in their state, "
+                "model: expected layers that read forward only and carry all they need in their state, "
                 "got one with bidirectional=True, reverse=True, pooling, attention or masked steps"
             )
         self._model = model
@@ -84,34 +83,34 @@ class Stream:
         self._workspace = model._new_workspace(training=False, in_place=True)
         self._state = model._initial_state(self.batch_size)
         self._packing = Packing(1, self.batch_size)
-        self._steps: _steps.Steps | None = None  # the short way for one step, on the packed path
+        self._steps: _steps.Steps | None = None  # the fast path for one step, on the packed path
         self._steps_workspace = model._new_workspace(training=False, in_place=True)
         self._all = np.arange(self.batch_size)
         self._marked = np.zeros(self.batch_size, bool)
         self._joined = np.zeros(self.batch_size, bool)
-        self._free: list[int] = self._all.tolist()  # the others, a heap
-        self._chunks: dict[int, Stream] = {}  # by their size, for steps of some rows
+        self._free: list[int] = self._all.tolist()  # rows that no stream has joined, a heap
+        self._chunks: dict[int, Stream] = {}  # by size, for steps of some rows
 
     def __repr__(self) -> str:
-        """As it was constructed."""
+        """Return the constructor call."""
         return f"Stream({self.model!r}, batch_size={self.batch_size})"
 
     def step(
         self, x: Any, *, rows: Any = None, out: Array | None = None, threads: int | None = None
     ) -> Array:
-        """One step of every stream, or of some.
+        """Run one step of all streams, or of some.
 
         Parameters
         ----------
         x : array of real numbers
-            (B, I), or (I,) for a single stream; for a model that begins with an `Embedding` ints, (B,)
-            or one of them. With rows, one x for each of them, in their order.
+            (B, I), or (I,) for a single stream; ints (B,) or a single int if the first layer is an
+            `Embedding`. With rows, one x for each row, in the same order.
         rows : optional
-            An index, a list of them, a slice or a mask: which streams; the others stay as they are.
+            An index, a list of indices, a slice or a mask that selects streams; the others do not change.
         out : ndarray, optional
-            Written with y and returned instead of a new array.
+            Array to write y to; it is returned instead of a new array.
         threads : int, optional
-            For this call, instead of `cylstm.get_num_threads()`. Not on a session, which has its own number.
+            Number of threads of this call, instead of `cylstm.get_num_threads()`. None on a session.
 
         Returns
         -------
@@ -121,9 +120,9 @@ class Stream:
         Raises
         ------
         IndexError
-            If there is no such row.
+            If a row does not exist.
         ValueError, TypeError
-            If a shape or dtype is not as above, or a row is named twice.
+            If a shape or dtype is not as above, or a row is selected twice.
         """
         if threads is None and self._cpus is None:
             return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
@@ -131,7 +130,7 @@ class Stream:
             return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
 
     def _computing(self, threads: int | None) -> AbstractContextManager[Any]:
-        """In which a call computes, with as many threads as it may."""
+        """A context in which a call computes with its number of threads."""
         if self._cpus is None:
             return nullcontext() if threads is None else call_threads(threads)
         if threads is not None:
@@ -143,10 +142,10 @@ class Stream:
             y = self._steps.step(x, out, get_num_threads())
             if y is not None:
                 return y
-        return self._planned_step(x, out)
+        return self._step_general(x, out)
 
-    def _planned_step(self, x: Any, out: Array | None) -> Array:
-        """The long way, with every check; the next step may take the short one."""
+    def _step_general(self, x: Any, out: Array | None) -> Array:
+        """The general path, with all checks; it plans the fast path for the next step."""
         if isa.path() == "packed" and (self._steps is None or not self._steps.current()):
             self._steps = self._plan_steps()
         array = self._checked(x)
@@ -155,14 +154,14 @@ class Stream:
         return self._run(array[None], array, 2, (self.batch_size, self._model.output_size), out)
 
     def _checked(self, x: Any) -> Array:
-        """An array with a last axis of features, which single indices come without."""
+        """x as an array with a last axis of features, which is added to single indices."""
         if self._model.reads_indices:
             array = _checks.index_array("x", x)
             return array if self._model.input_size > 1 else array[..., None]
         return _checks.real_array("x", x)
 
     def _plan_steps(self) -> _steps.Steps | None:
-        """None if the model has a layer that cannot be stepped without Python."""
+        """Plan the fast path; None if a layer of the model does not support it."""
         stages = self._model._step_stages(self._steps_workspace, self._state, self._packing_of(1))
         if stages is None:
             return None
@@ -176,16 +175,16 @@ class Stream:
         return self._packing
 
     def run(self, x: Any, *, out: Array | None = None, threads: int | None = None) -> Array:
-        """Several steps of every stream.
+        """Run several steps of all streams.
 
         Parameters
         ----------
         x : array of real numbers
-            (T, B, I), time first whatever the model's `batch_first`; ints (T, B) where they are indices.
+            (T, B, I), time-major whatever the model's `batch_first`; ints (T, B) for indices.
         out : ndarray, optional
-            Written with y and returned instead of a new array.
+            Array to write y to; it is returned instead of a new array.
         threads : int, optional
-            For this call, instead of `cylstm.get_num_threads()`. Not on a session, which has its own number.
+            Number of threads of this call, instead of `cylstm.get_num_threads()`. None on a session.
 
         Returns
         -------
@@ -198,32 +197,31 @@ class Stream:
             return self._run(array, array, 3, shape, out)
 
     def _step_rows(self, x: Any, rows: Any, out: Array | None) -> Array:
-        """One step of some streams, in chunks of 512, 256, … and so on: sizes that are planned once."""
+        """One step of some streams, in chunks whose sizes are powers of two, which are planned once each."""
         chosen, model = self._all[_index(rows)], self._model
         self._check_once(chosen)
         steps, n = self._checked(x), chosen.size
         expected, shape = (*chosen.shape, model.input_size), (*chosen.shape, model.output_size)
         if steps.shape != expected:
-            came = np.shape(x)
             raise ValueError(
-                f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {came}"
+                f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {np.shape(x)}"
             )
         y = np.empty(shape, model.dtype) if out is None else _checks.output("out", out, shape, model.dtype)
-        model._check_indices(steps)  # before any stream has moved
-        # Contiguous, and x in the model's dtype, as the short way of a step asks for.
-        straight = y if y.flags.c_contiguous else np.empty_like(y, order="C")
+        model._check_indices(steps)  # before any state changes
+        # The fast path needs contiguous arrays, and x in the model's dtype.
+        contiguous = y if y.flags.c_contiguous else np.empty_like(y, order="C")
         dtype = steps.dtype if model.reads_indices else model.dtype
         each = np.ascontiguousarray(steps, dtype).reshape(n, model.input_size)
         each = each[:, 0] if model.reads_single_indices else each
-        if np.may_share_memory(each, straight):  # of which the first chunk may write what the next one reads
+        if np.may_share_memory(each, contiguous):  # a chunk could overwrite x of the next one
             each = each.copy()
-        places, results, begin = chosen.reshape(n), straight.reshape(n, model.output_size), 0
-        while begin < n:
-            end = begin + (1 << ((n - begin).bit_length() - 1))
-            self._step_chunk(each[begin:end], places[begin:end], results[begin:end])
-            begin = end
-        if straight is not y:
-            y[...] = straight
+        row_indices, results, start = chosen.reshape(n), contiguous.reshape(n, model.output_size), 0
+        while start < n:
+            end = start + (1 << ((n - start).bit_length() - 1))
+            self._step_chunk(each[start:end], row_indices[start:end], results[start:end])
+            start = end
+        if contiguous is not y:
+            y[...] = contiguous
         return y
 
     def _check_once(self, rows: Array) -> None:
@@ -234,32 +232,32 @@ class Stream:
             raise ValueError(f"rows: expected each row once, got {rows.tolist()}")
 
     def _step_chunk(self, x: Array, rows: Array, y: Array) -> None:
-        """A step of as many streams as a chunk has, in its own state."""
+        """One step of a chunk of streams, in the state of the chunk's stream."""
         chunk = self._chunks.get(len(rows))
         if chunk is None:
             chunk = self._chunks[len(rows)] = Stream.__new__(Stream)
             chunk._set_up(self._model, len(rows))
-        own, all_streams = states.arrays(chunk._state), states.arrays(self._state)
-        for state, whole in zip(own, all_streams, strict=True):
+        chunk_arrays, all_arrays = states.arrays(chunk._state), states.arrays(self._state)
+        for state, whole in zip(chunk_arrays, all_arrays, strict=True):
             np.take(whole, rows, axis=1, out=state, mode="clip")
         chunk._step(x, y)
-        for state, whole in zip(own, all_streams, strict=True):
+        for state, whole in zip(chunk_arrays, all_arrays, strict=True):
             whole[:, rows] = state
 
     def join(self, state: Any = None) -> int:
-        """A row that no other stream has, for one that begins.
+        """Add a stream, and return its row.
 
         Parameters
         ----------
         state : optional
-            That of a sequence without a batch, as `session.run` returned it. By default the initial one.
+            State of a single sequence, as returned by `session.run`. By default the initial state.
 
         Raises
         ------
         RuntimeError
-            If all rows are taken.
+            If all rows are in use.
         ValueError, TypeError
-            If the state has not the form of one of the model's.
+            If the state does not match the model.
         """
         if not self._free:
             raise RuntimeError(
@@ -273,16 +271,16 @@ class Stream:
         return row
 
     def leave(self, row: int) -> None:
-        """The stream in this row has ended: the next that joins may have it.
+        """Remove the stream in this row, which a later `join` may return.
 
         Raises
         ------
         ValueError
-            If nobody has it.
+            If no stream has this row.
         """
         row = _checks.natural("row", row)
         if row >= self.batch_size or not self._joined[row]:
-            raise ValueError(f"row: expected one that join gave, got {row}")
+            raise ValueError(f"row: expected one returned by join, got {row}")
         self._joined[row] = False
         heapq.heappush(self._free, row)
 
@@ -302,12 +300,12 @@ class Stream:
         return y
 
     def reset(self, rows: Any = None) -> None:
-        """Begin anew: all streams, or those of an index, a list of them, a slice or a mask.
+        """Reset all streams, or those selected by an index, a list, a slice or a mask, to the initial state.
 
         Raises
         ------
         IndexError
-            If there is no such stream.
+            If a row does not exist.
         """
         chosen = slice(None) if rows is None else np.atleast_1d(self._all[_index(rows)])
         initial = self._model._initial_state(1)
@@ -316,7 +314,7 @@ class Stream:
 
     @property
     def state(self) -> Any:
-        """A copy of the state, in the form in which the model takes and gives it; may be set."""
+        """A copy of the state, in the layout that the model accepts and returns; can be set."""
         if not isinstance(self._model, SequenceLayer):
             return None
         return states.copied(self._model._state_for_caller(self._state, unbatched=False))
@@ -329,12 +327,12 @@ class Stream:
         states.assign(self._state, new)
 
     def __getstate__(self) -> Any:
-        """Copy and pickle as a stream with a state of its own."""
+        """Copy and pickle with a copy of the state."""
         rows = self._joined.copy(), list(self._free)
         return self.model, self.batch_size, states.copied(self._state), rows
 
     def __setstate__(self, state: Any) -> None:
-        """A new stream with this state."""
+        """Set up a stream with this state."""
         model, batch_size, carried, (joined, free) = state
         self._set_up(model, batch_size)
         states.assign(self._state, carried)
@@ -349,7 +347,7 @@ class Stream:
 
 
 def _index(rows: Any) -> Any:
-    """What rows an array of them is indexed with."""
+    """Check `rows` of `step` and `reset`; return an index for NumPy."""
     if isinstance(rows, (bool, np.bool_)):
         raise TypeError(f"rows: expected an index, a list of them, a slice or a mask, got {rows}")
     if isinstance(rows, (int, np.integer, slice)):

@@ -297,7 +297,7 @@ def test_streams_join_and_leave(rng):
     for x_t in x:
         stream.step(x_t, rows=two)
     stream.leave(two)
-    with pytest.raises(ValueError, match="row: expected one that join gave, got 1"):
+    with pytest.raises(ValueError, match="row: expected one returned by join, got 1"):
         stream.leave(two)
     again = stream.join()
     assert again == two
@@ -310,7 +310,7 @@ def test_streams_join_and_leave(rng):
     with pytest.raises(ValueError, match="state h: expected"):
         stream.join((np.zeros((1, 5)), np.zeros((1, 4))))
     assert stream.join() == resumed  # it was not lost
-    with pytest.raises(ValueError, match="row: expected one that join gave, got 7"):
+    with pytest.raises(ValueError, match="row: expected one returned by join, got 7"):
         stream.leave(7)
 
 
