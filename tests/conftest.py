@@ -15,6 +15,13 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+def pytest_collection_modifyitems(items):
+    """Tests with PyTorch compare with it."""
+    for item in items:
+        if "torch" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.peer)
+
+
 @pytest.fixture
 def rng(request):
     """Random numbers seeded by the name of the test and of its file, wherever it is."""

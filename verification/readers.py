@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "convert"))
-import embedding_models
+import c_models
 import test_convert_fuzz
 from damage import damaged, damaged_header, damaged_json, damaged_zip
 from training_problems import pooled, series, tagged, tagger
@@ -100,7 +100,7 @@ def written(folder, name, write):
 def model_files(folder):
     """Layers of every kind, and one of each kind that `cylstm train` makes."""
     chosen = ("lstm", "both", "peephole", "norm", "nested", "embedding", "float64", "max")
-    made = [embedding_models.models()[name] for name in chosen]
+    made = [c_models.models()[name] for name in chosen]
     good = [written(folder, "m", functools.partial(cylstm.save, model)) for model in made]
     rng = np.random.default_rng(0)
     forecaster = Forecaster(horizon=3, period=4, hidden_size=3, epochs=1).fit(rng.standard_normal((90, 2)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from emulation import emulator, windows
 
-SOURCES = Path(__file__).parent / "c"
+SOURCES = Path(__file__).parent
 INCLUDE = Path(__file__).parents[2] / "include"
 TEAM = Path(__file__).parents[2] / "cylstm" / "_engine"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
@@ -15,7 +15,11 @@ SANITIZERS = ["-fno-sanitize-recover=all", "-g1"]  # places in reports; all of -
 # Vectorised as in the extension modules; -O3 with both sanitizers would take minutes to compile.
 VECTORISED = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fno-math-errno", "-fno-trapping-math"]
 
-pytestmark = pytest.mark.skipif(not INCLUDE.exists(), reason="needs the source tree, for its C headers")
+pytestmark = [
+    pytest.mark.compiler,
+    pytest.mark.process,
+    pytest.mark.skipif(not INCLUDE.exists(), reason="needs the source tree, for its C headers"),
+]
 
 
 def compiler(name):

@@ -15,6 +15,8 @@ import pytest
 
 from cylstm._formats.budget import LIMITS, Budget
 
+pytestmark = pytest.mark.process
+
 MEMORY = 3 * 2**29  # bytes of address space beyond what the imports take
 SECONDS = 60  # of processor time; on a busy machine this takes longer
 

@@ -11,6 +11,8 @@ import tolerances
 import cylstm
 from cylstm import convert
 
+pytestmark = pytest.mark.peer
+
 h5py = pytest.importorskip("h5py", reason="h5py is not installed; Keras' files are read with it")
 pytestmark = [  # of Keras
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),

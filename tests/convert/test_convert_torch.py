@@ -12,6 +12,8 @@ from cylstm import convert
 from cylstm.convert import _state_dict
 from cylstm.convert._common import GATES, reordered
 
+pytestmark = pytest.mark.peer
+
 T, B, I, H, V = 7, 4, 3, 5, 11
 
 

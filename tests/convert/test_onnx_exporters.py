@@ -9,6 +9,8 @@ import tolerances
 import cylstm
 from cylstm import convert
 
+pytestmark = pytest.mark.peer
+
 pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are read with it")
 T, B, I, H, V = 7, 4, 3, 6, 11
 

@@ -13,6 +13,8 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; it is the oracle here")
 from onnx import helper  # noqa: E402 - after the skip
 
+pytestmark = pytest.mark.peer
+
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 LETTERS = {"LSTM": 3, "GRU": 2, "RNN": 1}
 STATES = {"LSTM": ["h", "c"], "GRU": ["h"], "RNN": ["h"]}

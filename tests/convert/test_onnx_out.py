@@ -10,6 +10,8 @@ from cylstm import convert
 from cylstm.data import StandardScaler
 from cylstm.recurrent.activated import ActivatedGRU, ActivatedLSTM, ActivatedRNN
 
+pytestmark = pytest.mark.peer
+
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; ONNX files are written with it")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; it is the oracle here")
 

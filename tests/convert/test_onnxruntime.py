@@ -6,6 +6,8 @@ import pytest
 import tolerances
 from problems import DIRECTIONS, LAYERS, make, problem
 
+pytestmark = pytest.mark.peer
+
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; it is the oracle here")
 helper = pytest.importorskip(
     "onnx.helper", reason="onnx is not installed; onnxruntime's models are made by it"

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from embedding_models import models
+from c_models import models
 from guards import Guards
 from problems import DIRECTIONS, GRID, assert_agrees_with_reference, for_caller, make, options_of, problem
 

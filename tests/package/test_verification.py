@@ -15,6 +15,7 @@ from cylstm._engine import isa
 
 FOLDER = Path(__file__).parents[2] / "verification"
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.skipif(not FOLDER.exists(), reason="needs the source tree, for its folder verification"),
     pytest.mark.skipif(sys.platform == "win32", reason="needs the module resource"),
 ]

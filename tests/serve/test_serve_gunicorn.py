@@ -16,6 +16,8 @@ from servers import connection, head, metric, post, until
 
 import cylstm
 
+pytestmark = pytest.mark.process
+
 for module in ("gunicorn", "uvicorn", "starlette", "prometheus_client", "websockets"):
     pytest.importorskip(module, reason=f"{module} is not installed; the worker of gunicorn needs it")
 if os.name != "posix":

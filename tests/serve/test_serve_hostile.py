@@ -27,6 +27,8 @@ from websockets.sync.client import connect
 
 from cylstm.serve import connections
 
+pytestmark = pytest.mark.process
+
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals of POSIX")
 HANDSHAKE = (
     b"GET /stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

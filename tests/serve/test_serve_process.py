@@ -25,6 +25,8 @@ pytest.importorskip("websockets", reason="websockets is not installed; streams n
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+pytestmark = pytest.mark.process
+
 
 def small():
     return cylstm.Sequential(cylstm.LSTM(3, 8, seed=0), cylstm.Linear(8, 2, seed=1))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from training_problems import tagged, tagger
 import cylstm
 from cylstm import losses, optim
 from cylstm.training import CheckpointError, Checkpoints, checkpoints
+
+pytestmark = pytest.mark.process
 
 KILLS = 50
 SCRIPT = """
@@ -38,8 +41,8 @@ cylstm.save(model, sys.argv[3])
 
 def start(folder, *arguments):
     """The training in a process of its own, when it begins."""
-    tests = next(path for path in sys.path if path.endswith("helpers"))
-    command = [sys.executable, "-c", SCRIPT, tests, *map(str, arguments)]
+    helpers = Path(__file__).parents[1] / "helpers"
+    command = [sys.executable, "-c", SCRIPT, *map(str, [helpers, *arguments])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=folder)
     assert process.stdout.readline() == b"begins\n"
     return process

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import embedding_models
+import c_models
 import numpy as np
 import pytest
 from emulation import emulator
@@ -21,9 +21,11 @@ EXAMPLE, FUZZ = ROOT / "examples" / "c" / "serve.c", ROOT / "tests" / "c" / "fuz
 HEADER = Path(cylstm.get_include(), "cylstm", "model.h")
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 SANITIZERS = ["-std=gnu99", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-MODELS = list(embedding_models.models())
+MODELS = list(c_models.models())
 
 pytestmark = [
+    pytest.mark.compiler,
+    pytest.mark.process,
     pytest.mark.skipif(not EXAMPLE.exists(), reason="needs the source tree, which holds the examples"),
     pytest.mark.skipif(cylstm._engine.isa.path() != "packed", reason="C has the packed path only"),
 ]
@@ -47,7 +49,7 @@ def flags_of_the_example():
 def written(folder, **environment):
     """A folder of models, inputs and outputs of a Python with these variables set."""
     folder.mkdir()
-    command = [sys.executable, embedding_models.__file__, str(folder)]
+    command = [sys.executable, c_models.__file__, str(folder)]
     path = os.pathsep.join(
         [str(Path(cylstm.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
@@ -89,7 +91,7 @@ def test_c_serves_the_bits_of_python(served, mode):
             [*program, folder / f"{name}.safetensors", *mode], input=x, capture_output=True
         )
         assert result.returncode == 0, (name, result.stderr)
-        dtype = embedding_models.models()[name].dtype
+        dtype = c_models.models()[name].dtype
         got, expected = np.frombuffer(result.stdout, dtype), np.frombuffer(y, dtype)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=name)
         assert result.stdout == y or not same_compiler, name
@@ -201,7 +203,7 @@ def test_a_file_written_otherwise_is_read(fuzz, models, tmp_path):
     content = with_model(models / "embedding.safetensors", change, rewritten, indent=3)
     (tmp_path / "other").write_bytes(content)
     assert run(fuzz, "read", tmp_path / "other").stdout == "0\n"
-    assert cylstm.load(tmp_path / "other").output_size == embedding_models.V
+    assert cylstm.load(tmp_path / "other").output_size == c_models.V
 
 
 def test_the_program_in_the_documentation(models, tmp_path):
@@ -219,7 +221,7 @@ def test_the_program_in_the_documentation(models, tmp_path):
 
 def test_indices_beyond_the_embedding_are_refused(tmp_path, models, served):
     program, folder, _ = served
-    x = np.array([0, embedding_models.V], np.int64).tobytes()
+    x = np.array([0, c_models.V], np.int64).tobytes()
     result = subprocess.run(
         [*program, folder / "embedding.safetensors", "whole"], input=x, capture_output=True
     )

@@ -15,6 +15,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "cython"
 PACKAGE = Path(cylstm.__file__).parent
 
 pytestmark = [
+    pytest.mark.compiler,
+    pytest.mark.process,
+    pytest.mark.slow,
     pytest.mark.skipif(not EXAMPLE.exists(), reason="needs the source tree, which holds the examples"),
     pytest.mark.skipif(isa.path() != "packed", reason="C has the packed path only"),
     pytest.mark.skipif(sys.platform == "win32", reason="needs GCC or clang"),

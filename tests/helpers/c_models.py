@@ -1,6 +1,6 @@
 """Models, inputs and outputs for programs that embed the engine.
 
-`python embedding_models.py FOLDER` writes them: a process of its own, so that
+`python c_models.py FOLDER` writes them: a process of its own, so that
 the instruction set can be chosen (CYLSTM_ISA).
 """
 
