@@ -359,3 +359,20 @@ def test_fit_restarts_schedule():
     rates = [trainer.fit((x, y), epochs=4, progress=False).steps["lr"] for _ in range(2)]
     assert rates[0] == rates[1]
     assert rates[0][-1] < 0.01
+
+
+def test_settings_changed_by_a_callback_apply_from_the_next_update():
+    x = np.ones((20, 4, 2), np.float32)
+    model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Linear(3, 2, seed=1))
+    trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(0.1), seed=0)
+    parameters = []
+
+    def freeze(trainer, record):
+        trainer.clip_value = 1e-30
+        parameters.append(model.state_dict()["1.weight"])
+
+    before = model.state_dict()["1.weight"]
+    trainer.fit((x, x), epochs=1, batch_size=5, on_update=freeze, progress=False)
+    assert len(parameters) == 4
+    assert (parameters[0] != before).any()
+    assert all((array == parameters[0]).all() for array in parameters)
