@@ -177,7 +177,7 @@ def test_scalers_of_a_layer_in_a_model_are_not_lost_in_silence(tmp_path):
     ours = model()
     ours.layers[1].scalers["y"] = fitted()
     for keep in (copy.copy, lambda m: cylstm.save(m, tmp_path / "m")):
-        with pytest.raises(ValueError, match=r"layer 1: expected no scalers .* \['y'\]; put them into"):
+        with pytest.raises(ValueError, match=r"layer 1: expected no scalers .* \['y'\]; set the scalers"):
             keep(ours)
 
 

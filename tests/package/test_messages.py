@@ -116,4 +116,4 @@ def test_intervals_without_quantiles_error():
         assert not hasattr(forecaster, name)
         with pytest.raises(AttributeError, match=rf"{name}: expected .* quantiles=\(0.1, 0.5, 0.9\)"):
             getattr(forecaster, name)(np.sin(np.arange(60)))
-    assert Forecaster.predict_interval.__doc__.startswith("The least")
+    assert Forecaster.predict_interval.__doc__.startswith("Forecast the lowest")
