@@ -43,7 +43,7 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
     """
     if not isinstance(layer, RecurrentLayer):
         raise TypeError(f"layer: expected an LSTM, GRU or RNN layer, got {type(layer).__name__}")
-    call = layer._checked_call(x, state, None)
+    call = layer.checked_call(x, state, None)
     packing, unbatched = call.batch.packing, call.unbatched
     T, B = packing.T, packing.B
     if T == 0:
@@ -53,7 +53,7 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
         (nonempty,) = np.nonzero(packing.lengths)
         upstream[packing.lengths[nonempty] - 1, nonempty] = 1
     else:
-        upstream, unbatched_dy = layer._time_major("dy", dy, layer.output_size)
+        upstream, unbatched_dy = layer.to_time_major("dy", dy, layer.output_size)
         if upstream.shape[:2] != (T, B) or unbatched_dy != unbatched:
             raise ValueError(f"dy: expected T, B = {T}, {B} as in x, got {upstream.shape[:2]}")
     workspace = layer.inspect(call.batch, call.state)

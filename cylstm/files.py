@@ -24,7 +24,7 @@ from cylstm._formats.budget import Budget
 from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile, bytes_of, write
 from cylstm._system.atomic_files import check_readable, check_writable, write_atomically
 from cylstm.data.scalers import Scaler
-from cylstm.layers.base import LAYER_TYPES, Layer, described, from_config, is_of_user, shapes_of
+from cylstm.layers.base import LAYER_TYPES, Layer, described, from_config, is_of_user, shapes_of, store_of
 from cylstm.layers.parameters import without_initial_values
 from cylstm.layers.sequential import layers_of
 
@@ -107,8 +107,9 @@ def load_with_extra(path: str | os.PathLike[str]) -> tuple[Layer, dict[str, Any]
             model = from_config(description["model"])
         _check_dtypes(model, file)
         _check_widths(model, file.size)
-        with model._store.writing() as flat:
-            for name, view in model._store.views(flat).items():
+        store = store_of(model)
+        with store.writing() as flat:
+            for name, view in store.views(flat).items():
                 file.read_into(name, view)
         scalers = description.get("scalers", {})  # format 1 has none
         model.scalers = {name: Scaler.from_config(config) for name, config in scalers.items()}
@@ -251,7 +252,7 @@ def _description(metadata: Any) -> dict[str, Any]:
 
 
 def _scaler_configs(model: Layer) -> dict[str, Any]:
-    scalers = model._checked_scalers()
+    scalers = model.checked_scalers()
     for name, scaler in scalers.items():
         if not isinstance(name, str) or not isinstance(scaler, Scaler):
             raise TypeError(f"scalers: expected names and scalers, got {name!r}: {type(scaler).__name__}")

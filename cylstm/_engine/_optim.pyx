@@ -59,9 +59,13 @@ def update(str optimizer, real[::1] p, const real[::1] g, real[::1] m, real[::1]
             means = &m[start] if m.shape[0] else NULL
             squares = &v[start] if v.shape[0] else NULL
             if real is float:
-                kernels.optimizers_f32[which][isa](&p[start], &g[start], means, squares, n, &coefficients[k, 0])
+                kernels.optimizers_f32[which][isa](
+                    &p[start], &g[start], means, squares, n, &coefficients[k, 0]
+                )
             else:
-                kernels.optimizers_f64[which][isa](&p[start], &g[start], means, squares, n, &coefficients[k, 0])
+                kernels.optimizers_f64[which][isa](
+                    &p[start], &g[start], means, squares, n, &coefficients[k, 0]
+                )
 
 
 def sum_of_squares(const real[::1] a, const Py_ssize_t[:, ::1] spans=None):

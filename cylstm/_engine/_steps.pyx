@@ -50,7 +50,8 @@ cdef class Steps:
     T, B : int
         Steps and sequences.
     model : Layer
-        The steps hold for its parameters and these options as they are now.
+    store : ParameterStore
+        The model's; the steps hold for the parameters and options as they are now.
     watched : list of tuple
         For each recurrent layer (layer, clip, zoneout, zoneout_cell).
     """
@@ -70,11 +71,11 @@ cdef class Steps:
     def __dealloc__(self):
         free(self.stages)
 
-    def __init__(self, list stages, Py_ssize_t T, Py_ssize_t B, model, list watched):
+    def __init__(self, list stages, Py_ssize_t T, Py_ssize_t B, model, store, list watched):
         self.B, self.N, self.dtype = B, T * B, model.dtype
         self.I, self.O = model.input_size, model.output_size
         self.size, self.watched, self.shape = self.dtype.itemsize, watched, (self.N, self.O)
-        self.store, self.place, self.version = model._store, model._store.place, model._store.place.version
+        self.store, self.place, self.version = store, store.place, store.place.version
         self.kept, self.count = stages, len(stages)
         for k in range(self.count):
             if len(stages[k]) == 1:

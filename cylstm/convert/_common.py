@@ -92,7 +92,7 @@ def assembled(
             raise ConversionError(f"{source}: {error}") from None
     first, sized = parts[0].layer, next((part.layer for part in parts if part.layer.input_size), None)
     if not first.input_size and sized is not None:
-        first._fit(sized.input_size, sized.dtype)
+        first.fit_input(sized.input_size, sized.dtype)
     try:
         model = kind(*(part.layer for part in parts), batch_first=batch_first, **options)
     except ValueError as error:

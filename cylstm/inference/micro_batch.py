@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cylstm import _checks
 from cylstm._system import forks
 from cylstm.layers import states
+from cylstm.layers.base import check_indices
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.sequences.packed import pack, unpack
 
@@ -187,15 +188,15 @@ class MicroBatch:
     def _checked(self, x: Any, state: Any) -> Request:
         """A request with checked copies of its arguments."""
         model = self._model
-        steps, unbatched = model._steps_of(x)
+        steps, unbatched = model.steps_of(x)
         if not unbatched:
             expected = "(T,)" if model.reads_single_indices else f"(T, {model.input_size})"
             raise ValueError(f"x: expected one sequence, {expected}, got {np.shape(x)}")
-        model._check_indices(steps)
+        check_indices(model, steps)
         dtype = np.intp if model.reads_indices else model.dtype
         given = None
         if state is not None:
-            given = model._initial_state(1)
+            given = model.initial_state(1)
             states.assign(given, model._checked_state("state", state, None))
         return Request(np.array(steps[:, 0], dtype), given, Future(), time.monotonic() + self._max_delay)
 
@@ -294,15 +295,15 @@ class MicroBatch:
         if B == 1:
             x, first = requests[0].x, requests[0].state
             x = x[:, 0] if model.reads_single_indices else x
-            return [session.run(x, None if first is None else model._state_for_caller(first, unbatched=True))]
+            return [session.run(x, None if first is None else model.state_for_caller(first, unbatched=True))]
         state = None
         if any(request.state is not None for request in requests):
-            state = model._initial_state(B)
+            state = model.initial_state(B)
             for b, request in enumerate(requests):
                 states.assign(states.row(state, b), request.state)
-            state = model._state_for_caller(state, unbatched=False)
+            state = model.state_for_caller(state, unbatched=False)
         y, final = session.run(pack([request.x for request in requests]), state)
         rows, final = list(y) if model.pools else unpack(y), model._checked_state("state", final, B)
         last = [states.copied(states.row(final, b)) for b in range(B)]
         # Copies: views would keep the results of the whole batch in memory.
-        return [(rows[b].copy(), model._state_for_caller(last[b], unbatched=True)) for b in range(B)]
+        return [(rows[b].copy(), model.state_for_caller(last[b], unbatched=True)) for b in range(B)]

@@ -11,6 +11,7 @@ from cylstm._engine import _steps, isa
 from cylstm._system.cpus import PROCESS, CpuPool
 from cylstm._system.threads import checked, get_num_threads
 from cylstm.layers import states
+from cylstm.layers.base import store_of
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.sequences.packed import PackedSequences
 from cylstm.sequences.packing import Packing
@@ -81,8 +82,8 @@ class Session:
         self._threads = None if threads is None else checked("threads", threads)
         self._cpus = PROCESS if self._threads is None else CpuPool(self._threads)
         self._model: SequenceLayer = copy.copy(model).eval()
-        self._model._store.freeze()
-        self._first = self._model._initial_state(1)
+        store_of(self._model).freeze()
+        self._first = self._model.initial_state(1)
         self._spare: list[_CallBuffers] = []  # unused ones; list operations are atomic
         self._has_fast_path = False  # whether the layers can be run without Python in between
         x = np.zeros((1, 1, model.input_size), int if model.reads_indices else model.dtype)
@@ -90,7 +91,7 @@ class Session:
         if isa.path() == "packed" and self._model.causal:
             buffers = self._spare[0]
             self._has_fast_path = (
-                self._model._step_stages(buffers.workspace, self._first, buffers.packing) is not None
+                self._model.step_stages(buffers.workspace, self._first, buffers.packing) is not None
             )
 
     @property
@@ -177,15 +178,15 @@ class Session:
     ) -> tuple[Any, Any]:
         """The general path, with all checks; it may plan the fast path for calls of the same shape."""
         model = self._model
-        call = model._checked_call(x, state, lengths)
-        model._check_out(y, call)
+        call = model.checked_call(x, state, lengths)
+        model.check_out(y, call)
         final = self._state_to_fill(given, call.state, call.batch.packing.B, call.unbatched)
         is_repeated = buffers.set_packing(call.batch.packing)
-        rows, final = model._forward(buffers.workspace, call.batch, final)
-        y = model._y_for_caller(rows, call, y)
+        rows, final = model.forward_batch(buffers.workspace, call.batch, final)
+        y = model.y_for_caller(rows, call, y)
         if is_repeated and self._has_fast_path and buffers.steps is None:
             buffers.plan(model)
-        return y, model._state_for_caller(final, call.unbatched) if given is None else given
+        return y, model.state_for_caller(final, call.unbatched) if given is None else given
 
     def _run_fast(self, buffers: "_CallBuffers", x: Any, state: Any, y: Any, given: Any) -> Any:
         """The fast path for a call like the previous one; None, without changes, if it does not apply."""
@@ -208,12 +209,12 @@ class Session:
         steps.step(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), get_num_threads())
         for carried, array in zip(buffers.carried, arrays, strict=True):
             array[...] = carried
-        return y, model._state_for_caller(final, unbatched) if given is None else given
+        return y, model.state_for_caller(final, unbatched) if given is None else given
 
     def _state_to_fill(self, given: Any, state: Any, B: int, unbatched: bool) -> Any:
         """The state before the first step, in arrays that the final state may overwrite."""
         if given is None:
-            final = self._model._initial_state(B)
+            final = self._model.initial_state(B)
             states.assign(final, state)
             return final
         _check_writable(given, self._model.dtype)
@@ -248,7 +249,7 @@ class _CallBuffers:
     """Buffers of one call at a time, and the plan of the fast path through them."""
 
     def __init__(self, model: SequenceLayer) -> None:
-        self.workspace = model._new_workspace(training=False, in_place=True)
+        self.workspace = model.new_workspace(training=False, in_place=True)
         self.packing = Packing(0, 0)  # that the buffers are planned for
         self.steps: _steps.Steps | None = None
         self.carried: list[Array] = []  # the state before and after the planned steps
@@ -266,10 +267,10 @@ class _CallBuffers:
         T, B, I, O = self.packing.T, self.packing.B, model.input_size, model.output_size
         if self.packing.order is not None or not self.packing.N or (model.batch_first and min(T, B) > 1):
             return
-        state = model._initial_state(B)
-        stages = model._step_stages(self.workspace, state, self.packing)
+        state = model.initial_state(B)
+        stages = model.step_stages(self.workspace, state, self.packing)
         assert stages is not None
-        self.steps = _steps.Steps(stages, T, B, model, [])
+        self.steps = _steps.Steps(stages, T, B, model, store_of(model), [])
         self.carried = states.arrays(state)
         self.shapes = {(B, T, I): (B, T, O)} if model.batch_first else {(T, B, I): (T, B, O)}
         if B == 1:

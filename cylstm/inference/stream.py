@@ -13,7 +13,7 @@ from cylstm._system.cpus import CpuPool
 from cylstm._system.threads import call_threads, get_num_threads
 from cylstm.inference.session import Session
 from cylstm.layers import states
-from cylstm.layers.base import Layer
+from cylstm.layers.base import Layer, check_indices, store_of
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.layers.sequential import layers_of
 from cylstm.recurrent.base import RecurrentLayer
@@ -80,11 +80,11 @@ class Stream:
             )
         self._model = model
         self.batch_size = _checks.positive("batch_size", batch_size)
-        self._workspace = model._new_workspace(training=False, in_place=True)
-        self._state = model._initial_state(self.batch_size)
+        self._workspace = model.new_workspace(training=False, in_place=True)
+        self._state = model.initial_state(self.batch_size)
         self._packing = Packing(1, self.batch_size)
         self._steps: _steps.Steps | None = None  # the fast path for one step, on the packed path
-        self._steps_workspace = model._new_workspace(training=False, in_place=True)
+        self._steps_workspace = model.new_workspace(training=False, in_place=True)
         self._all = np.arange(self.batch_size)
         self._marked = np.zeros(self.batch_size, bool)
         self._joined = np.zeros(self.batch_size, bool)
@@ -162,12 +162,12 @@ class Stream:
 
     def _plan_steps(self) -> _steps.Steps | None:
         """Plan the fast path; None if a layer of the model does not support it."""
-        stages = self._model._step_stages(self._steps_workspace, self._state, self._packing_of(1))
+        stages = self._model.step_stages(self._steps_workspace, self._state, self._packing_of(1))
         if stages is None:
             return None
         layers = [layer for layer in layers_of(self._model) if isinstance(layer, RecurrentLayer)]
         watched = [(layer, layer.clip, layer.zoneout, layer.zoneout_cell) for layer in layers]
-        return _steps.Steps(stages, 1, self.batch_size, self._model, watched)
+        return _steps.Steps(stages, 1, self.batch_size, self._model, store_of(self._model), watched)
 
     def _packing_of(self, T: int) -> Packing:
         if T != self._packing.T:
@@ -207,7 +207,7 @@ class Stream:
                 f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {np.shape(x)}"
             )
         y = np.empty(shape, model.dtype) if out is None else _checks.output("out", out, shape, model.dtype)
-        model._check_indices(steps)  # before any state changes
+        check_indices(model, steps)  # before any state changes
         # The fast path needs contiguous arrays, and x in the model's dtype.
         contiguous = y if y.flags.c_contiguous else np.empty_like(y, order="C")
         dtype = steps.dtype if model.reads_indices else model.dtype
@@ -295,7 +295,7 @@ class Stream:
             else _checks.output("out", out, shape, self._model.dtype)
         )
         batch = Batch(steps, self._packing_of(len(steps)))
-        rows, self._state = self._model._forward(self._workspace, batch, self._state)
+        rows, self._state = self._model.forward_batch(self._workspace, batch, self._state)
         y[...] = rows.reshape(shape)
         return y
 
@@ -308,7 +308,7 @@ class Stream:
             If a row does not exist.
         """
         chosen = slice(None) if rows is None else np.atleast_1d(self._all[_index(rows)])
-        initial = self._model._initial_state(1)
+        initial = self._model.initial_state(1)
         for array, first in zip(states.arrays(self._state), states.arrays(initial), strict=True):
             array[:, chosen] = first
 
@@ -317,12 +317,12 @@ class Stream:
         """A copy of the state, in the layout that the model accepts and returns; can be set."""
         if not isinstance(self._model, SequenceLayer):
             return None
-        return states.copied(self._model._state_for_caller(self._state, unbatched=False))
+        return states.copied(self._model.state_for_caller(self._state, unbatched=False))
 
     @state.setter
     def state(self, state: Any) -> None:
         checked = self._checked_state(state, self.batch_size)
-        new = self._model._initial_state(self.batch_size)
+        new = self._model.initial_state(self.batch_size)
         states.assign(new, checked)
         states.assign(self._state, new)
 

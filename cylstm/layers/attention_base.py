@@ -70,16 +70,17 @@ class Attention(StatelessLayer, abstract=True):
             (B, heads, T, T), or (B, heads, 1, T) with `query="last"`: the weight of each step for each query;
             0 for padding.
         """
-        call = self._checked_call(x, None, lengths)
-        workspace = self._new_workspace(False)
-        self._forward(workspace, call.batch, None)
+        call = self.checked_call(x, None, lengths)
+        workspace = self.new_workspace(False)
+        self.forward_batch(workspace, call.batch, None)
         weights: Array = workspace["weights"].copy()
         lengths = call.batch.packing.lengths[:, None]
         padding = lengths == 0 if self.pools else np.arange(call.batch.packing.T) >= lengths
         weights.swapaxes(1, 2)[padding] = 0  # (B, queries, heads, T)
         return weights
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "AttentionWorkspace":
+    def new_workspace(self, training: bool, in_place: bool = False) -> "AttentionWorkspace":
+        """Buffers of one forward pass, and of its backward pass in training."""
         return AttentionWorkspace()
 
     def _planes(self, B: int, queries: int, T: int) -> dict[str, Shape]:
@@ -103,7 +104,8 @@ class Attention(StatelessLayer, abstract=True):
         np.matmul(w["dy"], w["x"].swapaxes(1, 2), out=w["dweights"][:, 0])
         np.matmul(w["weights"][:, 0].swapaxes(1, 2), w["dy"], out=w["dx"])
 
-    def _forward(self, workspace: "AttentionWorkspace", batch: Batch, state: None) -> tuple[Array, None]:
+    def forward_batch(self, workspace: "AttentionWorkspace", batch: Batch, state: None) -> tuple[Array, None]:
+        """y of a batch, as rows of the workspace, and the final state."""
         w = workspace
         w.prepare(batch.packing, self)
         if not batch.packing.N:
@@ -124,9 +126,10 @@ class Attention(StatelessLayer, abstract=True):
         Batch(w["y"].swapaxes(0, 1), batch.packing).into(w["rows"])
         return w["rows"], None
 
-    def _backward(
+    def backward_batch(
         self, workspace: "AttentionWorkspace", dy: Batch, dstate: None, need_dx: bool
     ) -> tuple[Array | None, None]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         w = workspace
         if not w.packing.N:
             return w["rows"], None

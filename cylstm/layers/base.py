@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Layer")
 LAYER_TYPES: dict[str, type["Layer"]] = {}  # by name, for files: cylstm.load builds from it
+# What layers of the package call on each other; a user's layer implements `CustomLayer` instead.
+INTERNAL = {
+    "backward_batch", "check_out", "checked_call", "checked_scalers", "fit_input", "forward_batch",
+    "initial_state", "new_workspace", "state_for_caller", "step_stages", "steps_of", "to_time_major",
+    "y_for_caller",
+}  # fmt: skip
 NOT_CALLED = [  # by a model around a layer, so that a user's subclass cannot change them
     "__call__", "backward", "train", "eval", "zero_grad", "parameters", "gradients", "state_dict",
     "load_state_dict",
@@ -30,12 +36,12 @@ class Layer:
     A subclass gives `config` (its constructor's arguments, JSON values), the shapes
     of its parameters from such a configuration, and the two passes:
 
-    `_new_workspace(training, in_place)`
+    `new_workspace(training, in_place)`
         Buffers for one pass at a time; a training one lives from forward to backward. In place: the
         last state is written over the first one, whose arrays are then returned.
-    `_forward(workspace, batch, state)` -> (y, state)
+    `forward_batch(workspace, batch, state)` -> (y, state)
         The rows of y, (N, output_size), in packed order (packing.py); they may be a view of the workspace.
-    `_backward(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
+    `backward_batch(workspace, dy, dstate, need_dx)` -> (dx or None, dstate_0)
         From a batch dy to the rows of dx, (N, input_size), likewise. Adds to the gradients.
     `_is_output_donated(workspace)`
         Whether the backward pass does not read y, so that a layer above may overwrite its rows; False, unless
@@ -91,20 +97,25 @@ class Layer:
         """Names and shapes of the parameters of a layer with this configuration."""
         raise NotImplementedError
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
+    def new_workspace(self, training: bool, in_place: bool = False) -> Any:
+        """Buffers of one forward pass, and of its backward pass in training."""
         raise NotImplementedError
 
-    def _forward(self, workspace: Any, batch: Batch, state: Any) -> tuple[Array, Any]:
+    def forward_batch(self, workspace: Any, batch: Batch, state: Any) -> tuple[Array, Any]:
+        """y of a batch, as rows of the workspace, and the final state."""
         raise NotImplementedError
 
     def _is_output_donated(self, workspace: Any) -> bool:
         """Whether the backward pass of the last pass does not read the rows of y that it returned."""
         return False
 
-    def _backward(self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+    def backward_batch(
+        self, workspace: Any, dy: Batch, dstate: Any, need_dx: bool
+    ) -> tuple[Array | None, Any]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         raise NotImplementedError
 
-    def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
+    def fit_input(self, features: int, dtype: "np.dtype[Any]") -> None:
         """Adopt the size and dtype of the previous layer, where they were not specified."""
 
     def _check_indices(self, x: Array) -> None:
@@ -114,11 +125,11 @@ class Layer:
         """That of the rows of y."""
         return packing
 
-    def _step_stages(self, workspace: Any, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
-        """The stages of `_engine._steps.Steps`, over a state; None: it has to go through `_forward`."""
+    def step_stages(self, workspace: Any, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
+        """The stages of `_engine._steps.Steps`, over a state; None: it has to go through `forward_batch`."""
         return None
 
-    def _initial_state(self, B: int) -> Any:
+    def initial_state(self, B: int) -> Any:
         """The internal form of the state to start from; None for a layer without one."""
         return None
 
@@ -191,15 +202,15 @@ class Layer:
         """
         if self.training:
             kept, self._training_workspace, self._training_revision = self._training_workspace, None, None
-            workspace = self._new_workspace(True) if kept is None else kept
-            value = result(workspace, *self._forward(workspace, batch, state))
+            workspace = self.new_workspace(True) if kept is None else kept
+            value = result(workspace, *self.forward_batch(workspace, batch, state))
             self._training_workspace, self._training_revision = workspace, self._store.revision
             return value
         try:
             workspace = self._spare.pop()
         except IndexError:
-            workspace = self._new_workspace(False)
-        value = result(workspace, *self._forward(workspace, batch, state))
+            workspace = self.new_workspace(False)
+        value = result(workspace, *self.forward_batch(workspace, batch, state))
         self._spare.append(workspace)
         return value
 
@@ -219,16 +230,16 @@ class Layer:
     ) -> tuple[Array | None, Any]:
         """The backward pass, after every check of its arguments; consumes the workspace."""
         self._training_revision = None
-        return self._backward(workspace, dy, dstate, need_dx)
+        return self.backward_batch(workspace, dy, dstate, need_dx)
 
     def __reduce__(self) -> Any:
         """Copy and pickle as configuration, parameters, mode, random state and scalers."""
         described(self)  # which checks that a copy can be built
-        scalers = {name: copy.copy(scaler) for name, scaler in self._checked_scalers().items()}
+        scalers = {name: copy.copy(scaler) for name, scaler in self.checked_scalers().items()}
         state = self.parameters, self.training, self._random_state(), scalers
         return _rebuild, (type(self), self.config, *state)
 
-    def _checked_scalers(self) -> dict[str, "Scaler"]:
+    def checked_scalers(self) -> dict[str, "Scaler"]:
         """The scalers to save."""
         return self.scalers
 
@@ -339,7 +350,9 @@ def _is_ours(cls: type) -> bool:
 def _check_overrides(cls: type[Layer]) -> None:
     """Reject a class with methods that models, trainers, sessions and streams would not call."""
     base = next(parent for parent in cls.__mro__ if issubclass(parent, Layer) and _is_ours(parent))
-    inner = [name for name in dir(base) if name.startswith("_") and not name.startswith("__")]
+    inner = [
+        name for name in dir(base) if name in INTERNAL or (name.startswith("_") and not name.startswith("__"))
+    ]
     names = NOT_CALLED + (inner if base in LAYER_TYPES.values() else [])
     for name in names:
         if _found(cls, name) is not _found(base, name):

@@ -146,7 +146,8 @@ class CustomLayer(RowLayer, _Custom, abstract=True):
         super().__init__()
         self._set_up(input_size, output_size, parameters, dtype)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_RowWorkspace":
+    def new_workspace(self, training: bool, in_place: bool = False) -> "_RowWorkspace":
+        """Buffers of one forward pass, and of its backward pass in training."""
         return _RowWorkspace(training)
 
     def _rows_forward(self, workspace: "_RowWorkspace") -> None:
@@ -209,10 +210,12 @@ class CustomSequenceLayer(StatelessLayer, _Custom, abstract=True):
         self._set_up(input_size, output_size, parameters, dtype)
         self.batch_first = None if batch_first is None else bool(batch_first)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_SequenceWorkspace":
+    def new_workspace(self, training: bool, in_place: bool = False) -> "_SequenceWorkspace":
+        """Buffers of one forward pass, and of its backward pass in training."""
         return _SequenceWorkspace(training)
 
-    def _forward(self, workspace: "_SequenceWorkspace", batch: Batch, state: None) -> tuple[Array, None]:
+    def forward_batch(self, workspace: "_SequenceWorkspace", batch: Batch, state: None) -> tuple[Array, None]:
+        """y of a batch, as rows of the workspace, and the final state."""
         context, packing = Context(workspace.training), batch.packing
         context.lengths = packing.lengths
         x = self._padded(batch, self.input_size)
@@ -222,9 +225,10 @@ class CustomSequenceLayer(StatelessLayer, _Custom, abstract=True):
         workspace.context, workspace.packing = context if workspace.training else None, packing
         return self._packed(y, packing), None
 
-    def _backward(
+    def backward_batch(
         self, workspace: "_SequenceWorkspace", dy: Batch, dstate: None, need_dx: bool
     ) -> tuple[Array, None]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         steps = self._padded(dy, self.output_size)
         dx = self.backward_pass(_read_only(steps), workspace.context)
         workspace.context = None

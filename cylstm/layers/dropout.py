@@ -65,7 +65,8 @@ class Dropout(Sizeless, RowLayer):
     def _set_random_state(self, state: Any) -> None:
         self.masks.state = state
 
-    def _step_stages(self, workspace: RowWorkspace, state: None, packing: Packing) -> list[tuple[Any, ...]]:
+    def step_stages(self, workspace: RowWorkspace, state: None, packing: Packing) -> list[tuple[Any, ...]]:
+        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
         return []
 
     def _planes(self, N: int, training: bool) -> dict[str, Shape]:

@@ -94,10 +94,12 @@ class Embedding(RowLayer):
             return array.reshape(-1, 1), array.shape
         return super()._rows_of(array)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+    def new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+        """Buffers of one forward pass, and of its backward pass in training."""
         return _Workspace(training)
 
-    def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
+    def forward_batch(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
+        """y of a batch, as rows of the workspace, and the final state."""
         workspace.prepare(batch.packing.N, self)
         indices, vectors = workspace.indices, workspace.y.reshape(-1, self.embedding_dim)
         batch.into(indices.reshape(-1, self.input_size))

@@ -70,7 +70,8 @@ class Linear(RowLayer):
         if config["bias"]:
             yield "bias", (config["out_features"],)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+    def new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+        """Buffers of one forward pass, and of its backward pass in training."""
         return _Workspace(training, self.dtype)
 
     def _rows_forward(self, workspace: "_Workspace") -> None:
@@ -83,7 +84,8 @@ class Linear(RowLayer):
         parameters = self.parameters
         _dense.forward(workspace.y, workspace.x, parameters["weight"], parameters.get("bias", workspace.none))
 
-    def _step_stages(self, workspace: "_Workspace", state: None, packing: Packing) -> list[tuple[Any, ...]]:
+    def step_stages(self, workspace: "_Workspace", state: None, packing: Packing) -> list[tuple[Any, ...]]:
+        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
         workspace.prepare(packing.N, self)
         return [(workspace.packed_pass(self),)]
 

@@ -85,8 +85,9 @@ class Masked(Sequential):
         """False: masks are computed for whole sequences."""
         return False
 
-    def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
-        call = super()._checked_call(x, state, lengths)
+    def checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
+        """A call's arguments, checked, as a batch and an internal state."""
+        call = super().checked_call(x, state, lengths)
         values, packing = call.batch.values, call.batch.packing
         if call.packed:  # unpack it, because masking changes the packing
             steps = np.full((packing.T, packing.B, values.shape[-1]), self.value, self._x_dtype())
@@ -101,10 +102,11 @@ class Masked(Sequential):
     def _x_dtype(self) -> "np.dtype[Any]":
         return np.dtype(np.intp) if self.reads_indices else self.dtype
 
-    def _y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
+    def y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
+        """The rows of y in the form of the call."""
         packing = call.batch.packing
         if self.pools or not isinstance(packing, MaskedPacking):
-            return super()._y_for_caller(rows, call, out)
+            return super().y_for_caller(rows, call, out)
         if call.packed:
             steps = np.empty((packing.T, packing.B, rows.shape[1]), rows.dtype)
             packing.scatter(rows, steps)
@@ -112,8 +114,8 @@ class Masked(Sequential):
             index = packing.given_packing.index(reverse=False)
             flat = steps.reshape(-1, rows.shape[1])
             return PackedSequences(flat if index is None else flat[index], packing.given_packing)
-        y = super()._y_for_caller(rows, call, out)
-        self._fill(self._time_major("y", y, rows.shape[1])[0], packing)
+        y = super().y_for_caller(rows, call, out)
+        self._fill(self.to_time_major("y", y, rows.shape[1])[0], packing)
         return y
 
     def _fill(self, steps: Array, packing: MaskedPacking) -> None:
@@ -129,7 +131,7 @@ class Masked(Sequential):
         size = self.layers[first - 1].output_size if recurrent else self.input_size
         rows, packing = np.zeros((1, size), self.dtype if first else self._x_dtype()), Packing(1, 1)
         for layer in self.layers[first:]:
-            rows, _ = layer._forward(layer._new_workspace(False), Batch(rows, packing), None)
+            rows, _ = layer.forward_batch(layer.new_workspace(False), Batch(rows, packing), None)
         y: Array = rows[0].astype(self.dtype)
         return y
 

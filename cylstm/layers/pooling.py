@@ -62,10 +62,12 @@ class Pooling(Sizeless, StatelessLayer):
         """The constructor arguments as JSON-compatible values."""
         return {"how": self.how, **self._sizes()}
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+    def new_workspace(self, training: bool, in_place: bool = False) -> "_Workspace":
+        """Buffers of one forward pass, and of its backward pass in training."""
         return _Workspace()
 
-    def _forward(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
+    def forward_batch(self, workspace: "_Workspace", batch: Batch, state: None) -> tuple[Array, None]:
+        """y of a batch, as rows of the workspace, and the final state."""
         from cylstm._engine import _rows
 
         packing = batch.packing
@@ -86,9 +88,10 @@ class Pooling(Sizeless, StatelessLayer):
         y[_order(packing)] = pooled
         return y, None
 
-    def _backward(
+    def backward_batch(
         self, workspace: "_Workspace", dy: Batch, dstate: None, need_dx: bool
     ) -> tuple[Array | None, None]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         from cylstm._engine import _rows
 
         if not need_dx:

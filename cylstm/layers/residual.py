@@ -42,25 +42,31 @@ class Residual(Sequential):
         """Show the constructor call."""
         return f"Residual({', '.join(map(repr, self.layers))})"
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> "_Parts":
-        return _Parts(super()._new_workspace(training, in_place).workspaces)
+    def new_workspace(self, training: bool, in_place: bool = False) -> "_Parts":
+        """Buffers of one forward pass, and of its backward pass in training."""
+        return _Parts(super().new_workspace(training, in_place).workspaces)
 
-    def _forward(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
+    def forward_batch(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
+        """y of a batch, as rows of the workspace, and the final state."""
         assert isinstance(workspace, _Parts)
         total = workspace.total(batch.packing.N, self)
         batch.into(total)
-        rows, final = super()._forward(workspace, Batch(total, batch.packing), state)
+        rows, final = super().forward_batch(workspace, Batch(total, batch.packing), state)
         total += rows
         return total, final
 
-    def _step_stages(self, workspace: Parts, state: Any, packing: Packing) -> None:
+    def step_stages(self, workspace: Parts, state: Any, packing: Packing) -> None:
+        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
         return None
 
-    def _backward(self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+    def backward_batch(
+        self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool
+    ) -> tuple[Array | None, Any]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         assert isinstance(workspace, _Parts)
         total = workspace.total(dy.packing.N, self)
         dy.into(total)
-        dx, initial = super()._backward(workspace, Batch(total, dy.packing), dstate, need_dx)
+        dx, initial = super().backward_batch(workspace, Batch(total, dy.packing), dstate, need_dx)
         if dx is None:
             return None, initial
         total += dx

@@ -77,7 +77,7 @@ class RowLayer(Layer, abstract=True):
         """Convert an input to rows (N, I), and return them with its leading shape."""
         array = _checks.real_array("x", x)
         if not self.input_size and array.ndim:  # the size is not known yet
-            self._fit(array.shape[-1], self.dtype)
+            self.fit_input(array.shape[-1], self.dtype)
         if array.ndim < 1 or array.shape[-1] != self.input_size:
             raise ValueError(f"x: expected (..., {self.input_size}), got {array.shape}")
         return array.reshape(-1, self.input_size), array.shape[:-1]
@@ -112,10 +112,12 @@ class RowLayer(Layer, abstract=True):
         dx, _ = self._run_backward(workspace, Batch(rows, Packing(1, len(rows))), None, True)
         return None if dx is None else dx.copy().reshape(*array.shape[:-1], self.input_size)
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
+    def new_workspace(self, training: bool, in_place: bool = False) -> Any:
+        """Buffers of one forward pass, and of its backward pass in training."""
         return RowWorkspace(training)
 
-    def _forward(self, workspace: Any, batch: Batch, state: None) -> tuple[Array, None]:
+    def forward_batch(self, workspace: Any, batch: Batch, state: None) -> tuple[Array, None]:
+        """y of a batch, as rows of the workspace, and the final state."""
         x = batch.rows_in_place(self.dtype) if batch.donated else None
         workspace.prepare(batch.packing.N, self, x)
         if x is None:
@@ -123,6 +125,9 @@ class RowLayer(Layer, abstract=True):
         self._rows_forward(workspace)
         return workspace.y, None
 
-    def _backward(self, workspace: Any, dy: Batch, dstate: None, need_dx: bool) -> tuple[Array | None, None]:
+    def backward_batch(
+        self, workspace: Any, dy: Batch, dstate: None, need_dx: bool
+    ) -> tuple[Array | None, None]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         dy.into(workspace.y)
         return self._rows_backward(workspace, need_dx), None

@@ -27,7 +27,7 @@ class SequenceLayer(Layer, abstract=True):
     """A layer called as `y, state = layer(x, state)`; see `RecurrentLayer` and `Sequential`.
 
     A subclass provides, in addition to what `Layer` requires, `_checked_state(name, state, B)`, from None or
-    a state in the caller's form to internal arrays, and the reverse, `_state_for_caller(state, unbatched)`.
+    a state in the caller's form to internal arrays, and the reverse, `state_for_caller(state, unbatched)`.
     """
 
     def __init__(self) -> None:
@@ -37,10 +37,11 @@ class SequenceLayer(Layer, abstract=True):
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         raise NotImplementedError
 
-    def _state_for_caller(self, state: Any, unbatched: bool) -> Any:
+    def state_for_caller(self, state: Any, unbatched: bool) -> Any:
+        """A state from internal form to that of the caller."""
         raise NotImplementedError
 
-    def _time_major(self, name: str, value: Any, features: int) -> tuple[Array, bool]:
+    def to_time_major(self, name: str, value: Any, features: int) -> tuple[Array, bool]:
         """(T,B,features) from any layout, a view; and whether it came without a batch."""
         array = _checks.real_array(name, value)
         if array.ndim not in (2, 3) or array.shape[-1] != features:
@@ -52,17 +53,17 @@ class SequenceLayer(Layer, abstract=True):
             return array[:, None, :], True
         return array.swapaxes(0, 1) if self.batch_first else array, False
 
-    def _steps_of(self, x: Any) -> tuple[Array, bool]:
-        """x as `_time_major` gives it; of indices, too, which come without a last axis."""
+    def steps_of(self, x: Any) -> tuple[Array, bool]:
+        """x as `to_time_major` gives it; of indices, too, which come without a last axis."""
         if not self.reads_indices:
-            return self._time_major("x", x, self.input_size)
+            return self.to_time_major("x", x, self.input_size)
         array = _checks.index_array("x", x)
         if self.input_size > 1:
-            return self._time_major("x", array, self.input_size)
+            return self.to_time_major("x", array, self.input_size)
         if array.ndim not in (1, 2):
             batched = "(B, T)" if self.batch_first else "(T, B)"
             raise ValueError(f"x: expected indices, {batched} or (T,), got {array.shape}")
-        return self._time_major("x", array[..., None], 1)
+        return self.to_time_major("x", array[..., None], 1)
 
     def _as_caller(self, array: Array, unbatched: bool) -> Array:
         """A time-major array in the caller's layout; a view."""
@@ -70,12 +71,13 @@ class SequenceLayer(Layer, abstract=True):
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
+    def checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
+        """A call's arguments, checked, as a batch and an internal state."""
         if not self.input_size:  # not specified
             if not isinstance(x, PackedSequences):
                 x = _checks.real_array("x", x)
             shape = np.shape(x.rows if isinstance(x, PackedSequences) else x)
-            self._fit(shape[-1] if shape else 0, self.dtype)
+            self.fit_input(shape[-1] if shape else 0, self.dtype)
         if isinstance(x, PackedSequences):
             if lengths is not None:
                 raise ValueError("lengths: expected None with packed sequences, which include them")
@@ -83,7 +85,7 @@ class SequenceLayer(Layer, abstract=True):
             rows = _checks.shaped("x: packed rows", x.rows, (x.packing.N, self.input_size))
             batch, unbatched = Batch(rows, x.packing), False
         else:
-            steps, unbatched = self._steps_of(x)
+            steps, unbatched = self.steps_of(x)
             T, B = steps.shape[:2]
             if lengths is not None:
                 if unbatched:
@@ -124,7 +126,7 @@ class SequenceLayer(Layer, abstract=True):
         packing.scatter(rows, steps)
         return out
 
-    def _y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
+    def y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
         """The rows of y in the form of the call."""
         return self._rows_for_caller(rows, call, self.pools, out)
 
@@ -142,7 +144,7 @@ class SequenceLayer(Layer, abstract=True):
         """Whether the rows of y of this workspace's last pass belong to the caller from now on."""
         return False
 
-    def _check_out(self, out: Any, call: Call) -> None:
+    def check_out(self, out: Any, call: Call) -> None:
         """Reject an array that y cannot be written to."""
         if out is None:
             return
@@ -194,16 +196,16 @@ class SequenceLayer(Layer, abstract=True):
         if threads is not None:
             with call_threads(threads):
                 return self(x, state, lengths=lengths, out=out)
-        call = self._checked_call(x, state, lengths)
-        self._check_out(out, call)
+        call = self.checked_call(x, state, lengths)
+        self.check_out(out, call)
         if self.training:
             self._call = call._replace(batch=Batch(np.empty((0, 0)), call.batch.packing), state=None)
 
         def result(workspace: Any, rows: Array, final: Any) -> tuple[Any, Any]:
             y = self._donated_y(workspace, rows, call) if out is None else None
             if y is None:
-                y = self._y_for_caller(rows, call, out)
-            return y, self._state_for_caller(final, call.unbatched)
+                y = self.y_for_caller(rows, call, out)
+            return y, self.state_for_caller(final, call.unbatched)
 
         value: tuple[Any, Any] = self._run(call.batch, call.state, result)
         return value
@@ -250,7 +252,7 @@ class SequenceLayer(Layer, abstract=True):
         final = self._checked_state("ds_n", ds_n, None if call.unbatched else call.batch.packing.B)
         dx, initial = self._run_backward(workspace, gradient, final, need_dx)
         dx = None if dx is None else self._rows_for_caller(dx, call, False)
-        return dx, self._state_for_caller(initial, call.unbatched)
+        return dx, self.state_for_caller(initial, call.unbatched)
 
     def _checked_gradient(self, dy: Any, call: Call) -> Batch:
         """dL/dy, which must have the form of y."""
@@ -269,7 +271,7 @@ class SequenceLayer(Layer, abstract=True):
         if isinstance(dy, PackedSequences):
             raise TypeError("dy: expected an array, as y is, got PackedSequences")
         shape = self._shape_for_caller(packing, call.unbatched, self.output_size, False)
-        steps, _ = self._time_major("dy", _checks.shaped("dy", dy, shape), self.output_size)
+        steps, _ = self.to_time_major("dy", _checks.shaped("dy", dy, shape), self.output_size)
         return Batch(steps, packing)
 
 

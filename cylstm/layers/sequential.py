@@ -60,7 +60,7 @@ class Sequential(SequenceLayer):
                     f"one {type(layer).__name__} of all layers"
                 )
             if position:
-                layer._fit(layers[position - 1].output_size, layers[position - 1].dtype)
+                layer.fit_input(layers[position - 1].output_size, layers[position - 1].dtype)
             if not layer.input_size:
                 raise ValueError(f"layer {position}: expected a first layer with a size; pass features=")
             if position and layer.reads_indices:
@@ -132,9 +132,10 @@ class Sequential(SequenceLayer):
             for i, (layer, part) in enumerate(zip(self.layers, state, strict=True))
         )
 
-    def _state_for_caller(self, state: Any, unbatched: bool) -> Any:
+    def state_for_caller(self, state: Any, unbatched: bool) -> Any:
+        """A state from internal form to that of the caller."""
         return tuple(
-            layer._state_for_caller(part, unbatched) if isinstance(layer, SequenceLayer) else None
+            layer.state_for_caller(part, unbatched) if isinstance(layer, SequenceLayer) else None
             for layer, part in zip(self.layers, state, strict=True)
         )
 
@@ -145,9 +146,10 @@ class Sequential(SequenceLayer):
         for layer, part in zip(self.layers, state, strict=True):
             layer._set_random_state(part)
 
-    def _checked_scalers(self) -> dict[str, Any]:
+    def checked_scalers(self) -> dict[str, Any]:
+        """The scalers to save."""
         for position, layer in enumerate(self.layers):
-            if layer._checked_scalers():
+            if layer.checked_scalers():
                 raise ValueError(
                     f"layer {position}: expected no scalers in a layer of a model, got "
                     f"{sorted(layer.scalers)}; set the scalers of the model instead"
@@ -159,8 +161,9 @@ class Sequential(SequenceLayer):
         """Whether all layers are causal."""
         return all(layer.causal for layer in self.layers)
 
-    def _initial_state(self, B: int) -> Any:
-        return tuple(layer._initial_state(B) for layer in self.layers)
+    def initial_state(self, B: int) -> Any:
+        """The state that sequences start from, in internal form: zeros or learned."""
+        return tuple(layer.initial_state(B) for layer in self.layers)
 
     def _check_indices(self, x: Array) -> None:
         self.layers[0]._check_indices(x)
@@ -170,33 +173,39 @@ class Sequential(SequenceLayer):
             packing = layer._packing_after(packing)
         return packing
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> Parts:
-        return Parts([layer._new_workspace(training, in_place) for layer in self.layers])
+    def new_workspace(self, training: bool, in_place: bool = False) -> Parts:
+        """Buffers of one forward pass, and of its backward pass in training."""
+        return Parts([layer.new_workspace(training, in_place) for layer in self.layers])
 
-    def _forward(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
+    def forward_batch(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
+        """y of a batch, as rows of the workspace, and the final state."""
         final = []
         workspace.packings = [batch.packing]
         for layer, part, before in zip(self.layers, workspace.workspaces, state, strict=True):
-            rows, after = layer._forward(part, batch, before)
+            rows, after = layer.forward_batch(part, batch, before)
             batch = Batch(rows, layer._packing_after(batch.packing), layer._is_output_donated(part))
             workspace.packings.append(batch.packing)
             final.append(after)
         return batch.values, tuple(final)
 
-    def _step_stages(self, workspace: Parts, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
+    def step_stages(self, workspace: Parts, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
+        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
         stages: list[tuple[Any, ...]] = []
         for layer, part, layer_state in zip(self.layers, workspace.workspaces, state, strict=True):
-            more = layer._step_stages(part, layer_state, packing)
+            more = layer.step_stages(part, layer_state, packing)
             if more is None:
                 return None
             stages += more
         return stages
 
-    def _backward(self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool) -> tuple[Array | None, Any]:
+    def backward_batch(
+        self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool
+    ) -> tuple[Array | None, Any]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         initial = []
         need_dx = need_dx and not self.reads_indices
         for position in reversed(range(len(self.layers))):
-            gradient, before = self.layers[position]._backward(
+            gradient, before = self.layers[position].backward_batch(
                 workspace.workspaces[position],
                 dy,
                 dstate[position],

@@ -21,7 +21,8 @@ class Sizeless(Layer, abstract=True):
         self.input_size = self.output_size = size
         self._store = ParameterStore({}, _checks.real_dtype(dtype))
 
-    def _fit(self, features: int, dtype: "np.dtype[Any]") -> None:
+    def fit_input(self, features: int, dtype: "np.dtype[Any]") -> None:
+        """Adopt the size and dtype of the previous layer, where they were not specified."""
         self._set_size(self.input_size or features, dtype)
 
     def _sizes(self) -> dict[str, Any]:
@@ -42,7 +43,8 @@ class StatelessLayer(SequenceLayer, abstract=True):
             kind = type(self).__name__
             raise TypeError(f"{name}: expected None, {kind} has no state, got {type(state).__name__}")
 
-    def _state_for_caller(self, state: None, unbatched: bool) -> None:
+    def state_for_caller(self, state: None, unbatched: bool) -> None:
+        """A state from internal form to that of the caller."""
         return None
 
     @property

@@ -74,20 +74,23 @@ class ActivatedLayer(RecurrentLayer, abstract=True):
         """Raise RuntimeError: these layers save no gates."""
         raise RuntimeError(f"trace: {type(self).__name__} saves no gates")
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> Any:
+    def new_workspace(self, training: bool, in_place: bool = False) -> Any:
+        """Buffers of one forward pass, and of its backward pass in training."""
         if training:
             raise RuntimeError(f"{type(self).__name__}: is for inference only; expected eval(), got train()")
 
     def _is_output_donated(self, workspace: Any) -> bool:
         return False  # it has no workspace
 
-    def _step_stages(self, workspace: Any, state: State, packing: Packing) -> Any:
+    def step_stages(self, workspace: Any, state: State, packing: Packing) -> Any:
+        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
         return None  # no kernels
 
-    def _forward(self, workspace: Any, batch: Batch, state: State | None) -> tuple[Array, State]:
+    def forward_batch(self, workspace: Any, batch: Batch, state: State | None) -> tuple[Array, State]:
+        """y of a batch, as rows of the workspace, and the final state."""
         packing, H = batch.packing, self.hidden_size
         by_length: Any = slice(None) if packing.order is None else packing.order
-        initial = self._initial_state(packing.B) if state is None else state
+        initial = self.initial_state(packing.B) if state is None else state
         final = tuple(np.empty_like(part, self.dtype) for part in initial)
         y = np.empty((packing.N, self.output_size), self.dtype)
         x = np.empty((packing.N, self.input_size), self.dtype)

@@ -277,7 +277,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         >>> sorted(gates), gates["f"].shape, bool((gates["f"] < 1).all())
         (['c', 'f', 'g', 'h', 'i', 'o'], (1, 7, 2, 5), True)
         """
-        call = self._checked_call(x, state, lengths)
+        call = self.checked_call(x, state, lengths)
         workspace = self.inspect(call.batch, call.state)
         return {
             name: np.stack([self._as_caller(part, call.unbatched) for part in parts])
@@ -287,7 +287,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def inspect(self, batch: Batch, state: State | None) -> Workspace:
         """A separate workspace after a forward pass, for diagnostics."""
         workspace = Workspace(self._store, self.masks, self._shared, training=True, inspected=True)
-        self._forward(workspace, batch, state)
+        self.forward_batch(workspace, batch, state)
         return workspace
 
     def _random_state(self) -> Any:
@@ -296,7 +296,8 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def _set_random_state(self, state: Any) -> None:
         self.masks.state = state
 
-    def _state_for_caller(self, state: State, unbatched: bool) -> Any:
+    def state_for_caller(self, state: State, unbatched: bool) -> Any:
+        """A state from internal form to that of the caller."""
         parts = tuple(part[:, 0] if unbatched else part for part in state)
         return parts[0] if len(parts) == 1 else parts
 
@@ -305,7 +306,8 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         """Whether the layer reads forward only."""
         return not (self.bidirectional or self.reverse)
 
-    def _initial_state(self, B: int) -> State:
+    def initial_state(self, B: int) -> State:
+        """The state that sequences start from, in internal form: zeros or learned."""
         LD, states = self.num_layers * self.num_directions, self.spec.states
         state = tuple(np.zeros((LD, B, self.state_width(name)), self.dtype) for name in states)
         if self.learn_state:
@@ -331,7 +333,8 @@ class RecurrentLayer(SequenceLayer, abstract=True):
             self._options = options
         return self._stack
 
-    def _new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
+    def new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
+        """Buffers of one forward pass, and of its backward pass in training."""
         return Workspace(self._store, self.masks, self._shared, training, in_place)
 
     def _is_output_donated(self, workspace: Workspace) -> bool:
@@ -340,15 +343,18 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def _donate_output(self, workspace: Workspace) -> bool:
         return self.training and workspace.donate_output()
 
-    def _forward(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
+    def forward_batch(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
+        """y of a batch, as rows of the workspace, and the final state."""
         workspace.prepare(batch.packing, self._current_spec())
         return workspace.forward(batch, state)
 
-    def _step_stages(self, workspace: Workspace, state: State, packing: Packing) -> list[tuple[Any, ...]]:
+    def step_stages(self, workspace: Workspace, state: State, packing: Packing) -> list[tuple[Any, ...]]:
+        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
         workspace.prepare(packing, self._current_spec())
         return workspace.stages(state)
 
-    def _backward(
+    def backward_batch(
         self, workspace: Workspace, dy: Batch, dstate: State | None, need_dx: bool
     ) -> tuple[Array | None, State]:
+        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
         return workspace.backward(dy, dstate, need_dx)

@@ -36,7 +36,7 @@ class Codec:
         self._indices = model.reads_indices
         self._raw = np.dtype("<i4" if self._indices else "<f4")
         self._step = () if model.reads_single_indices else (model.input_size,)
-        self._first = model._state_for_caller(model._initial_state(1), unbatched=True)
+        self._first = model.state_for_caller(model.initial_state(1), unbatched=True)
 
     def of_json(self, text: str | bytes, *, stateful: bool = True) -> dict[str, Any]:
         """Parse `x` and, if present and `stateful`, `state`, as `Session.run` takes them.

@@ -92,7 +92,7 @@ from cylstm.sequences.packing import Packing
 
 layer = cylstm.GRU(3, 5, seed=0)
 x = np.random.default_rng(0).standard_normal((7, 2, 3)).astype("float32")
-workspace = layer._new_workspace(False)
+workspace = layer.new_workspace(False)
 workspace.prepare(Packing(7, 2), layer._current_spec())
 workspace.buffers.of("x", 0, 0)[...] = x.reshape(14, 3)
 workspace.buffers.of("h", 0, 0)[...] = 0

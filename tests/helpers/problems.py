@@ -143,7 +143,7 @@ def run_reference(layer, x, state, lengths=None, trained=True):
     groups = rows_by_length(np.full(B, T) if lengths is None else np.asarray(lengths))
     masks, cell = Masks(layer, trained), reference.CELLS[layer.spec.name]
     clip = np.inf if layer.clip is None else layer.clip
-    first = [a.astype(float) for a in (layer._initial_state(B) if state is None else state)]
+    first = [a.astype(float) for a in (layer.initial_state(B) if state is None else state)]
     final, saved = [a.copy() for a in first], {}
     values = x.astype(float)
     for l in range(layer.num_layers):

@@ -359,9 +359,9 @@ def test_a_turn_is_as_many_calls_as_follow_at_once(monkeypatch, turn, expected):
 def test_threads_of_the_call_are_those_of_the_session(monkeypatch):
     session = cylstm.Session(cylstm.LSTM(5, 8, seed=0), threads=3)
     seen = []
-    forward = type(session._model)._forward
+    forward = type(session._model).forward_batch
     monkeypatch.setattr(
-        cylstm.LSTM, "_forward", lambda *args: (seen.append(cylstm.get_num_threads()), forward(*args))[1]
+        cylstm.LSTM, "forward_batch", lambda *args: (seen.append(cylstm.get_num_threads()), forward(*args))[1]
     )
     before = cylstm.get_num_threads()
     session.run(np.ones((2, 5)))

@@ -344,7 +344,16 @@ class Hooked:
 
 @pytest.mark.parametrize(
     "method",
-    ["__call__", "backward", "train", "eval", "state_dict", "load_state_dict", "_forward", "_step_stages"],
+    [
+        "__call__",
+        "backward",
+        "train",
+        "eval",
+        "state_dict",
+        "load_state_dict",
+        "forward_batch",
+        "step_stages",
+    ],
 )
 @pytest.mark.parametrize("base", [cylstm.LSTM, cylstm.Linear, cylstm.Sequential])
 def test_ignored_overrides_are_rejected_at_class_definition(base, method):

@@ -137,7 +137,7 @@ def write(graph: Graph, layer: Layer, x: str, where: str) -> str:
 
 def _scaled(graph: Graph, model: Layer, x: str) -> str:
     """x scaled by the model's scaler of x, if there is one."""
-    scaler = model._checked_scalers().get("x")
+    scaler = model.checked_scalers().get("x")
     if scaler is None:
         return x
     offset, scale = (np.array(scaler.config[name], model.dtype) for name in ("offset", "scale"))
@@ -170,7 +170,7 @@ def _unscaled(graph: Graph, model: Layer, y: str) -> str:
 
 def scalers_written(model: Layer) -> list[str]:
     """Names of the model's scalers that are written to its ONNX file: that of x, and one of y."""
-    scalers = model._checked_scalers()
+    scalers = model.checked_scalers()
     targets = [
         name
         for name in TARGETS
