@@ -82,6 +82,7 @@ def served(request, tmp_path_factory):
     return [*emulated, program], written(folder / "models", **(environment or {})), environment is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [[], ["whole"]])
 def test_c_serves_the_bits_of_python(served, mode):
     program, folder, same_compiler = served
@@ -107,6 +108,7 @@ def run(program, *arguments):
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_damaged_files_neither_crash_nor_hang_the_reader(fuzz, models):
     files = sorted(models.glob("*.safetensors"))
     result = run(fuzz, 20000, 1, *files)
@@ -206,6 +208,7 @@ def test_a_file_written_otherwise_is_read(fuzz, models, tmp_path):
     assert cylstm.load(tmp_path / "other").output_size == c_models.V
 
 
+@pytest.mark.slow
 def test_the_program_in_the_documentation(models, tmp_path):
     """As it stands there, with the model of the documentation."""
     text = (ROOT / "docs" / "c-api.md").read_text(encoding="utf-8")
@@ -247,6 +250,7 @@ int main(int count, char **names) {
 """
 
 
+@pytest.mark.slow
 def test_memory_demand_of_small_file_is_known_in_advance(tmp_path):
     """The reader itself allocates nothing; a size beyond size_t is 0, not what is left of it."""
     import bombs_models

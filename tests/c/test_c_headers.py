@@ -42,6 +42,7 @@ def run(program, *arguments):
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 @pytest.mark.parametrize("language", [["-std=c99"], ["-x", "c++", "-std=c++17"]])
 def test_no_warnings(tmp_path, name, language):
@@ -50,6 +51,7 @@ def test_no_warnings(tmp_path, name, language):
     assert subprocess.run([program], capture_output=True, text=True).stdout == "0 faults\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, defects",
     [
@@ -71,12 +73,14 @@ def test_clean_under_sanitizers_which_see_planted_defects(tmp_path, flags, defec
         assert message in planted.stderr
 
 
+@pytest.mark.slow
 def test_kernels_fit_small_stacks(tmp_path):
     """Of 128 KiB, as threads have with musl; optimised as the extension modules, in which GCC inlines."""
     strict = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wframe-larger-than=40960"]
     build(tmp_path, "gcc", "-std=gnu99", "-DREAL=float", "-DTYPE=f32", *strict, source="pass.c")
 
 
+@pytest.mark.slow
 def test_a_compiler_without_extensions_builds_the_kernels(tmp_path):
     """Those of the BLAS path; what else extension modules include leaves the packed path out."""
     headers = ["bare.h", "cylstm/dense.h", "cylstm/optimizers.h", "cylstm/pass.h", "team.h"]
@@ -112,6 +116,7 @@ def test_kernels_and_team_run_on_windows(tmp_path, monkeypatch):
     assert run(*emulated, program).stdout == "0 faults\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "real, flags", [("float f32", "-fsanitize=address,undefined"), ("double f64", "-fsanitize=address")]
 )
@@ -126,6 +131,7 @@ def test_the_packed_pass_stays_within_its_buffers(tmp_path, real, flags):
     assert "AddressSanitizer" in planted.stderr
 
 
+@pytest.mark.slow
 def test_parts_of_a_pass_do_not_race(tmp_path):
     """Under the thread sanitizer, on the team."""
     options = ["-std=gnu99", "-O1", "-g1", "-fsanitize=thread", "-DREAL=float", "-DTYPE=f32"]

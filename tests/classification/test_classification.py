@@ -212,6 +212,7 @@ def test_it_has_to_be_fitted_first(tmp_path):
             use(Classifier())
 
 
+@pytest.mark.process
 def test_scikit_learn_is_not_needed():
     code = (
         "import sys; sys.modules['sklearn'] = None\n"

@@ -18,6 +18,7 @@ from cylstm.data.series import read_csv
 from cylstm.forecasting import Forecaster
 
 
+@pytest.mark.slow
 def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
     folders = [tmp_path / name for name in "ab"]
     results = []
@@ -39,6 +40,7 @@ def test_demo_beats_the_autoregression_and_repeats_itself(tmp_path, capsys):
         np.testing.assert_array_equal(value, models[1].parameters[name])
 
 
+@pytest.mark.slow
 def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
     monkeypatch.setattr("cylstm.forecasting.training.PENALTIES", (5e-2,))
@@ -58,6 +60,7 @@ def test_demo_prints_a_table_and_draws_a_picture(tmp_path, capsys, monkeypatch):
     assert " ".join(f"{value:.1f}" for value in forecast[-1, :, 0]) in out
 
 
+@pytest.mark.slow
 def test_demo_without_matplotlib(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr("cylstm.forecasting.training.PENALTIES", (5e-2,))
@@ -86,6 +89,7 @@ def test_train_then_predict_needs_the_two_files_only(table, tmp_path, capsys):
     ] == lines[1:]
 
 
+@pytest.mark.slow
 def test_train_tells_errors_in_json_and_draws_on_request(table, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the picture")
     model, plot = tmp_path / "m.safetensors", tmp_path / "p.png"
@@ -148,6 +152,7 @@ def test_evaluate_excludes_rows_needed_by_baselines(table, tmp_path, capsys, per
         assert "--test: expected a fraction in (0, 1]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_patience_ends_the_training_of_a_forecaster_early(tmp_path, capsys):
     path, model = tmp_path / "noise.csv", str(tmp_path / "m")
     path.write_text("a\n" + "\n".join(map(str, np.random.default_rng(0).standard_normal(100))))
@@ -182,6 +187,7 @@ def test_evaluate_phase(table, tmp_path, capsys):
     assert printed[0] == printed[1] == printed[2]
 
 
+@pytest.mark.slow
 def test_a_gap_at_the_split_is_not_filled_from_the_test_rows(table, tmp_path, capsys):
     """The first 96 of 120 rows are the training rows; later rows do not change the model."""
     lines = table.read_text().splitlines()
@@ -327,6 +333,7 @@ def test_missing_values_are_refused_or_interpolated(table, tmp_path, capsys):
     assert train(table, "--columns", "a", "--output", model, "--missing", "interpolate") == 0
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("heeded")
 def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path, capsys, monkeypatch):
     model = tmp_path / "m.safetensors"
@@ -338,12 +345,14 @@ def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "m.safetensors"]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("stop", ["SIGINT", "SIGKILL"])
 def test_a_training_that_was_ended_goes_on_from_its_checkpoint(table, tmp_path, stop):
     """Ctrl-C writes a checkpoint; killed, the one of the last finished network is there."""
     saved, models = tmp_path / "run.ckpt", [tmp_path / name for name in ("whole", "resumed")]
-    options = ["train", str(table), "--columns", "a,b", "--hidden", "8", "--epochs", "2", "--output"]
+    options = ["train", str(table), "--columns", "a,b", "--hidden", "8", "--epochs", "12", "--output"]
     assert cli.main([*options, str(models[0])]) == 0
     options += [str(models[1]), "--checkpoint", str(saved), "--resume"]
     process = command(*options, **heedful())
@@ -366,6 +375,8 @@ def test_a_training_that_was_ended_goes_on_from_its_checkpoint(table, tmp_path, 
     assert models[1].read_bytes() == models[0].read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_reader_that_goes_away_is_no_fault():
     process = command("info")
     process.stdout.close()
@@ -374,6 +385,8 @@ def test_a_reader_that_goes_away_is_no_fault():
         assert err.read() == ""
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_help_shows_every_command():
     out, err = command("--help").communicate(timeout=30)
     assert err == ""
@@ -392,6 +405,8 @@ def test_test_rows_do_not_leak_into_training_gaps(tmp_path, capsys):
     assert "training rows for horizon 3 and period None, got 19 of the 24 in it" in error
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(not shutil.which("sh"), reason="needs the shell sh")
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "</dev/null >&-"])
 def test_closed_streams_are_no_fault(redirection):
@@ -400,6 +415,8 @@ def test_closed_streams_are_no_fault(redirection):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_terminal_without_our_letters_is_no_fault():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "cylstm", "train", "--help"]

@@ -129,6 +129,7 @@ def test_a_training_goes_on_from_its_checkpoint(sequences, tmp_path, capsys):
     assert models[0].read_bytes() == models[1].read_bytes()
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("heeded")
 def test_an_interrupt_ends_a_training_with_the_best_weights(sequences, tmp_path, capsys, monkeypatch):
     model = tmp_path / "m.safetensors"
@@ -139,6 +140,7 @@ def test_an_interrupt_ends_a_training_with_the_best_weights(sequences, tmp_path,
     assert Classifier.load(model).classes == ["down", "up"]
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("heeded")
 def test_interrupt_before_first_epoch_saves_nothing(sequences, tmp_path, capsys, monkeypatch):
     press_ctrl_c(monkeypatch, after_epochs=0)

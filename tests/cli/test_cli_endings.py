@@ -117,6 +117,8 @@ def test_save_failure_is_reported_with_the_original_error(data, tmp_path, capsys
     assert last == "cylstm: out of memory"
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.parametrize("closed", ["2>&-", "2>&- >&-"])
 def test_a_training_runs_with_closed_streams(closed, data, tmp_path):
@@ -136,6 +138,7 @@ def test_a_closed_standard_error_is_replaced(data, tmp_path, monkeypatch):
     sys.stderr.close()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_pressed_twice_saves_the_best_weights(data, tmp_path):
     """In a process of its own, as at a terminal."""

@@ -82,6 +82,7 @@ def hostile(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -185,6 +186,8 @@ def test_warnings_of_the_library_are_lines_of_the_command(tmp_path, capsys):
     assert warnings.showwarning is before
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_a_full_disk_behind_standard_output_is_one_line():
     with open("/dev/full", "w") as full:
@@ -193,6 +196,8 @@ def test_a_full_disk_behind_standard_output_is_one_line():
     assert process.returncode == 1
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_reader_of_the_help_that_goes_away_is_no_error():
     process = command("train", "--help", env=dict(os.environ, PYTHONUNBUFFERED=""))
     process.stdout.close()
@@ -201,6 +206,8 @@ def test_a_reader_of_the_help_that_goes_away_is_no_error():
     assert process.wait(timeout=60) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(not os.path.exists("/dev/fd/0"), reason="this system has no /dev/fd")
 def test_a_table_is_read_from_a_pipe_and_a_device_is_refused(table, tmp_path):
     options = ["--columns", "a", "--horizon", "3", "--epochs", "1", "--hidden", "4", "--output", "m"]
@@ -352,6 +359,7 @@ def test_every_reworded_message_exists():
     assert not unused
 
 
+@pytest.mark.slow
 def test_library_messages_name_no_options():
     """The flags of other programs (pip, gunicorn) are in these messages, those of `cylstm` are not."""
     flags = {option.flag for option in (*options.TRAIN, *options.PREDICT, *options.EVALUATE)}

@@ -53,6 +53,7 @@ for name, (_, read, message) in bombs_models.BOMBS.items():
     BOMBS[f"model {name}"] = (), f"import bombs_models; bombs_models.BOMBS[{name!r}][0](path)", read, message
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited as Linux does")
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_rejected_in_little_memory(name, tmp_path):

@@ -66,6 +66,7 @@ def keras_file(folder):
     return "keras", content.getvalue(), cylstm.from_keras
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [onnx_file, torch_file, hdf5_file, keras_file])
 @pytest.mark.filterwarnings("ignore")  # NumPy's, of what damaged weights hold
 def test_damaged_files_are_read_or_refused(make, tmp_path):

@@ -72,6 +72,7 @@ def saved(keras, layers, folder, functional=False, inputs=None):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("functional", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_those_of_keras(rng, keras, name, functional, tmp_path):

@@ -389,6 +389,7 @@ def test_quantised_modules_name_the_way_out(torch):
             cylstm.from_torch(part)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's
 @pytest.mark.parametrize("wrap", ["DataParallel", "compile", "both"])
 def test_wrapped_modules_and_their_state_dicts(wrap, rng, torch):

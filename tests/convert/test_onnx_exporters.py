@@ -119,6 +119,7 @@ def signature(module):
     return inspect.signature(module.forward).parameters.values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("name", NAMES)

@@ -152,6 +152,7 @@ def by_onnxruntime(model, feeds):
 DIRECTIONS = ["forward", "reverse", "bidirectional"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, direction, layout", itertools.product(GATES, DIRECTIONS, [0, 1]))
 def test_random_nodes_against_onnxruntime(rng, kind, direction, layout, tmp_path):
     """Every attribute, optional input and output; onnxruntime, which has no layout 1, gets the same in 0."""

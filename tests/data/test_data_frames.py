@@ -62,6 +62,7 @@ def test_columns_that_are_no_numbers_are_named_and_gaps_found():
         Windows(gaps, 3)
 
 
+@pytest.mark.process
 def test_pandas_is_loaded_by_nobody_but_the_caller():
     code = """
 import sys, numpy as np, cylstm

@@ -110,11 +110,13 @@ print(next(ahead))
 """
 
 
+@pytest.mark.process
 def test_the_interpreter_ends_while_a_value_is_being_made():
     assert run(SLOW + "print('end')") == ["1", "end"]
     assert run(SLOW + "ahead.close(); print('end')") == ["1", "end"]
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.name == "nt", reason="needs signals that interrupt a wait")
 def test_ctrl_c_interrupts_the_wait_for_a_value():
     code = """
@@ -129,6 +131,7 @@ except KeyboardInterrupt:
     assert run(SLOW + code) == ["1", "interrupted"]
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_is_told_and_the_parent_goes_on():
     code = """

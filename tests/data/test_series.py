@@ -148,6 +148,7 @@ def test_a_column_without_a_name_is_left_out_with_a_warning(tmp_path, name):
         read_csv(write(tmp_path, f"{name},note\n0,x\n"))
 
 
+@pytest.mark.slow
 def test_tables_of_thousands_of_columns_have_short_messages(tmp_path):
     names = [f"c{i}" for i in range(30_000)]
     path = write(tmp_path, ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")

@@ -67,6 +67,7 @@ def test_only_regular_files_are_opened(pipe, tmp_path):
         read_text(tmp_path)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not os.path.exists("/dev/fd/0"), reason="this system has no /dev/fd")
 def test_a_pipe_that_the_shell_passes_is_read(tmp_path):
     reader, writer = os.pipe()

@@ -29,6 +29,7 @@ def every_kind_of_number(dtype):
     return x[np.isfinite(x)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 2e-19, reason="long double is no wider than double here")
 @pytest.mark.parametrize("instruction_set", isa.available())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

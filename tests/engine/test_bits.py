@@ -74,6 +74,7 @@ def training_pass(layer, x, state, dy, dlast, lengths):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", DIVIDED)
 @pytest.mark.parametrize("cell", LAYERS)
@@ -92,6 +93,7 @@ def test_any_number_of_threads(rng, cell, sizes, dtype):
             same(value, results[1][name], f"{name} of {n} threads")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", LAYERS)
 def test_directions_side_by_side(rng, cell):
     layer = make(cell, 30, 70, 2, bidirectional=True, seed=0)

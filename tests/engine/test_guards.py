@@ -32,6 +32,7 @@ def path(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell, option", GRID)
 def test_training_and_evaluation_of_every_cell_and_option(rng, monkeypatch, path, cell, option):
     guards = Guards().install(monkeypatch)
@@ -83,6 +84,7 @@ ATTENTION = {
 MODELS = models() | ATTENTION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_sessions_streams_and_training_of_every_layer(monkeypatch, name, threads):

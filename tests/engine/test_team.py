@@ -67,6 +67,8 @@ def test_64_python_threads_get_the_same_bits(rng):
     assert len(layer._spare) <= len(workers)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @posix
 @packed_only  # A child that is forked while OpenBLAS works inherits its locks as they are
 def test_children_forked_at_any_moment_compute_the_same():
@@ -92,6 +94,8 @@ print(sum(map(abs, codes)), same())
     assert run(code) == ["0", "True"]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @posix
 def test_signals_reach_python_and_change_nothing():
     code = """
@@ -105,6 +109,8 @@ print(ok, len(seen) > 10, all(seen))
     assert run(code) == ["True", "True", "True"]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @posix
 def test_ctrl_c_ends_a_loop_of_calls_and_the_layer_goes_on():
     code = """
@@ -119,6 +125,8 @@ except KeyboardInterrupt:
     assert run(code) == ["interrupted", "True"]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @linux
 @packed_only
 def test_an_idle_team_uses_no_cpu():
@@ -131,6 +139,7 @@ print(asleep < 0.02, same())
     assert run(code) == ["True", "True"]
 
 
+@pytest.mark.process
 @linux
 @packed_only
 def test_a_call_takes_no_more_threads_than_it_is_told():
@@ -176,6 +185,8 @@ def test_threadpoolctl_sees_and_limits_the_team():
         assert cylstm.get_num_threads() == 2
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @packed_only
 def test_neither_inference_nor_training_loads_scipy(tmp_path):
     code = f"""
@@ -239,11 +250,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident < 4000, same
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @posix
 def test_ten_thousand_shapes_keep_memory_flat_and_bits_the_same():
     assert run(SHAPES, timeout=500) == ["True", "True"]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @posix
 def test_a_thread_with_a_stack_of_128_kib_trains_every_layer():
     """As musl's have by default. The frame of a kernel is at most 40 KiB."""

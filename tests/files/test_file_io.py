@@ -162,6 +162,7 @@ def test_interrupt_at_any_line_leaves_no_other_file(tmp_path, way, earlier):
     assert tried > 15
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system gives every file a name")
 def test_killed_writer_leaves_nothing(tmp_path):
     script = f"""
@@ -210,6 +211,8 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
 @pytest.mark.parametrize("earlier", [True, False])
 @pytest.mark.parametrize("writer", WRITERS)

@@ -218,6 +218,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     assert repr(cylstm.load(target)) == repr(model())
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_files_have_the_permissions_of_ordinary_ones(tmp_path):
     script = f"import os, cylstm; os.umask(0o027); cylstm.save(cylstm.LSTM(1, 1), {str(tmp_path / 'm')!r})"

@@ -125,6 +125,8 @@ def test_every_layer_with_drawn_parameters_has_a_case():
     assert drawn <= set(DRAWN)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 @pytest.mark.parametrize(
     "call",

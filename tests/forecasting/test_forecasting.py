@@ -40,6 +40,7 @@ def test_zero_output_is_persistence(waves):
     np.testing.assert_allclose(scaling.values(z, np.zeros((240, 6)), 0), np.repeat(waves[:, None], 3, axis=1))
 
 
+@pytest.mark.slow
 def test_forecaster_learns_pattern(waves):
     n = 190
     forecaster = quick(waves[:n], epochs=4)
@@ -56,6 +57,7 @@ def test_forecasts_depend_on_the_past_only(waves):
     np.testing.assert_array_equal(forecaster.forecast(changed)[:150], forecaster.forecast(waves)[:150])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(waves):
     one, two, other = (quick(waves, seed=seed).forecast(waves) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
@@ -71,6 +73,7 @@ def test_phase_is_the_season_of_the_first_row():
     assert np.abs(forecaster.forecast(values[5:])[-1] - forecaster.forecast(values)[-1]).max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [None, 1])
 def test_progress_adds_up_to_all_updates(waves, patience):
     calls = []
@@ -78,6 +81,7 @@ def test_progress_adds_up_to_all_updates(waves, patience):
     assert sum(calls) == forecaster.updates
 
 
+@pytest.mark.slow
 def test_patience_ends_training_early():
     noise = np.random.default_rng(0).standard_normal((80, 1))
     patient = quick(noise, epochs=12, patience=2)
@@ -117,6 +121,7 @@ def killed_after(updates):
     return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [None, 1])
 def test_a_training_that_is_killed_goes_on_to_the_same_bits(waves, tmp_path, patience):
     """Killed in and between networks; checkpoints stand in the middle of epochs."""
@@ -301,6 +306,7 @@ def test_a_training_that_fails_leaves_the_best_network_so_far(waves, monkeypatch
     np.testing.assert_array_equal(found, expected)  # the network of more rows
 
 
+@pytest.mark.slow
 def test_resume_after_failed_validation_is_bit_identical(waves, tmp_path, monkeypatch):
     whole = Forecaster(3, hidden_size=4, epochs=3).fit(waves)
     error, calls = forecast_training.error, []

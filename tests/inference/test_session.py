@@ -188,6 +188,7 @@ def test_weights_are_packed_once():
     assert (packed is None) == (isa.path() == "blas")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, None])
 def test_many_threads_get_the_bits_of_one(rng, threads):
     model = cylstm.Sequential(cylstm.LSTM(5, 24, 2, seed=0), cylstm.Linear(24, 3, seed=1))
@@ -224,6 +225,7 @@ def test_the_interpreter_runs_on_while_a_session_computes():
     assert any(turns() > 5 for _ in range(20))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(isa.path() == "blas", reason="NumPy's and BLAS's calls have temporaries")
 @pytest.mark.parametrize(
     "more",
@@ -332,6 +334,7 @@ def test_waiting_calls_divide_free_cpus():
     assert held == [2, 2, 2]
 
 
+@pytest.mark.slow
 @packed_only
 @pytest.mark.parametrize("turn, expected", [(0, "abab"), (60, "aabb")])
 def test_a_turn_is_as_many_calls_as_follow_at_once(monkeypatch, turn, expected):
@@ -372,6 +375,7 @@ def test_threads_of_the_call_are_those_of_the_session(monkeypatch):
     assert cylstm.get_num_threads() == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ctrl-C within a __del__
 def test_ctrl_c_at_any_moment_leaves_it_usable(heeded):
@@ -439,6 +443,8 @@ print(results.count(True), len(results))
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_forks_before_use_after_use_and_in_the_middle_of_it(threads):

@@ -228,6 +228,8 @@ class Shifted(cylstm.CustomLayer):
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_loading_says_which_module_to_import(tmp_path):
     (tmp_path / "my_layers.py").write_text(DEFINITION)
 

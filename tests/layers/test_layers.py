@@ -220,6 +220,7 @@ def test_activation_thresholds_are_exclusive():
     np.testing.assert_array_equal(reference.activation(np.array(x), layer.kind, 0.5), [[0.0, 0.6, 0.0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_agree_with_differences(rng, name):
     model, x, dy = made(name, rng)
@@ -263,6 +264,7 @@ def test_agrees_with_torch(rng, torch, name):
         np.testing.assert_allclose(dx, x_torch.grad.numpy(), **tolerances.TORCH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name.split()[0] not in NO_PARAMETERS])
 def test_ten_steps_of_training_follow_torch(rng, torch, name):
     """Every layer that has parameters, by descent with momentum on a squared error."""

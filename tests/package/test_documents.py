@@ -35,6 +35,7 @@ def examples_of(page):
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(isa.path() != "packed", reason="the pages show bits that only the packed path promises")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
@@ -68,6 +69,7 @@ def test_pages_show_all_generated_pictures():
     assert all(path.stat().st_size < 150_000 for path in pictures.values())
 
 
+@pytest.mark.slow
 @in_the_source_tree
 def test_pictures_are_drawn_from_the_tutorial_and_from_results(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the pictures")
@@ -91,6 +93,7 @@ def test_readme_fits_its_screens():
     assert lines.index("<!-- summary: end -->") < 45
 
 
+@pytest.mark.slow
 def test_readme_example_runs_and_learns(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(example.splitlines()) <= 14

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import cylstm
 
 PACKAGE = Path(cylstm.__file__).parent
@@ -92,6 +94,7 @@ def test_no_import_circle():
     assert not circles
 
 
+@pytest.mark.slow
 def test_folders_import_only_earlier_folders():
     graph = import_graph()
     folders = {folder_of(name) for name in graph} - {"cylstm"}

@@ -35,6 +35,7 @@ def test_a_wheel_has_at_most_5_mib():
     assert packed.tell() <= 5 * 2**20
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has the GIL always")
 def test_no_module_puts_the_gil_back():
     code = """
@@ -59,6 +60,8 @@ def namespaces():
     return sorted(name for name in names if not name.startswith("_"))
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("name", namespaces())
 def test_a_namespace_is_there_after_import_cylstm_alone(name):
     """In a process of its own, in which no other test has imported it."""
@@ -88,6 +91,7 @@ def test_type_checking_imports_match_lazy_names():
     assert public | set(cylstm.__all__) >= imported
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", sorted(cylstm._DEPENDENCIES))
 def test_a_namespace_whose_library_is_missing_names_the_extra(name):
     missing = cylstm._DEPENDENCIES[name][0]
@@ -129,6 +133,7 @@ def without_modules(tmp_path):
     return tmp_path
 
 
+@pytest.mark.process
 def test_python_in_the_source_folder_says_so(without_modules):
     (without_modules / "setup.py").touch()
     result = python("import cylstm", cwd=without_modules)
@@ -140,6 +145,7 @@ def test_python_in_the_source_folder_says_so(without_modules):
     )
 
 
+@pytest.mark.process
 def test_an_incomplete_installation_says_so(without_modules):
     result = python("import cylstm", cwd=without_modules)
     last = result.stderr.splitlines()[-1]
@@ -210,6 +216,8 @@ def source_distribution(folder, mtime):
     return made.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @in_the_source_tree
 def test_source_distributions_are_reproducible_and_complete(tmp_path):
     pytest.importorskip("Cython", reason="Cython is not installed; setup.py needs it")

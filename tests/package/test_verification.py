@@ -34,6 +34,7 @@ def run(*command):
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_readers_take_or_refuse_damaged_inputs():
     pytest.importorskip("onnx", reason="onnx is not installed; its files are read with it")
     pytest.importorskip("h5py", reason="h5py is not installed; Keras' files are read with it")
@@ -77,6 +78,7 @@ def all_memory(content):
     bytes(1 << 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defect", "seen"),
     [(crash, "SIGSEGV"), (hang, "SIGPROF"), (other_error, "KeyError"), (all_memory, "MemoryError")],
@@ -113,6 +115,7 @@ print(json.dumps([sum(soaked.done.values()), soaked.faults]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(isa.path() != "packed", reason="only the packed path promises bits")
 def test_everything_at_once_has_the_bits_of_the_first():
     _, [(done, faults)] = run("-c", SOAK.format(plant="", spoil=""))
@@ -120,6 +123,7 @@ def test_everything_at_once_has_the_bits_of_the_first():
     assert done > 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(isa.path() != "packed", reason="only the packed path promises bits")
 def test_a_bit_that_differs_is_seen():
     spoil = "for case in soaked.cases: case.y.view('u1')[-1, -1, -1] ^= 1"

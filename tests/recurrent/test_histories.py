@@ -131,6 +131,7 @@ def states(again):
     return mock.patch.multiple(stack_buffers, MIN_SEGMENTS=1 if again else 1 << 30, MIN_STATE_BYTES=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=25, deadline=None)

@@ -28,6 +28,7 @@ from cylstm.recurrent.cells import CELLS
 LENGTHS = [None, [3, 4, 0]]  # of 5 steps, which no sequence has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell, option", GRID)
 @pytest.mark.parametrize(
     "direction, dtype", [*((direction, "float64") for direction in DIRECTIONS), ("both", "float32")]
@@ -71,6 +72,7 @@ def test_gradients_agree_with_finite_differences(rng, cell, option, direction):
             )
 
 
+@pytest.mark.slow
 @given(data=st.data(), seed=st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
 def test_any_combination_agrees_with_reference(data, seed):

@@ -283,6 +283,8 @@ print(allocations() - warm, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss -
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the module resource")
 def test_thousands_of_shapes_in_random_order_keep_memory_flat():
     """In a process of its own, whose high-water mark of memory (KiB) is that of these calls."""

@@ -269,6 +269,7 @@ def interrupted_at(line, call):
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("yes", [False, True])
 @pytest.mark.parametrize("first", [20, 27])
 def test_ctrl_c_at_any_line_leaves_consistent_state(rng, again, yes, first):

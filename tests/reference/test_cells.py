@@ -37,6 +37,7 @@ def test_every_cell_has_a_reference():
     assert list(reference.CELLS) == list(CELLS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("sizes", [(3, 2, 1, 4), (1, 1, 1, 1), (2, 1, 3, 2)])
 def test_gradients_agree_with_finite_differences(rng, cell, sizes):
@@ -57,6 +58,7 @@ def test_gradients_agree_with_finite_differences(rng, cell, sizes):
             np.testing.assert_allclose(ours, gradient(loss, array, step), **limits, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell, P", [("lstm", None), ("lstm", 2), ("rnn_tanh", None), ("rnn_relu", None), ("gru", None)]
 )

@@ -409,6 +409,7 @@ def test_limits_are_checked(options):
         application(network(), **options)
 
 
+@pytest.mark.process
 def test_the_library_alone_loads_none_of_it():
     others = ("starlette", "uvicorn", "prometheus_client", "anyio")
     code = f"import sys, cylstm, cylstm.cli; print([m for m in {others} if m in sys.modules])"
@@ -481,6 +482,7 @@ def test_a_client_is_an_address_or_a_network():
     assert quotas.client_of(None) == quotas.client_of("") == ""
 
 
+@pytest.mark.slow
 def test_answers_that_nobody_reads_are_bounded_and_time_out():
     model = cylstm.Sequential(cylstm.Linear(3, 256))
     service = Service(model, Limits(max_body=2**16, timeout=1))
@@ -504,6 +506,7 @@ def test_answers_that_nobody_reads_are_bounded_and_time_out():
     assert service.memory.used == 0
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_read_by_the_drop_times_out():
     service = Service(cylstm.Sequential(cylstm.Linear(3, 64)), Limits(max_body=2**20, timeout=0.5))
     call = Asgi(app.app_of(service), bytes(12 * 10_000), "a", read=lambda: asyncio.sleep(0.2))
@@ -568,6 +571,7 @@ def test_worker_names_missing_dependency(monkeypatch):
         cylstm.serve.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_refused_answers_leave_memory_at_once():
     """Not when the collector next runs, which may be after a gigabyte."""
     service = Service(cylstm.Sequential(cylstm.Linear(3, 256)), Limits(max_body=2**16, timeout=0.5))

@@ -80,6 +80,7 @@ def runs(pid):
     return done.stdout.strip()[:1] not in ("", "Z")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [[], ["--preload"]])
 def test_gunicorn_metrics_are_those_of_all_workers(folder, preload):
     x = np.arange(12, dtype="<f4").reshape(4, 3)
@@ -104,6 +105,7 @@ def test_gunicorn_metrics_are_those_of_all_workers(folder, preload):
     assert "Traceback" not in (folder / "log").read_text()
 
 
+@pytest.mark.slow
 def test_gunicorn_ends_connections_that_bring_nothing(folder):
     with gunicorn(folder) as process, contextlib.ExitStack() as links:
         silent = [links.enter_context(connection(process)) for _ in range(10)]
@@ -115,6 +117,7 @@ def test_gunicorn_ends_connections_that_bring_nothing(folder):
                 assert link.recv(100) == b""
 
 
+@pytest.mark.slow
 def test_gunicorn_reloads_without_losing_requests(folder):
     with gunicorn(folder, "-w", "2", "--graceful-timeout", "20") as process:
         before, end, failed, done = set(children(process)), threading.Event(), [], []
@@ -149,6 +152,7 @@ def test_gunicorn_reloads_without_losing_requests(folder):
         assert set(done) == {200}
 
 
+@pytest.mark.slow
 def test_workers_end_when_gunicorn_is_killed(folder):
     with gunicorn(folder, "-w", "2") as process:
         until(lambda: len(children(process)) == 2)

@@ -83,6 +83,7 @@ def test_bodies_that_do_not_come_shut_nobody_out(path):
         assert post(process, bytes(12))[0] == 200
 
 
+@pytest.mark.slow
 def test_silent_connections_shut_nobody_out(path):
     resource = pytest.importorskip("resource", reason="needs a bound on open files to raise")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -127,6 +128,7 @@ def test_a_refused_client_that_still_sends_sees_why(shared):
     link.close()
 
 
+@pytest.mark.slow
 def test_a_late_body_ends_its_connection(path):
     with server(path, "--timeout", 1) as process, connection(process) as link:
         link.sendall(head(100) + b"1")
@@ -166,6 +168,7 @@ def test_tiny_chunks_leave_time_for_others(shared):
         assert time.monotonic() - begin < 3
 
 
+@pytest.mark.slow
 def test_a_head_that_is_long_or_slow_is_refused(shared):
     with connection(shared) as link, contextlib.suppress(ConnectionError):
         link.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 2**20)
@@ -237,6 +240,7 @@ def test_fragments_of_a_message_are_bounded(shared):
         assert struct.unpack(">H", answer[2:4]) == (1009,)
 
 
+@pytest.mark.slow
 def test_answers_to_pings_do_not_pile_up(shared):
     with opened(shared) as link:
         link.settimeout(2)
@@ -247,6 +251,7 @@ def test_answers_to_pings_do_not_pile_up(shared):
         assert sent < 40e6  # what the sockets of both sides hold
 
 
+@pytest.mark.slow
 def test_requests_whose_answers_nobody_reads_end(path):
     with server(path, "--timeout", 1) as process, socket.socket() as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -258,6 +263,7 @@ def test_requests_whose_answers_nobody_reads_end(path):
         assert time.monotonic() - begin < 15
 
 
+@pytest.mark.slow
 def test_a_message_that_does_not_end_ends_its_stream(path):
     with server(path, "--timeout", 1) as process, opened(process) as link, opened(process) as idle:
         link.sendall(frame(2, bytes(12))[:9])
@@ -269,6 +275,7 @@ def test_a_message_that_does_not_end_ends_its_stream(path):
         assert len(idle.recv(100)) == 2 + 8
 
 
+@pytest.mark.slow
 def test_invalid_protocol_is_logged_on_one_line(path):
     with server(path) as process:
         with opened(process) as link:
@@ -301,6 +308,7 @@ def test_invalid_protocol_is_logged_on_one_line(path):
     assert len(log.splitlines()) <= 5, log
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_under_load_is_quiet(path, workers):
@@ -326,6 +334,7 @@ def test_ctrl_c_under_load_is_quiet(path, workers):
         assert (log, process.returncode) == ("", 0)
 
 
+@pytest.mark.slow
 @posix
 def test_a_second_ctrl_c_waits_for_nobody(path):
     with server(path, "--timeout", 60) as process, connection(process) as link:
@@ -339,6 +348,7 @@ def test_a_second_ctrl_c_waits_for_nobody(path):
         assert time.monotonic() - begin < 20
 
 
+@pytest.mark.slow
 @posix
 def test_shutdown_answers_queued_connections(path):
     with server(path) as process:
@@ -356,6 +366,7 @@ def test_shutdown_answers_queued_connections(path):
         assert process.returncode == 0
 
 
+@pytest.mark.slow
 @posix
 def test_under_nohup_it_stays(path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -368,6 +379,7 @@ def test_under_nohup_it_stays(path):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc, to find the workers")
 def test_workers_end_with_their_supervisor(path):
@@ -391,6 +403,7 @@ def test_workers_end_with_their_supervisor(path):
         until(lambda: not any(map(runs, children)), 30)
 
 
+@pytest.mark.slow
 def test_streams_of_one_client_leave_room_for_another(path):
     if os.name != "posix" or os.uname().sysname != "Linux":
         pytest.skip("needs a second address of the loopback interface")

@@ -42,6 +42,7 @@ def streams(process):
     return connect(f"ws://127.0.0.1:{process.port}/stream")
 
 
+@pytest.mark.slow
 def test_streams_carry_their_states(path, rng):
     x = rng.standard_normal((3, 12, 3)).astype("<f4")
     expected = [small()(one)[0] for one in x]
@@ -64,6 +65,7 @@ def test_streams_carry_their_states(path, rng):
         assert len(answer["state"]) == 2
 
 
+@pytest.mark.slow
 def test_a_bad_message_leaves_a_stream_as_it_was(path, rng):
     x = rng.standard_normal((2, 3)).astype("<f4")
     with server(path, "--max-steps", 5, "--max-body", 1000) as process:
@@ -83,6 +85,7 @@ def test_a_bad_message_leaves_a_stream_as_it_was(path, rng):
         assert stopped(process) == ""
 
 
+@pytest.mark.slow
 def test_streams_are_limited_freed_and_closed_when_idle(path):
     with server(path, "--max-streams", 2, "--idle-timeout", 5) as process:
         with streams(process) as idle:
@@ -101,6 +104,7 @@ def test_streams_are_limited_freed_and_closed_when_idle(path):
         assert stopped(process) == ""
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_backward_has_no_streams(tmp_path):
     cylstm.save(cylstm.LSTM(3, 4, bidirectional=True), tmp_path / "b.safetensors")
     with server(tmp_path / "b.safetensors") as process, streams(process) as stream:
@@ -109,6 +113,7 @@ def test_a_model_that_reads_backward_has_no_streams(tmp_path):
         assert (closed.value.rcvd.code, closed.value.rcvd.reason[:6]) == (1008, "model:")
 
 
+@pytest.mark.slow
 def test_silent_connections_are_closed(path):
     with server(path, "--timeout", 3) as process:
         silent, half, slow, again = (connection(process) for _ in range(4))
@@ -129,6 +134,7 @@ def test_silent_connections_are_closed(path):
         assert stopped(process) == ""
 
 
+@pytest.mark.slow
 def test_client_that_does_not_read_is_closed(tmp_path):
     """The answer, 25 MB, is larger than what the buffers of both sides take."""
     cylstm.save(cylstm.Linear(3, 64), tmp_path / "wide.safetensors")
@@ -145,6 +151,7 @@ def test_client_that_does_not_read_is_closed(tmp_path):
         assert "Traceback" not in stopped(process)
 
 
+@pytest.mark.slow
 def test_clients_that_go_away_cost_nothing(path):
     with server(path) as process:
         for sent in (
@@ -164,6 +171,7 @@ def test_clients_that_go_away_cost_nothing(path):
         assert "Traceback" not in stopped(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_shutdown_completes_accepted_requests(tmp_path, rng, workers, number):
@@ -194,6 +202,7 @@ def test_shutdown_completes_accepted_requests(tmp_path, rng, workers, number):
             connection(process)
 
 
+@pytest.mark.slow
 def test_shutdown_has_a_timeout(path):
     with server(path, "--timeout", 1) as process, connection(process) as slow, streams(process) as stream:
         slow.sendall(head(100) + b"12")
@@ -204,6 +213,7 @@ def test_shutdown_has_a_timeout(path):
         assert closed.value.rcvd.code == 1012
 
 
+@pytest.mark.slow
 def test_a_request_on_its_way_when_the_server_stops_is_answered(path):
     with server(path) as process:
         link, silent = http.client.HTTPConnection("127.0.0.1", process.port, timeout=60), connection(process)
@@ -230,6 +240,7 @@ def refused(process):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc, to find the workers")
 def test_killed_worker_is_replaced_and_metrics_remain(path):
     with server(path, "--workers", 2) as process:

@@ -50,6 +50,7 @@ def expected_failures(estimator):
     return EXPECTED if isinstance(estimator, Forecaster) else {}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks(
     [SequenceClassifier(**SMALL), SequenceRegressor(**SMALL | {"epochs": 60}), Forecaster(**SERIES)],
@@ -281,6 +282,7 @@ def test_covariates_help_when_the_series_depends_on_them(rng):
     assert_same_in_any_batch(several[0], ahead)
 
 
+@pytest.mark.slow
 def test_searches_and_pipelines():
     X, y = np.random.default_rng(0).standard_normal((60, 6)), np.arange(60) % 2
     X[y == 1] += 2
@@ -367,6 +369,7 @@ def test_errors_of_the_forecaster():
             call()
 
 
+@pytest.mark.process
 def test_scikit_learn_is_imported_lazily():
     code = """
 import sys, cylstm
@@ -554,6 +557,8 @@ def test_ctrl_c_ends_a_search(monkeypatch):
     assert len(pressed.fits) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_ends_a_search_in_several_processes():
     code = """

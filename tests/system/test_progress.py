@@ -147,6 +147,8 @@ _ = cylstm.Trainer(model, cylstm.losses.MSE(), seed=0).fit((x, x[:, 0, :1]), epo
 """
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_real_notebook_shows_a_training(tmp_path):
     for module in ("nbclient", "ipykernel"):
         pytest.importorskip(module, reason=f"{module} is not installed; it runs notebooks")

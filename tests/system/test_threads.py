@@ -40,6 +40,7 @@ def test_the_number_can_be_set_for_good_and_for_a_while():
         cylstm.set_num_threads(0)
 
 
+@pytest.mark.process
 def test_the_environment_decides_the_default():
     code = "import cylstm; cylstm.LSTM(1, 1)([[1.0]]); print(cylstm.get_num_threads())"
     assert run(code, CYLSTM_NUM_THREADS="1")[0] == "1"
@@ -77,6 +78,7 @@ def test_invalid_omp_num_threads_warns(monkeypatch, setting):
         assert threads.default() == threads.usable_cpus()
 
 
+@pytest.mark.process
 def test_limits_of_threadpoolctl_hold_before_the_first_call():
     for imports in ("cylstm, threadpoolctl", "threadpoolctl, cylstm"):
         code = f"""
@@ -89,6 +91,7 @@ print(cylstm.get_num_threads())
         assert run(code, CYLSTM_NUM_THREADS="3") == ("1\n3", "")
 
 
+@pytest.mark.process
 def test_a_search_for_threadpoolctl_imports_and_changes_nothing():
     code = """
 import sys, cylstm, importlib.util
@@ -192,6 +195,7 @@ def test_without_proc_there_is_no_quota(tmp_path):
     assert cgroups.cpu_quota(str(tmp_path)) == math.inf
 
 
+@pytest.mark.process
 def test_importing_brings_in_numpy_only():
     others = ["scipy", "safetensors", "threadpoolctl", "matplotlib", "tqdm", "pandas"]
     assert run(f"import sys, cylstm; print([m for m in {others} if m in sys.modules])")[0] == "[]"
@@ -202,6 +206,8 @@ def test_importing_brings_in_numpy_only():
     assert run(f"{before}; print([m for m in {later} if m in set(sys.modules) - there])")[0] == "[]"
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_lazy_imports_are_available():
     assert run("import cylstm; print([n for n in cylstm.__all__ if getattr(cylstm, n) is None])")[0] == "[]"
     assert (
@@ -226,6 +232,7 @@ def test_overlapping_num_threads_blocks_restore_initial_value():
         assert cylstm.get_num_threads() == 3
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_computes_the_same():
     code = """
@@ -243,6 +250,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), np.array_equal(layer.e
     assert run(code, PYTHONWARNINGS="ignore") == ("0 True", "")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_trains_while_another_thread_draws_masks():
     code = """
@@ -268,6 +276,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == int(model(x)[0].sum(
     assert run(code, PYTHONWARNINGS="ignore") == ("True", "")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_forgets_the_blocks_of_other_threads():
     code = """

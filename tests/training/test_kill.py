@@ -53,6 +53,7 @@ def finished(process):
     return process.returncode == 0
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_on_the_same_bits(tmp_path):
     assert finished(start(tmp_path, "none", "whole.safetensors"))
     moments = random.Random(0)
@@ -137,6 +138,7 @@ def test_a_pipe_is_no_checkpoint(pipe):
         checkpoints.read(pipe)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_or_another_trainings_is_refused(tmp_path):
     path = tmp_path / "run.ckpt"
 

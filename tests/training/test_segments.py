@@ -8,6 +8,7 @@ import cylstm
 from cylstm import data, losses, optim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segments", ["auto", 1, 2, 5, 100])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_segments_give_the_same_bits(segments, batch_first):

@@ -159,6 +159,7 @@ def breaking_at(loss, n):
     return Breaking()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"accumulate": 3}, {"segments": "auto"}, {"truncate": 5}])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_broken_training_goes_on_to_the_same_bits(tmp_path, options, stream):
