@@ -58,6 +58,6 @@ def gradient_flow(layer: RecurrentLayer, x: Any, dy: Any = None, state: Any = No
             raise ValueError(f"dy: expected T, B = {T}, {B} as in x, got {upstream.shape[:2]}")
     workspace = layer.inspect(call.batch, call.state)
     workspace.backward(Batch(upstream, packing), None, need_dx=False)
-    flows = [workspace.scattered("dh_steps", l, d) for l, d in workspace.parts]
+    flows = [workspace.scatter_steps("dh_steps", l, d) for l, d in workspace.directions]
     norms: Array = np.sqrt(np.sum(np.square(flows, dtype=np.float64), axis=(2, 3)))
     return norms

@@ -1,6 +1,6 @@
-"""The buffers of a recurrent stack, one table; and the memory that they are cut from.
+"""The table of buffers of a recurrent stack, and the arena that they are allocated from.
 
-A new buffer is a row of `BUFFERS` here, and a member of the engine's struct.
+A new buffer needs a row in `BUFFERS` and a member in the engine's struct.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Shape = tuple[int, ...]
-ALIGNMENT = 128  # bytes: two cache lines, which processors fetch together
+ALIGNMENT = 128  # bytes: two cache lines, which processors prefetch together
 
 
 def padded(n: int, unit: int) -> int:
-    """The least multiple of `unit` that is not below n."""
+    """Round n up to a multiple of `unit`."""
     return -(-n // unit) * unit
 
 
@@ -24,32 +24,33 @@ class Plan(NamedTuple):
     Parameters
     ----------
     N, B, I, H, P, L, D : int
-        Valid steps of all sequences, sequences, input size, units, width of h, layers, directions.
+        Valid steps of all sequences, sequences, input size, units, features of h, layers, directions.
     G, S, E : int
         Gates, states and extra planes of the cell.
     training : bool
-        Whether everything that the backward pass reads is saved.
+        Whether the forward pass saves what the backward pass reads.
     reverse : bool
-        Whether the layers read in another order than the one in which rows come and go.
+        Whether the layers read sequences in reverse.
     projects : bool
         Whether h is a projection of the cell's output.
     dropout, input_dropout, recurrent_dropout : bool
-        Whether there are masks: of every output between layers, of an input, of the recurrent h.
+        Whether there are masks for outputs between layers, for inputs, and for the recurrent h.
     zoneout : tuple of str
-        States that keep some of their units.
+        States with zoneout.
     drawn : bool
-        Whether masks say which; else each keeps a fraction of its value.
+        Whether zoneout draws masks; otherwise it computes the expected value.
     inspected : bool
-        Whether the backward pass also saves dL/dh_t of every step.
+        Whether the backward pass saves dL/dh_t of every step.
     unit : int
-        Units are padded to a multiple of it, a panel on the packed path; 1 on the BLAS path.
-    ahead : int
-        Rows of gates in inference on the packed path, if B is not more.
+        Numbers of units are padded to a multiple of this: the panel width on the packed path, 1 on the BLAS
+        path.
+    min_gate_rows : int
+        Minimum rows of gates in inference; 0 if the gates of all steps are stored, as on the BLAS path.
     strips : int
-        Numbers of the packed path's scratch for gradients.
+        Size of the packed path's scratch buffer for gradients.
     segments, segment_steps : int
-        Checkpoint segments, and steps of each: c is saved once for each, and the backward pass recomputes the
-        states; 0: all states are saved.
+        Number of checkpoint segments and steps per segment: c is saved once per segment, and the backward
+        pass recomputes the other states. 0 if all states are saved.
     """
 
     N: int
@@ -72,13 +73,13 @@ class Plan(NamedTuple):
     drawn: bool = False
     inspected: bool = False
     unit: int = 1
-    ahead: int = 0
+    min_gate_rows: int = 0
     strips: int = 0
     segments: int = 0
     segment_steps: int = 0
 
     def padded(self, n: int) -> int:
-        """The width of n units in the buffers."""
+        """Padded width of n units."""
         return padded(n, self.unit)
 
     @property
@@ -93,44 +94,44 @@ class Plan(NamedTuple):
 
     @property
     def gate_rows(self) -> int:
-        """Rows of gates: of all steps, or of a few in inference on the packed path."""
-        return self.N if self.training or not self.ahead else max(self.B, self.ahead)
+        """Rows of gates: all steps, or a few in inference on the packed path."""
+        return self.N if self.training or not self.min_gate_rows else max(self.B, self.min_gate_rows)
 
     @property
-    def gap(self) -> int:
-        """Numbers between rows of gates, so that a column's elements do not all share a cache set."""
+    def gate_padding(self) -> int:
+        """Padding of rows of gates, so that the elements of a column are in different cache sets."""
         return 32 if self.unit > 1 else 0
 
     @property
     def saved_rows(self) -> int:
-        """Rows of what only the backward pass reads after its step."""
+        """Rows of buffers that after their step only the backward pass reads."""
         return self.N if self.training else self.B
 
     @property
     def reorders(self) -> bool:
-        """Whether rows come and go in another order than the one in which some direction reads them."""
+        """Whether some direction reads rows in another order than the caller's."""
         return self.D == 2 or self.reverse
 
     def inputs(self, layer: int) -> int:
-        """Features that a layer reads."""
+        """Number of input features of a layer."""
         return self.D * self.P if layer else self.I
 
     def width(self, state: str) -> int:
-        """Features of a state."""
+        """Number of features of a state."""
         return self.P if state == "h" else self.H
 
     def has_input(self, layer: int) -> bool:
-        """Whether a layer has an input buffer, rather than reading the states of the layer below in place."""
+        """Whether a layer has an input buffer; others read the states of the layer below in place."""
         return layer == 0 or self.D == 2 or self.dropout or self.input_dropout or self.Pp > self.P
 
     @property
     def donates_output(self) -> bool:
-        """Whether only the caller needs the top layer's hidden sequence, in its present order and layout."""
+        """Whether the top layer's hidden states can be donated: only the caller reads them, as they are."""
         return self.segments > 0 and not self.reorders and self.Pp == self.P
 
     @property
     def alternates(self) -> bool:
-        """Whether c of this step and of the one before take turns in one buffer."""
+        """Whether c alternates between two blocks of rows, the present and the previous step."""
         return self.segments > 0 or not self.training
 
     @property
@@ -139,7 +140,7 @@ class Plan(NamedTuple):
         return 2 * self.B if self.alternates else self.B + self.N
 
     def buffers(self, scope: str, layer: int = 0) -> dict[str, Shape]:
-        """Names and shapes of the table's buffers of one scope (and layer) that this pass needs."""
+        """Names and shapes of the buffers of one scope (and layer) that this pass needs."""
         return {
             row.name: row.shape(self, layer)
             for row in BUFFERS
@@ -147,10 +148,10 @@ class Plan(NamedTuple):
         }
 
     def shapes(self) -> dict[str, Shape]:
-        """Every buffer by name; `gates1_0` is that of layer 1, direction 0.
+        """Names and shapes of all buffers; `gates1_0` belongs to layer 1, direction 0.
 
-        In training, each layer and direction has its own buffers, saved from forward to backward. In
-        inference layers share them, and hidden sequences take turns.
+        In training, each layer and direction has separate buffers, which the backward pass reads. In
+        inference, layers share them, and hidden sequences alternate between two.
         """
         shapes: dict[str, Shape] = {}
         for layer in range(self.L):
@@ -161,7 +162,7 @@ class Plan(NamedTuple):
         return shapes | self.buffers(STACK) | (self.buffers(SCRATCH) if self.training else {})
 
     def name(self, kind: str, layer: int, d: int) -> str:
-        """A buffer's name: of its own in training, shared where inference allows."""
+        """Name of the buffer of a layer and direction; in inference, layers share buffers."""
         if not self.training:
             shared = {"h": (layer % 2, d), "x": (min(layer, 1), d)}
             layer, d = shared.get(kind, (0, d))
@@ -175,8 +176,8 @@ class Buffer(NamedTuple):
     ----------
     name : str
     scope : str
-        DIRECTION: one for each layer and direction, which the engine has by this name. LAYER: one for each
-        layer. STACK: one. SCRATCH: one, in training, which the engine has by this name in every pass.
+        DIRECTION: one for each layer and direction. LAYER: one for each layer. STACK: one. SCRATCH: one, in
+        training, shared by all passes. The engine uses the names of scopes DIRECTION and SCRATCH.
     shape : function of (Plan, layer)
     needed : function of (Plan, layer)
         Whether a pass has this buffer.
@@ -190,7 +191,7 @@ class Buffer(NamedTuple):
 
 DIRECTION, LAYER, STACK, SCRATCH = "direction", "layer", "stack", "scratch"
 BUFFERS = (
-    Buffer("gates", DIRECTION, lambda p, _: (p.gate_rows, p.G * p.Hp + p.gap)),
+    Buffer("gates", DIRECTION, lambda p, _: (p.gate_rows, p.G * p.Hp + p.gate_padding)),
     Buffer("h", DIRECTION, lambda p, _: (p.B + p.N, p.Pp)),
     Buffer("c", DIRECTION, lambda p, _: (p.c_rows, p.Hp), lambda p, _: p.S == 2),
     Buffer("h_kept", DIRECTION, lambda p, _: (p.B, p.Hp), lambda p, _: p.segments > 0),
@@ -240,12 +241,12 @@ class Arena:
     def __init__(self) -> None:
         self._block = np.empty(0, np.uint8)
         self.allocations = 0
-        self.used = 0.0  # fraction of the block that the last cut took
+        self.used = 0.0  # fraction of the block in use by the last `cut`
 
     def cut(self, shapes: Mapping[str, Shape], dtype: DTypeLike) -> dict[str, NDArray[np.floating]]:
-        """Arrays of these shapes, uninitialised, aligned, and not overlapping.
+        """Return uninitialised, aligned, disjoint arrays of these shapes.
 
-        The arrays of an earlier cut share the memory, so they must not be used any more.
+        They reuse the memory of earlier arrays, which must not be used any more.
         """
         dtype = np.dtype(dtype)
         offsets, end = {}, 0
@@ -256,7 +257,7 @@ class Arena:
                 size *= n
             end += padded(size, ALIGNMENT)
         if end > self._block.nbytes:
-            # At least a quarter more, for batches that keep growing; the old block goes first.
+            # Grow by at least a quarter, for batches that keep growing; release the old block first.
             size = max(end, self._block.nbytes * 5 // 4)
             self._block = np.empty(0, np.uint8)
             self._block = aligned_bytes(size)
@@ -269,7 +270,7 @@ class Arena:
 
 
 def too_large(size: int) -> MemoryError:
-    """The error of buffers that do not fit into memory."""
+    """Return the error for buffers that do not fit into memory."""
     return MemoryError(
         f"cannot allocate {size / 2**30:.1f} GiB of buffers: use shorter sequences, smaller batches "
         "or fewer units"
@@ -277,7 +278,7 @@ def too_large(size: int) -> MemoryError:
 
 
 def aligned_bytes(size: int, zeroed: bool = False) -> NDArray[np.uint8]:
-    """Memory that starts on a cache line, uninitialised or zeros; zeros take none until they are touched."""
+    """Allocate cache-line-aligned memory, uninitialised or zeroed (then in use only where written)."""
     try:
         raw = (np.zeros if zeroed else np.empty)(size + ALIGNMENT, np.uint8)
     except (MemoryError, ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Stacks of a cell unrolled over time, in one or both directions: what LSTM, GRU and RNN share."""
+"""The base class of LSTM, GRU and RNN: a cell unrolled over time, in stacked layers."""
 
 import functools
 import types
@@ -25,7 +25,7 @@ from cylstm.sequences.packing import Batch, Packing
 Array = NDArray[Any]
 State = tuple[Array, ...]
 
-# Options beyond PyTorch's and their defaults. A configuration holds those that differ from these.
+# Options that PyTorch does not have, and their defaults. Configurations omit options at their defaults.
 COMMON_OPTIONS: dict[str, Any] = {
     "reverse": False,
     "input_dropout": 0.0,
@@ -50,24 +50,31 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     is_recurrent = True
     probabilities: ClassVar = ("dropout", "input_dropout", "recurrent_dropout", "zoneout", "zoneout_cell")
-    cell_options: ClassVar[tuple[str, ...]] = ()  # those of CELL_OPTIONS that a subclass has
+    cell_options: ClassVar[tuple[str, ...]] = ()  # the CELL_OPTIONS that a subclass supports
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Give a class without a constructor one whose errors name the class and its options."""
+        """Add a constructor whose errors name the class and its options, unless the class defines one."""
         super().__init_subclass__(**kwargs)
-        shared: Any = cls.__init__
-        if shared is not RecurrentLayer.__init__:
+        inherited: Any = cls.__init__
+        if inherited is not RecurrentLayer.__init__:
             return
-        called = types.FunctionType(
-            shared.__code__, shared.__globals__, "__init__", shared.__defaults__, shared.__closure__
+        initialize = types.FunctionType(
+            inherited.__code__,
+            inherited.__globals__,
+            "__init__",
+            inherited.__defaults__,
+            inherited.__closure__,
         )
-        called.__kwdefaults__, called.__qualname__ = shared.__kwdefaults__, f"{cls.__qualname__}.__init__"
+        initialize.__kwdefaults__, initialize.__qualname__ = (
+            inherited.__kwdefaults__,
+            f"{cls.__qualname__}.__init__",
+        )
 
-        @functools.wraps(shared)
+        @functools.wraps(inherited)
         def constructor(self: RecurrentLayer, *args: Any, **options: Any) -> None:
-            if unknown := [name for name in options if name not in shared.__annotations__]:
+            if unknown := [name for name in options if name not in inherited.__annotations__]:
                 raise_unknown(type(self).__name__, unknown, self._option_names())
-            called(self, *args, **options)
+            initialize(self, *args, **options)
 
         cls.__init__ = constructor  # type: ignore[method-assign]
 
@@ -97,7 +104,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         reset_after: bool = True,
         nonlinearity: Literal["tanh", "relu"] = "tanh",
     ) -> None:
-        given = dict(locals())
+        arguments = dict(locals())
         super().__init__()
         self.input_size = _checks.positive("input_size", input_size)
         self.hidden_size = _checks.positive("hidden_size", hidden_size)
@@ -113,7 +120,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self.reset_after = _checks.flag("reset_after", reset_after)
         self.proj_size = _checks.natural("proj_size", proj_size)
         for name in self.probabilities:
-            setattr(self, name, _checks.number(name, given[name], 0, 1))
+            setattr(self, name, _checks.number(name, arguments[name], 0, 1))
         self.clip = None if clip is None else _checks.above("clip", clip, 0)
         self.nonlinearity = nonlinearity
         self._check_options()
@@ -140,12 +147,12 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     zoneout_cell: float
 
     def _check_options(self) -> None:
-        """Reject options that the cell does not have, and combinations that exclude each other."""
+        """Reject options that the cell does not support, and incompatible combinations."""
         for name, default in CELL_OPTIONS.items():
             value, kind = getattr(self, name), type(self).__name__
             if name not in self.cell_options and value != default:
                 raise ValueError(
-                    f"{name}: expected {default!r}, for {kind} has no such option; got {shown(value)}"
+                    f"{name}: expected {default!r}, because {kind} has no such option; got {shown(value)}"
                 )
         if self.bidirectional and self.reverse:
             raise ValueError(
@@ -169,12 +176,12 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     @classmethod
     def _option_names(cls) -> set[str]:
-        """All arguments of the constructor that the class has."""
+        """The constructor arguments that the class supports."""
         names = RecurrentLayer.__init__.__annotations__.keys() - {"return"}
         return names - (CELL_OPTIONS.keys() - set(cls.cell_options))
 
     def _draw_parameters(self, flat: Array, rng: "np.random.Generator") -> None:
-        """U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; gains of norms are 1, learned states 0 at first."""
+        """Draw from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch does; set norms to 1, learned states to 0."""
         bound = self.hidden_size**-0.5
         fill_drawn(flat, lambda n: rng.uniform(-bound, bound, n))
         for name, view in self._store.views(flat).items():
@@ -186,28 +193,28 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     @classmethod
     def cell_of(cls, options: Mapping[str, Any]) -> str:
-        """Name of the cell of a layer with these of its `cell_options`."""
+        """Return the name of the cell that these values of `cell_options` select."""
         raise NotImplementedError
 
     def config_of_cell(self) -> dict[str, Any]:
-        """The options that choose the cell."""
+        """Return the options that select the cell."""
         return {name: getattr(self, name) for name in self.cell_options}
 
     def state_width(self, state: str) -> int:
-        """Features of a state: those of the projection for h, if there is one, else H."""
+        """Number of features of a state: `proj_size` for a projected h, else `hidden_size`."""
         return self.proj_size if state == "h" and self.proj_size else self.hidden_size
 
     def _sizes(self) -> dict[str, Any]:
         names = ("input_size", "hidden_size", "num_layers", "bias", "bidirectional")
         options = COMMON_OPTIONS | {name: CELL_OPTIONS[name] for name in self.cell_options}
-        chosen = {
+        changed = {
             name: value for name, default in options.items() if (value := getattr(self, name)) != default
         }
-        return {name: getattr(self, name) for name in names} | chosen
+        return {name: getattr(self, name) for name in names} | changed
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values, without options at their defaults."""
+        """The constructor's arguments, as JSON values; options at their defaults are omitted."""
         return self._sizes() | {
             "batch_first": self.batch_first,
             "dropout": self.dropout,
@@ -216,7 +223,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
 
     @classmethod
     def parameter_shapes(cls, config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-        """`weight_ih_l0` (G.H, I), `weight_hh_l0` (G.H, P), `bias_ih_l0`, `bias_hh_l0` (G.H), and so on."""
+        """Names and shapes: `weight_ih_l0` (G.H, I), `weight_hh_l0` (G.H, P), `bias_ih_l0` (G.H), ..."""
         options = CELL_OPTIONS | {name: config[name] for name in cls.cell_options if name in config}
         spec = CELLS[cls.cell_of(options)]
         H, D = config["hidden_size"], 2 if config["bidirectional"] else 1
@@ -255,7 +262,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         return tuple(array[:, None] if B is None else array for array in arrays)
 
     def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> dict[str, Array]:
-        """Every gate and state of every step, as computed in the mode of `eval()`.
+        """Compute every gate and state of every step, as in `eval()` mode.
 
         Parameters
         ----------
@@ -281,11 +288,11 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         workspace = self.inspect(call.batch, call.state)
         return {
             name: np.stack([self._as_caller(part, call.unbatched) for part in parts])
-            for name, parts in workspace.traced().items()
+            for name, parts in workspace.collect_trace().items()
         }
 
     def inspect(self, batch: Batch, state: State | None) -> Workspace:
-        """A separate workspace after a forward pass, for diagnostics."""
+        """Run a forward pass in a separate workspace, and return the workspace, for diagnostics."""
         workspace = Workspace(self._store, self.masks, self._shared, training=True, inspected=True)
         self.forward_batch(workspace, batch, state)
         return workspace
@@ -297,17 +304,17 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         self.masks.state = state
 
     def state_for_caller(self, state: State, unbatched: bool) -> Any:
-        """A state from internal form to that of the caller."""
+        """Convert a state from internal form to the caller's."""
         parts = tuple(part[:, 0] if unbatched else part for part in state)
         return parts[0] if len(parts) == 1 else parts
 
     @property
     def causal(self) -> bool:
-        """Whether the layer reads forward only."""
+        """Whether the output at a step depends on no later step."""
         return not (self.bidirectional or self.reverse)
 
     def initial_state(self, B: int) -> State:
-        """The state that sequences start from, in internal form: zeros or learned."""
+        """Return the initial state in internal form: zeros or learned."""
         LD, states = self.num_layers * self.num_directions, self.spec.states
         state = tuple(np.zeros((LD, B, self.state_width(name)), self.dtype) for name in states)
         if self.learn_state:
@@ -318,14 +325,14 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         return state
 
     def _current_options(self) -> tuple[Any, ...]:
-        """Those of a `StackSpec`, in its order; a caller may set them at any time."""
+        """The options of a `StackSpec`, in its order; users may change them at any time."""
         return (
             self.reverse, self.dropout, self.input_dropout, self.recurrent_dropout, self.zoneout,
             self.zoneout_cell, self.clip,
         )  # fmt: skip
 
     def _current_spec(self) -> StackSpec:
-        """The same object as before, unless an option was set since."""
+        """The current `StackSpec`; the same object as long as no option changes."""
         options = self._current_options()
         if options != self._options:
             names = StackSpec._fields[-len(options) :]
@@ -334,7 +341,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         return self._stack
 
     def new_workspace(self, training: bool, in_place: bool = False) -> Workspace:
-        """Buffers of one forward pass, and of its backward pass in training."""
+        """Create the buffers of a forward pass and, in training, of its backward pass."""
         return Workspace(self._store, self.masks, self._shared, training, in_place)
 
     def _is_output_donated(self, workspace: Workspace) -> bool:
@@ -344,17 +351,17 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         return self.training and workspace.donate_output()
 
     def forward_batch(self, workspace: Workspace, batch: Batch, state: State | None) -> tuple[Array, State]:
-        """y of a batch, as rows of the workspace, and the final state."""
+        """Return y of a batch, as rows of the workspace, and the final state."""
         workspace.prepare(batch.packing, self._current_spec())
         return workspace.forward(batch, state)
 
     def step_stages(self, workspace: Workspace, state: State, packing: Packing) -> list[tuple[Any, ...]]:
-        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
+        """Return the stages of one step for `_engine._steps.Steps`."""
         workspace.prepare(packing, self._current_spec())
         return workspace.stages(state)
 
     def backward_batch(
         self, workspace: Workspace, dy: Batch, dstate: State | None, need_dx: bool
     ) -> tuple[Array | None, State]:
-        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
+        """Return dx and the gradient of the initial state; add to the gradients of the parameters."""
         return workspace.backward(dy, dstate, need_dx)

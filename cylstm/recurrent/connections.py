@@ -1,4 +1,4 @@
-"""What connects layers: concatenation of both directions, reversal, and dropout."""
+"""Connections between layers: concatenation of directions, reversal, and dropout."""
 
 from typing import Any
 
@@ -14,87 +14,87 @@ Array = NDArray[Any]
 
 
 class OutputDropout:
-    """Drops outputs of a layer, independently at every step."""
+    """Dropout of a layer's outputs, independent at every step."""
 
     def __init__(self, masks: Masks, p: float, mask: Array) -> None:
         self.masks, self.p, self.mask = masks, p, mask
 
-    def up(self, x: Array) -> None:
+    def forward(self, x: Array) -> None:
         """Draw a mask and apply it."""
         self.masks.keep(self.mask, self.p)
         x *= self.mask
 
-    def down(self, dx: Array) -> None:
-        """Apply the mask of the last `up`."""
+    def backward(self, dx: Array) -> None:
+        """Apply the mask of the last forward pass."""
         dx *= self.mask
 
 
 class InputDropout:
-    """Drops inputs of a layer, the same at every step of a sequence (Gal and Ghahramani 2016)."""
+    """Dropout of a layer's inputs, with one mask for all steps of a sequence (Gal and Ghahramani 2016)."""
 
     def __init__(self, masks: Masks, p: float, mask: Array, rows: Array) -> None:
         from cylstm._engine import _rows
 
         self.masks, self.p, self.mask, self.rows, self._apply = masks, p, mask, rows, _rows.mask_steps
 
-    def up(self, x: Array) -> None:
+    def forward(self, x: Array) -> None:
         """Draw a mask and apply it."""
         self.masks.keep(self.mask, self.p)
         self._apply(x, self.rows, self.mask)
 
-    def down(self, dx: Array) -> None:
-        """Apply the mask of the last `up`."""
+    def backward(self, dx: Array) -> None:
+        """Apply the mask of the last forward pass."""
         self._apply(dx, self.rows, self.mask)
 
 
-class Directions:
-    """Both directions of a layer; each has its rows in the order in which it reads them.
+class Bidirectional:
+    """The two directions of a layer, each with its rows in the order in which it reads them.
 
     Parameters
     ----------
     packing : Packing
     P : int
-        Features of h of one direction.
+        Number of features of h in one direction.
     """
 
     def __init__(self, packing: Packing, P: int) -> None:
         self.P, self.to_reverse, self.to_forward = P, packing.forward_to_reverse, packing.reverse_to_forward
 
     def copy_reversed(self, x: list[Array]) -> None:
-        """x[1] from x[0]."""
+        """Copy x[0] to x[1] in reverse order."""
         np.take(x[0], self.to_reverse, axis=0, out=x[1], mode="clip")
 
     def add(self, dx: list[Array], out: Array) -> None:
-        """The sum of the gradients of both."""
+        """Add the gradients of both directions."""
         np.take(dx[1], self.to_forward, axis=0, out=out, mode="clip")
         out += dx[0]
 
     def join(self, h: list[Array], out: Array) -> None:
-        """Side by side, (N, 2P)."""
+        """Concatenate the features of both directions, (N, 2P)."""
         out[:, : self.P] = h[0]
         out[self.to_reverse, self.P :] = h[1]
 
     def split(self, dout: Array, dy: list[Array]) -> None:
-        """The gradients of both from those of `join`."""
+        """Split the gradient of `join` into those of both directions."""
         dy[0][...] = dout[:, self.P :]
         np.take(dy[0], self.to_reverse, axis=0, out=dy[1], mode="clip")
         dy[0][...] = dout[:, : self.P]
 
 
-class _End:
-    """What an entrance, a connection and an exit have in common."""
+class _Connection:
+    """Base class of connections."""
 
     def __init__(self, spec: StackSpec, packing: Packing, buffers: StackBuffers) -> None:
         self.packing, self.buffers, self.reverse = packing, buffers, spec.reverse
         D = spec.num_directions
-        self.both = Directions(packing, spec.state_size) if D == 2 else None
+        self.bidirectional = Bidirectional(packing, spec.state_size) if D == 2 else None
         self.dropouts: list[OutputDropout | InputDropout] = []
         if buffers.training:
             self.dy = [buffers.arrays[f"dy{d}"] for d in range(D)]
 
 
-class Entrance(_End):
-    """Between a caller's batch and the first layer."""
+class InputConnection(_Connection):
+    """The connection from the caller's batch to the first layer."""
 
     def __init__(self, spec: StackSpec, packing: Packing, buffers: StackBuffers, masks: Masks) -> None:
         super().__init__(spec, packing, buffers)
@@ -102,23 +102,23 @@ class Entrance(_End):
         if buffers.plan.input_dropout:
             self.dropouts = [InputDropout(masks, spec.input_dropout, buffers.arrays["mask_x0"], packing.rows)]
 
-    def up(self, batch: Batch) -> list[Array]:
-        """x of each direction."""
+    def forward(self, batch: Batch) -> list[Array]:
+        """Return x of each direction."""
         batch.into(self.x[0], self.reverse)
         for dropout in self.dropouts:
-            dropout.up(self.x[0])
-        if self.both is not None:
-            self.both.copy_reversed(self.x)
+            dropout.forward(self.x[0])
+        if self.bidirectional is not None:
+            self.bidirectional.copy_reversed(self.x)
         return self.x
 
-    def down(self) -> Array:
-        """Rows of dL/dx for the caller, a view, from those that overwrote x."""
+    def backward(self) -> Array:
+        """Return the rows of dL/dx, a view, in the caller's order; the layer's dL/dx has overwritten x."""
         dx = self.x[0]
-        if self.both is not None:
+        if self.bidirectional is not None:
             dx = self.buffers.arrays["dx"]
-            self.both.add(self.x, dx)
+            self.bidirectional.add(self.x, dx)
         for dropout in self.dropouts:
-            dropout.down(dx)
+            dropout.backward(dx)
         if not self.reverse:
             return dx
         out = self.buffers.arrays["dx"]
@@ -126,8 +126,8 @@ class Entrance(_End):
         return out
 
 
-class Connection(_End):
-    """Between layer l and the next one."""
+class HiddenConnection(_Connection):
+    """The connection from layer l to the next one."""
 
     def __init__(
         self, spec: StackSpec, packing: Packing, buffers: StackBuffers, masks: Masks, l: int
@@ -141,38 +141,38 @@ class Connection(_End):
             mask = buffers.arrays[f"mask_x{l + 1}"]
             self.dropouts += [InputDropout(masks, spec.input_dropout, mask, packing.rows)]
 
-    def up(self, h: list[Array]) -> list[Array]:
-        """x of the next layer, of each direction, from h of this one."""
-        if self.both is not None:
-            self.both.join(h, self.x[0])
+    def forward(self, h: list[Array]) -> list[Array]:
+        """Return x of each direction of the next layer, from h of this one."""
+        if self.bidirectional is not None:
+            self.bidirectional.join(h, self.x[0])
         elif self.copies:
             self.x[0][...] = h[0]
         for dropout in self.dropouts:
-            dropout.up(self.x[0])
-        if self.both is not None:
-            self.both.copy_reversed(self.x)
+            dropout.forward(self.x[0])
+        if self.bidirectional is not None:
+            self.bidirectional.copy_reversed(self.x)
         return self.x
 
-    def down(self, dx: list[Array]) -> list[Array]:
-        """dL/dy of this layer, of each direction, from dL/dx of the next one."""
+    def backward(self, dx: list[Array]) -> list[Array]:
+        """Return dL/dy of each direction of this layer, from dL/dx of the next one."""
         dout = dx[0]
-        if self.both is not None:
+        if self.bidirectional is not None:
             dout = self.buffers.arrays["dout"]
-            self.both.add(dx, dout)
+            self.bidirectional.add(dx, dout)
         for dropout in reversed(self.dropouts):
-            dropout.down(dout)
-        if self.both is not None:
-            self.both.split(dout, self.dy)
+            dropout.backward(dout)
+        if self.bidirectional is not None:
+            self.bidirectional.split(dout, self.dy)
         return self.dy
 
 
-class Exit(_End):
-    """Between the last layer and the caller."""
+class OutputConnection(_Connection):
+    """The connection from the last layer to the caller."""
 
-    def up(self, h: list[Array]) -> Array:
-        """Rows of y, (N, D.P), a view, in the caller's order."""
-        if self.both is not None:
-            self.both.join(h, self.buffers.arrays["out"])
+    def forward(self, h: list[Array]) -> Array:
+        """Return the rows of y, (N, D.P), a view, in the caller's order."""
+        if self.bidirectional is not None:
+            self.bidirectional.join(h, self.buffers.arrays["out"])
             return self.buffers.arrays["out"]
         if not self.reverse:
             return h[0]
@@ -180,11 +180,11 @@ class Exit(_End):
         np.take(h[0], self.packing.reverse_to_forward, axis=0, out=out, mode="clip")
         return out
 
-    def down(self, dy: Batch) -> list[Array]:
-        """dL/dy of the last layer, of each direction."""
-        if self.both is None:
+    def backward(self, dy: Batch) -> list[Array]:
+        """Return dL/dy of each direction of the last layer."""
+        if self.bidirectional is None:
             dy.into(self.dy[0], self.reverse)
         else:
             dy.into(self.buffers.arrays["dout"])
-            self.both.split(self.buffers.arrays["dout"], self.dy)
+            self.bidirectional.split(self.buffers.arrays["dout"], self.dy)
         return self.dy

@@ -10,23 +10,23 @@ from cylstm.recurrent.spec import StackSpec
 from cylstm.sequences.packing import Packing
 
 Array = NDArray[Any]
-# From that many checkpoint segments and bytes of a state of all steps on, training recomputes states in the
-# backward pass: there, memory matters more than 1 to 4 % of the time.
+# With at least this many checkpoint segments, and bytes of a state of all steps, training recomputes states
+# in the backward pass: the memory saved is worth 1 to 4 % more time.
 MIN_SEGMENTS, MIN_STATE_BYTES = 8, 8 << 20
 
 
 class CarriedState(NamedTuple):
-    """One state of a layer and direction, among the rows of all steps."""
+    """Views of one state of a layer and direction in its buffer."""
 
     name: str
-    first: Array  # before the first step
-    padding: Array  # of that, the columns beyond the units
+    first: Array  # the initial state
+    padding: Array  # the padding columns of the initial state
     rows: Array
-    last: Any  # where each sequence's last one is
+    last: Any  # index of each sequence's final state in `rows`
 
 
 class StackBuffers:
-    """The buffers of a stack's passes, cut from memory that grows to the largest batch.
+    """The buffers of a stack's passes, allocated from arenas that grow to the largest batch.
 
     Parameters
     ----------
@@ -37,15 +37,15 @@ class StackBuffers:
     def __init__(self, training: bool, inspected: bool) -> None:
         self.training, self.inspected = training, inspected
         self.arena = Arena()
-        self.donated = Arena()  # for hidden states whose ownership a caller may get
+        self.donated = Arena()  # for hidden states that may be donated to the caller
         self.arrays: dict[str, Array] = {}
 
     def release(self) -> None:
-        """Drop the arrays, before more memory is asked for."""
+        """Drop the arrays, before more memory is allocated."""
         self.arrays = {}
 
     def plan_for(self, spec: StackSpec, packing: Packing) -> None:
-        """Cut the arrays that a pass over such a batch needs."""
+        """Allocate the arrays for passes over batches with this packing."""
         self.plan = plan_of(spec, packing, self.training, self.inspected)
         shapes = self.plan.shapes()
         donated = {name: shapes.pop(name) for name in self._donated_names()}
@@ -56,45 +56,44 @@ class StackBuffers:
         return [self.plan.name("h", self.plan.L - 1, 0)] if self.plan.donates_output else []
 
     def donate_output(self) -> bool:
-        """Whether the hidden states of the top layer belong to the caller from now on.
+        """Transfer ownership of the top layer's hidden states to the caller, if possible.
 
-        If so, the next pass needs a new plan.
+        Return whether it was transferred; if so, the next pass needs a new plan.
         """
-        if (
-            not self.plan.donates_output or self.donated.used < 0.8
-        ):  # they would retain a longer batch's memory
+        # In a mostly unused arena, they would retain the memory of a larger batch.
+        if not self.plan.donates_output or self.donated.used < 0.8:
             return False
         del self.arrays[self._donated_names()[0]]
         self.donated = Arena()
         return True
 
     def of(self, kind: str, l: int, d: int) -> Array:
-        """A buffer of one layer and direction."""
+        """Return a buffer of one layer and direction."""
         return self.arrays[self.plan.name(kind, l, d)]
 
     def hidden(self, l: int, d: int) -> Array:
-        """Hidden states of all packed steps, without the initial one."""
+        """Return the hidden states of all packed steps, without the initial one."""
         return self.of("h", l, d)[self.plan.B :, : self.plan.P]
 
     def input(self, l: int, d: int) -> Array:
-        """What a layer reads: where possible, the states of the layer below in their own buffer."""
+        """Return the input of a layer: where possible, the hidden states of the layer below, in place."""
         return self.of("x", l, d) if self.plan.has_input(l) else self.hidden(l - 1, 0)
 
     def input_gradient(self, l: int, d: int) -> Array:
-        """dL/dx of a layer, which overwrites x, or dL/dy where that has its size."""
+        """Return the buffer of dL/dx, which is that of x, or that of dL/dy if the sizes are equal."""
         return self.arrays["dy0"] if l and self.plan.D == 1 else self.input(l, d)
 
     def carried(self, name: str, l: int, d: int, packing: Packing) -> CarriedState:
-        """A state of one layer and direction."""
+        """Return views of a state of one layer and direction."""
         buffer, width = self.of(name, l, d), self.plan.width(name)
         last: Any = packing.last_alternating if name == "c" and self.plan.alternates else packing.last
-        if packing.order is None and packing.B:  # one after the other
+        if packing.order is None and packing.B:  # consecutive rows
             last = slice(int(last[0]), int(last[0]) + packing.B)
         first = buffer[: packing.B]
         return CarriedState(name, first[:, :width], first[:, width:], buffer[:, :width], last)
 
     def engine_arrays(self, l: int, d: int) -> dict[str, Array]:
-        """The buffers of one layer and direction by the engine's names."""
+        """Return the buffers of one layer and direction by the engine's names."""
         plan = self.plan
         arrays = {kind: self.of(kind, l, d) for kind in plan.buffers(DIRECTION, l)} | {"x": self.input(l, d)}
         arrays |= {"b_ih": self.arrays["no_bias"], "b_hh": self.arrays["no_bias"]}
@@ -106,7 +105,7 @@ class StackBuffers:
 
 
 def plan_of(spec: StackSpec, packing: Packing, training: bool, inspected: bool) -> Plan:
-    """The sizes of a pass over such a batch."""
+    """Plan passes over batches with this packing."""
     drawn = training and not inspected
     zoneout = {"h": spec.zoneout, "c": spec.zoneout_cell}
     return Plan(
@@ -117,25 +116,25 @@ def plan_of(spec: StackSpec, packing: Packing, training: bool, inspected: bool) 
         dropout=drawn and spec.dropout > 0 and spec.num_layers > 1,
         input_dropout=drawn and spec.input_dropout > 0,
         recurrent_dropout=drawn and spec.recurrent_dropout > 0,
-        zoneout=tuple(state for state, share in zoneout.items() if share > 0), drawn=drawn,
+        zoneout=tuple(state for state, p in zoneout.items() if p > 0), drawn=drawn,
         inspected=inspected, **_packed_path(spec), **_segments(spec, packing, drawn),
     )  # fmt: skip
 
 
 def _packed_path(spec: StackSpec) -> dict[str, int]:
-    """Padding and scratch of the packed path."""
+    """Return the padding and scratch sizes of the packed path."""
     if isa.path() != "packed":
         return {}
     strips = _packed.strips(spec.cell.row, isa.selected(), spec.hidden_size, spec.state_size)
-    return {"unit": isa.unit(spec.dtype.itemsize), "ahead": _packed.AHEAD, "strips": strips}
+    return {"unit": isa.unit(spec.dtype.itemsize), "min_gate_rows": _packed.AHEAD, "strips": strips}
 
 
 def _segments(spec: StackSpec, packing: Packing, drawn: bool) -> dict[str, int]:
-    """Checkpoint segments of a long training, if the cell's states are recomputable."""
-    changed = spec.projects or spec.zoneout or spec.zoneout_cell  # by what follows the cell
-    if isa.path() != "packed" or not spec.cell.recomputable or changed or not drawn:
+    """Choose checkpoint segments for long sequences, if the cell's states are recomputable."""
+    is_modified = spec.projects or spec.zoneout or spec.zoneout_cell  # after the cell's own equations
+    if isa.path() != "packed" or not spec.cell.recomputable or is_modified or not drawn:
         return {}
     segments = -(-len(packing.rows) // _packed.SPAN)
     size = packing.N * spec.hidden_size * spec.dtype.itemsize
-    long = segments >= MIN_SEGMENTS and size >= MIN_STATE_BYTES
-    return {"segments": segments, "segment_steps": _packed.SPAN} if long else {}
+    is_long = segments >= MIN_SEGMENTS and size >= MIN_STATE_BYTES
+    return {"segments": segments, "segment_steps": _packed.SPAN} if is_long else {}

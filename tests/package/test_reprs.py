@@ -96,9 +96,9 @@ def public_classes():
 INTERNAL = {
     "Chain", "CpuPool", "CpuSlot", "ForecastTraining", "ForkAware", "Graph", "Layout", "Loop", "Masks",
     "Mean", "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
-    "RowWorkspace", "Run", "ScratchArray", "Workspace",
-    "Connection", "Directions", "Entrance", "Exit", "InputDropout", "OutputDropout", "SharedWeights",
-    "StackBuffers",
+    "RowWorkspace", "Run", "ScratchArray", "Workspace", "Bidirectional",
+    "HiddenConnection", "InputConnection", "InputDropout", "OutputConnection", "OutputDropout",
+    "SharedWeights", "StackBuffers",
 }  # fmt: skip
 
 

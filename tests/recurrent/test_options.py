@@ -249,9 +249,13 @@ def test_more_layers_learn_states_and_project(rng):
 @pytest.mark.parametrize(
     ("make_layer", "options", "message"),
     [
-        (cylstm.GRU, {"proj_size": 2}, "proj_size: expected 0, for GRU has no such option; got 2"),
-        (cylstm.RNN, {"peephole": True}, "peephole: expected False, for RNN has no such option; got True"),
-        (cylstm.LSTM, {"nonlinearity": "relu"}, "nonlinearity: expected 'tanh', for LSTM has no such"),
+        (cylstm.GRU, {"proj_size": 2}, "proj_size: expected 0, because GRU has no such option; got 2"),
+        (
+            cylstm.RNN,
+            {"peephole": True},
+            "peephole: expected False, because RNN has no such option; got True",
+        ),
+        (cylstm.LSTM, {"nonlinearity": "relu"}, "nonlinearity: expected 'tanh', because LSTM has no such"),
         (cylstm.LSTM, {"proj_size": 4}, "proj_size: expected less than hidden_size, 4, got 4"),
         (cylstm.LSTM, {"proj_size": -1}, "proj_size: expected an int, 0 or more, got -1"),
         (cylstm.LSTM, {"proj_size": 1.5}, "proj_size: expected an int, 0 or more, got 1.5"),
