@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,6 +253,19 @@ class Layer:
         from cylstm._reprs import table
 
         return table(self)
+
+
+class Internals(NamedTuple):
+    """What tests and verification examine of a layer; it may change in any version."""
+
+    store: ParameterStore
+    training_workspace: Any
+    spare_workspaces: list[Any]
+
+
+def describe(layer: Layer) -> Internals:
+    """The parameter store of a layer, its workspace for training, and unused ones for inference."""
+    return Internals(layer._store, layer._training_workspace, layer._spare)
 
 
 def store_of(layer: Layer) -> ParameterStore:

@@ -12,6 +12,7 @@ from cli_runs import heedful
 from cylstm import cli
 from cylstm.classification import Classifier
 from cylstm.forecasting import Forecaster
+from cylstm.layers.base import describe
 from cylstm.text import CharacterModel
 from cylstm.training import NonFiniteError
 from cylstm.training.loop import Loop
@@ -76,12 +77,12 @@ def test_a_failed_training_saves_the_weights_of_the_best_epoch(
     keep_best = Loop._keep_best
 
     def note(loop, loss):
-        calls.append(loop.settings.model._store.data.copy())
+        calls.append(describe(loop.settings.model).store.data.copy())
         keep_best(loop, loss)
 
     monkeypatch.setattr(Loop, "_keep_best", note)
     assert cli.main(["train", *data[kind], *QUICK, "--output", str(whole)]) == 0
-    np.testing.assert_array_equal(model._store.data, calls[best - 1])
+    np.testing.assert_array_equal(describe(model).store.data, calls[best - 1])
 
 
 def test_a_failed_training_of_forecasts_saves_the_best_network(data, tmp_path, capsys, monkeypatch):

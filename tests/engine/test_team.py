@@ -11,6 +11,7 @@ import threadpoolctl
 
 import cylstm
 from cylstm._engine import isa
+from cylstm.layers.base import describe
 
 packed_only = pytest.mark.skipif(isa.path() != "packed", reason="the BLAS path has no team")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
@@ -64,7 +65,7 @@ def test_64_python_threads_get_the_same_bits(rng):
     for worker in workers:
         worker.join()
     assert wrong == []
-    assert len(layer._spare) <= len(workers)
+    assert len(describe(layer).spare_workspaces) <= len(workers)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import tolerances
 
 import cylstm
 from cylstm import reference
+from cylstm.layers.base import describe
 from cylstm.recurrent.parameter_names import PYTORCH_KINDS, parameter_name
 
 # How to make a layer of each cell: the class and its options.
@@ -89,9 +90,9 @@ class Masks:
 
     def __init__(self, layer, trained):
         self.layer = layer
-        self.workspace = layer._training_workspace if trained else None
+        self.workspace = describe(layer).training_workspace if trained else None
         if trained:
-            packing = layer._training_workspace.packing
+            packing = describe(layer).training_workspace.packing
             self.place = np.arange(packing.B) if packing.order is None else np.argsort(packing.order)
             self.starts = packing._starts
 
@@ -220,7 +221,7 @@ def moves(layer, x, state, dy, dstate, lengths, answers):
 
     The largest of three draws, for in one it may happen that hardly anything moves.
     """
-    rng, store = np.random.default_rng(0), layer._store
+    rng, store = np.random.default_rng(0), describe(layer).store
 
     def neighbour(a):
         return np.nextafter(a, np.where(rng.random(a.shape) < 0.5, -np.inf, np.inf).astype(a.dtype))

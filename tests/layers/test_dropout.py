@@ -6,6 +6,7 @@ import tolerances
 from problems import DIRECTIONS, LAYERS, for_caller, make, parts_of, problem
 
 import cylstm
+from cylstm.layers.base import describe
 from cylstm.recurrent.cells import CELLS
 
 
@@ -32,7 +33,7 @@ def test_it_is_two_layers_with_a_mask_between_forward_and_back(rng, cell, direct
     below, above = halves(stack)
     x, state, dy, dstate = problem(rng, stack, 6, 4)
     y, final = stack(x, for_caller(state))
-    mask = stack._training_workspace.buffers.arrays["mask0"].reshape(6, 4, -1)
+    mask = describe(stack).training_workspace.buffers.arrays["mask0"].reshape(6, 4, -1)
     if direction == "reverse":
         mask = mask[::-1]
     dx, initial = stack.backward(dy, for_caller(dstate))
@@ -59,12 +60,12 @@ def test_masks_drop_the_right_share_and_keep_the_mean():
     layer = cylstm.LSTM(3, 50, 3, dropout=0.3, seed=0).train()
     layer(np.zeros((40, 20, 3)))
     for name in ("mask0", "mask1"):
-        mask = layer._training_workspace.buffers.arrays[name]
+        mask = describe(layer).training_workspace.buffers.arrays[name]
         assert abs((mask == 0).mean() - 0.3) < 0.01
         assert abs(mask.mean() - 1) < 0.01
         np.testing.assert_array_equal(np.unique(mask), np.array([0, 1 / 0.7], np.float32))
     assert not np.array_equal(
-        layer._training_workspace.buffers.arrays["mask0"], layer._training_workspace.buffers.arrays["mask1"]
+        *(describe(layer).training_workspace.buffers.arrays[name] for name in ("mask0", "mask1"))
     )
 
 

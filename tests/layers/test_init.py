@@ -4,6 +4,7 @@ from problems import make
 
 import cylstm
 from cylstm.init import initialize
+from cylstm.layers.base import describe
 from cylstm.recurrent.cells import CELLS
 
 
@@ -42,8 +43,8 @@ def test_other_kinds_and_seeds():
     one, two, other = cylstm.RNN(3, 100), cylstm.RNN(3, 100), cylstm.RNN(3, 100)
     for layer, seed in ((one, 1), (two, 1), (other, 2)):
         initialize(layer, "uniform", "glorot", seed=seed)
-    np.testing.assert_array_equal(one._store.data, two._store.data)
-    assert not np.array_equal(one._store.data, other._store.data)
+    np.testing.assert_array_equal(describe(one).store.data, describe(two).store.data)
+    assert not np.array_equal(describe(one).store.data, describe(other).store.data)
     assert 0.095 < np.abs(one.parameters["weight_ih_l0"]).max() <= 0.1
     bound = (6 / 200) ** 0.5
     assert 0.98 * bound < np.abs(one.parameters["weight_hh_l0"]).max() <= bound
@@ -132,7 +133,7 @@ def test_a_model_is_drawn_alike_from_the_same_seed():
     one, two = every_layer(), every_layer()
     for model in (one, two):
         initialize(model, seed=3)
-    np.testing.assert_array_equal(one._store.data, two._store.data)
+    np.testing.assert_array_equal(describe(one).store.data, describe(two).store.data)
 
 
 def test_unknown_parameters_are_named_and_nothing_changes():

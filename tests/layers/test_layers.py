@@ -9,7 +9,7 @@ import tolerances
 from differences import gradient
 
 import cylstm
-from cylstm.layers.base import LAYER_TYPES
+from cylstm.layers.base import LAYER_TYPES, describe
 from cylstm.recurrent.base import RecurrentLayer
 from cylstm.reference import layers as reference
 
@@ -177,7 +177,7 @@ def results(model, y):
 
 def weighted_sum(model, x, lengths, dy):
     """A loss whose gradient is dy, after parameters may have been written to behind the model's back."""
-    with model._store.writing():
+    with describe(model).store.writing():
         pass
     return float((model(x, lengths=lengths)[0] * dy).sum())
 
@@ -234,7 +234,7 @@ def test_gradients_agree_with_differences(rng, name):
     loss()
     model.zero_grad()
     dx, _ = model.backward(dy)
-    for key, view in model._store.views(model._store.data).items():
+    for key, view in describe(model).store.views(describe(model).store.data).items():
         np.testing.assert_allclose(model.gradients[key], gradient(loss, view), rtol=5e-6, atol=1e-9)
     if model.reads_indices:
         assert dx is None
@@ -271,7 +271,7 @@ def test_ten_steps_of_training_follow_torch(rng, torch, name):
     model, x, wanted = made(name, rng)
     p = {key: torch.tensor(value.copy(), requires_grad=True) for key, value in parameters(model).items()}
     sgd, sgd_torch = cylstm.optim.SGD(0.002, momentum=0.9), torch.optim.SGD(p.values(), 0.002, momentum=0.9)
-    start, x_torch = model._store.data.copy(), torch.tensor(x)
+    start, x_torch = describe(model).store.data.copy(), torch.tensor(x)
     for _ in range(10):
         y, _ = model(x, lengths=LENGTHS)
         model.zero_grad()
@@ -283,7 +283,7 @@ def test_ten_steps_of_training_follow_torch(rng, torch, name):
             target = torch.tensor(wanted[b] if model.pools else wanted[: LENGTHS[b], b])
             (0.5 * (theirs - target) ** 2).sum().backward()
         sgd_torch.step()
-    assert np.abs(model._store.data - start).max() > 0.003
+    assert np.abs(describe(model).store.data - start).max() > 0.003
     for key, value in p.items():
         np.testing.assert_allclose(
             model.parameters[f"0.{key}"], value.detach().numpy(), **tolerances.TRAJECTORY
@@ -320,7 +320,7 @@ def test_empty_batch(rng, name, shape):
     assert y.shape == ((shape[1],) if model.pools else shape) + (model.output_size,)
     dx, _ = model.backward(np.zeros_like(y))
     assert np.isfinite(y).all()
-    assert not model._store.grad.any()
+    assert not describe(model).store.grad.any()
     assert (dx is None) if model.reads_indices else dx.shape == x.shape
 
 
@@ -347,7 +347,7 @@ def test_layers_in_the_middle_of_a_model(rng):
 
     model.zero_grad()
     assert model.backward(dy)[0] is None
-    for key, view in model._store.views(model._store.data).items():
+    for key, view in describe(model).store.views(describe(model).store.data).items():
         np.testing.assert_allclose(model.gradients[key], gradient(loss, view, 1e-4), rtol=1e-5, atol=1e-8)
 
 
@@ -403,15 +403,15 @@ def test_embedding_fields_are_concatenated(rng):
 
 def test_an_embeddings_gradient_touches_only_the_rows_used(rng):
     model = cylstm.Sequential(cylstm.Linear(3, 4), cylstm.Linear(4, 3))
-    assert model._store.spans().tolist() == [[0, model._store.size]]
+    assert describe(model).store.spans().tolist() == [[0, describe(model).store.size]]
     model = cylstm.Sequential(cylstm.Embedding(100, 4), cylstm.Linear(4, 3)).train()
     y, _ = model([[3], [4], [50]])
     model.backward(np.ones_like(y))
-    assert model._store.spans().tolist() == [[12, 20], [200, 204], [400, 415]]
+    assert describe(model).store.spans().tolist() == [[12, 20], [200, 204], [400, 415]]
     assert model.gradients["0.weight"].any(axis=1).nonzero()[0].tolist() == [3, 4, 50]
     model.zero_grad()
-    assert not model._store.grad.any()
-    assert model._store.spans().tolist() == [[400, 415]]
+    assert not describe(model).store.grad.any()
+    assert describe(model).store.spans().tolist() == [[400, 415]]
 
 
 def test_sizes_follow_from_the_layer_before():

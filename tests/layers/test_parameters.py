@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cylstm
+from cylstm.layers.base import describe
 
 
 def model():
@@ -23,20 +24,20 @@ def test_layer_parameters_are_slices_of_flat_vector():
     ours = model()
     for name, view in ours.parameters.items():
         position, _, own = name.partition(".")
-        assert np.shares_memory(view, ours._store.data)
+        assert np.shares_memory(view, describe(ours).store.data)
         assert np.shares_memory(view, ours.layers[int(position)].parameters[own])
         assert np.shares_memory(ours.gradients[name], ours.layers[int(position)].gradients[own])
-    assert ours._store.data.size == sum(view.size for view in ours.parameters.values())
+    assert describe(ours).store.data.size == sum(view.size for view in ours.parameters.values())
 
 
 def test_parameters_are_read_only_and_writing_is_counted():
     ours = model()
     with pytest.raises(ValueError, match="read-only"):
         ours.parameters["1.bias"][0] = 1
-    before = ours.layers[0]._store.version
+    before = describe(ours.layers[0]).store.version
     ours.load_state_dict(ours.state_dict())
     cylstm.optim.SGD(0.1).step(ours)
-    assert ours.layers[0]._store.version == before + 2
+    assert describe(ours.layers[0]).store.version == before + 2
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_copies_are_equal_and_apart(duplicate, rng):
     twin.train()(x)
     twin.backward(np.ones((5, 2, 4)))
     cylstm.optim.SGD(0.1).step(twin)
-    assert not np.array_equal(ours._store.data, twin._store.data)
+    assert not np.array_equal(describe(ours).store.data, describe(twin).store.data)
     assert not np.array_equal(ours(x)[0], twin.eval()(x)[0])
 
 
@@ -84,9 +85,9 @@ def test_seeds_decide_the_parameters():
     np.testing.assert_array_equal(
         model().layers[0].parameters["weight_ih_l0"], cylstm.LSTM(2, 3, 2, seed=0).parameters["weight_ih_l0"]
     )
-    assert not np.array_equal(same._store.data, other._store.data)
-    assert not np.array_equal(cylstm.LSTM(2, 3)._store.data, cylstm.LSTM(2, 3)._store.data)
-    large = cylstm.LSTM(30, 100, seed=0)._store.data
+    assert not np.array_equal(describe(same).store.data, describe(other).store.data)
+    assert not np.array_equal(describe(cylstm.LSTM(2, 3)).store.data, describe(cylstm.LSTM(2, 3)).store.data)
+    large = describe(cylstm.LSTM(30, 100, seed=0)).store.data
     assert np.abs(large).max() <= 0.1
     assert abs(large.std() - 0.1 / 3**0.5) < 1e-3
 
@@ -126,7 +127,7 @@ def memory_mapped(value, folder):
 )
 def test_optimizer_of_a_mapped_pickle_or_copy_has_its_own_state(optimizer, copied, tmp_path):
     def step(model, optimizer):
-        model._store.grad[...] = 0.5
+        describe(model).store.grad[...] = 0.5
         optimizer.step(model)
 
     model = cylstm.LSTM(3, 5, seed=0)
@@ -144,7 +145,7 @@ def test_optimizer_of_a_mapped_pickle_or_copy_has_its_own_state(optimizer, copie
 
 def test_optimizer_takes_a_foreign_state():
     model, optimizer = cylstm.LSTM(3, 5, seed=0), cylstm.optim.Adam()
-    model._store.grad[...] = 0.5
+    describe(model).store.grad[...] = 0.5
     optimizer.step(model)
     state = {k: foreign(v) if isinstance(v, np.ndarray) else v for k, v in optimizer.state_dict().items()}
     other = cylstm.optim.Adam()

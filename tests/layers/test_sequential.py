@@ -5,6 +5,7 @@ from differences import gradient
 
 import cylstm
 from cylstm import reference
+from cylstm.layers.base import describe
 from cylstm.recurrent.activated import ActivatedLSTM
 
 
@@ -20,7 +21,7 @@ def test_gradients_agree_with_finite_differences(rng):
     dstate = (None, tuple(rng.standard_normal((2, 2, 2, 5))), None, tuple(rng.standard_normal((2, 1, 2, 1))))
 
     def loss():
-        with model._store.writing():
+        with describe(model).store.writing():
             pass  # the differences write to it
         y, final = model(x, state)
         parts = [np.vdot(a, b) for i in (1, 3) for a, b in zip(dstate[i], final[i], strict=True)]
@@ -30,7 +31,7 @@ def test_gradients_agree_with_finite_differences(rng):
     loss()
     dx, initial = model.backward(dy, dstate)
     model.eval()
-    pairs = [(model._store.grad, model._store.data), (dx, x)]
+    pairs = [(describe(model).store.grad, describe(model).store.data), (dx, x)]
     pairs += [(initial[i][k], state[i][k]) for i in (1, 3) for k in (0, 1)]
     for ours, array in pairs:
         np.testing.assert_allclose(ours, gradient(loss, array), **tolerances.DIFFERENCES)
@@ -154,7 +155,7 @@ def test_a_ragged_batch_equals_each_sequence_alone(rng, layers):
         np.testing.assert_allclose(dx[:n, b], dx_alone[:, 0], **tolerances.FLOAT64)
         assert not y[n:, b].any()
         assert not dx[n:, b].any()
-    np.testing.assert_allclose(ragged._store.grad, alone._store.grad, **tolerances.FLOAT64)
+    np.testing.assert_allclose(describe(ragged).store.grad, describe(alone).store.grad, **tolerances.FLOAT64)
 
 
 def test_a_layer_whose_steps_run_in_numpy_stands_before_others(rng):

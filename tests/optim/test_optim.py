@@ -8,13 +8,14 @@ import tolerances
 import cylstm
 from cylstm import reference
 from cylstm._engine import _optim, isa
+from cylstm.layers.base import describe
 
 
 def with_gradients(rng, dtype="float64"):
     model = cylstm.Sequential(
         cylstm.LSTM(3, 5, dtype=dtype, seed=0), cylstm.Linear(5, 2, dtype=dtype, seed=1)
     )
-    model._store.grad[...] = rng.standard_normal(model._store.size)
+    describe(model).store.grad[...] = rng.standard_normal(describe(model).store.size)
     return model
 
 
@@ -68,13 +69,13 @@ def test_every_optimizer_has_a_case():
 def test_ten_steps_agree_with_reference(rng, monkeypatch, name, dtype, isa_name):
     monkeypatch.setattr(isa, "selected", lambda: isa.NAMES.index(isa_name))
     model, optimizer = with_gradients(rng, dtype), OPTIMIZERS[name][0]()
-    p, state = model._store.data.astype(float), (0.0, 0.0) if name.startswith("Adam") else (0.0,)
+    p, state = describe(model).store.data.astype(float), (0.0, 0.0) if name.startswith("Adam") else (0.0,)
     for t in range(1, 11):
-        model._store.grad[...] = rng.standard_normal(model._store.size)
-        p, *state = OPTIMIZERS[name][2](p, model._store.grad.astype(float), state, t)
+        describe(model).store.grad[...] = rng.standard_normal(describe(model).store.size)
+        p, *state = OPTIMIZERS[name][2](p, describe(model).store.grad.astype(float), state, t)
         optimizer.step(model)
     limits = tolerances.float64(1, 10) if dtype == "float64" else tolerances.float32(2, 10, 1.0)
-    np.testing.assert_allclose(model._store.data, p, **limits)
+    np.testing.assert_allclose(describe(model).store.data, p, **limits)
 
 
 @pytest.mark.parametrize("isa_name", isa.available())
@@ -101,14 +102,14 @@ def test_a_step_writes_within_its_spans(rng, kind, planes, fifth, dtype, isa_nam
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ten_steps_agree_with_torch(rng, torch, name):
     model, optimizer = with_gradients(rng), OPTIMIZERS[name][0]()
-    theirs = torch.tensor(model._store.data.copy(), requires_grad=True)
+    theirs = torch.tensor(describe(model).store.data.copy(), requires_grad=True)
     optimizer_torch = OPTIMIZERS[name][1](torch, [theirs])
     for _ in range(10):
-        model._store.grad[...] = rng.standard_normal(model._store.size)
-        theirs.grad = torch.tensor(model._store.grad.copy())
+        describe(model).store.grad[...] = rng.standard_normal(describe(model).store.size)
+        theirs.grad = torch.tensor(describe(model).store.grad.copy())
         optimizer.step(model)
         optimizer_torch.step()
-    np.testing.assert_allclose(model._store.data, theirs.detach().numpy(), **tolerances.TRAJECTORY)
+    np.testing.assert_allclose(describe(model).store.data, theirs.detach().numpy(), **tolerances.TRAJECTORY)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -118,12 +119,12 @@ def test_a_copy_and_a_restored_one_go_on_alike(rng, name):
     copies = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer)), OPTIMIZERS[name][0]()]
     copies[2].load_state_dict(optimizer.state_dict())
     models = [copy.deepcopy(model) for _ in copies]
-    gradient = rng.standard_normal(model._store.size)
+    gradient = rng.standard_normal(describe(model).store.size)
     for one, its in zip([optimizer, *copies], [model, *models], strict=True):
-        its._store.grad[...] = gradient
+        describe(its).store.grad[...] = gradient
         one.step(its)
         one.step(its)
-        np.testing.assert_array_equal(its._store.data, model._store.data)
+        np.testing.assert_array_equal(describe(its).store.data, describe(model).store.data)
         assert one.steps == 3
     restored = OPTIMIZERS[name][0]()
     with pytest.raises(ValueError, match="state: expected the vectors"):
@@ -144,7 +145,7 @@ def test_groups_have_their_own_rate_and_decay(rng, torch):
         weight_decay=0.3,
     )
     for _ in range(10):
-        model._store.grad[...] = rng.standard_normal(model._store.size)
+        describe(model).store.grad[...] = rng.standard_normal(describe(model).store.size)
         for name, value in tensors.items():
             value.grad = torch.tensor(model.gradients[name].copy())
         adam.step(model)
@@ -180,7 +181,7 @@ def test_an_embedding_is_updated_where_it_was_read_only(rng, torch):
         model.zero_grad()
         model.backward(dy)
         norm = cylstm.optim.clip_grad_norm(model, 1e9)
-        np.testing.assert_allclose(norm, np.sqrt((model._store.grad**2).sum()))
+        np.testing.assert_allclose(norm, np.sqrt((describe(model).store.grad ** 2).sum()))
         adam.step(model)
         of_rows.zero_grad()
         of_rest.zero_grad()
@@ -197,20 +198,20 @@ def test_an_embedding_is_updated_where_it_was_read_only(rng, torch):
 
 def test_clipping_by_value(rng):
     model = with_gradients(rng)
-    expected = np.clip(model._store.grad, -0.5, 0.5)
-    model._store.grad[3] = expected[3] = np.nan
+    expected = np.clip(describe(model).store.grad, -0.5, 0.5)
+    describe(model).store.grad[3] = expected[3] = np.nan
     cylstm.optim.clip_grad_value(model, 0.5)
-    np.testing.assert_array_equal(model._store.grad, expected)
+    np.testing.assert_array_equal(describe(model).store.grad, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("max_norm", [1e-3, 1e3])
 def test_clipping_agrees_with_reference(rng, dtype, max_norm):
     model = with_gradients(rng, dtype)
-    expected, norm = reference.clip_by_norm(model._store.grad.astype(float), max_norm)
+    expected, norm = reference.clip_by_norm(describe(model).store.grad.astype(float), max_norm)
     limits = tolerances.FLOAT64 if dtype == "float64" else {"rtol": 1e-6}
     np.testing.assert_allclose(cylstm.optim.clip_grad_norm(model, max_norm), norm, **limits)
-    np.testing.assert_allclose(model._store.grad, expected, **limits)
+    np.testing.assert_allclose(describe(model).store.grad, expected, **limits)
 
 
 def test_clipping_leaves_a_norm_that_is_not_finite():
@@ -230,7 +231,7 @@ def test_ten_steps_of_adam_follow_torch(rng, torch):
     ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
     adam, loss = cylstm.optim.Adam(0.01, weight_decay=0.02), cylstm.losses.MSE()
     adam_torch = torch.optim.Adam(theirs.parameters(), 0.01, weight_decay=0.02)
-    start = ours._store.data.copy()
+    start = describe(ours).store.data.copy()
     for _ in range(10):
         x, target = rng.standard_normal((7, 4, 3)), rng.standard_normal((7, 4, 2))
         value_torch = torch.nn.functional.mse_loss(linear(lstm(torch.tensor(x))[0]), torch.tensor(target))
@@ -243,7 +244,7 @@ def test_ten_steps_of_adam_follow_torch(rng, torch):
         ours.backward(dy)
         adam.step(ours)
         np.testing.assert_allclose(value, value_torch.item(), **tolerances.TRAJECTORY)
-    assert np.abs(ours._store.data - start).max() > 0.05
+    assert np.abs(describe(ours).store.data - start).max() > 0.05
     for name, value in theirs.state_dict().items():
         np.testing.assert_allclose(
             ours.parameters[name], value.numpy(), **tolerances.TRAJECTORY, err_msg=name
@@ -274,7 +275,7 @@ def test_impossible_settings_are_refused(make, message):
 
 def test_a_step_that_failed_is_none(rng):
     model, twin = with_gradients(rng), with_gradients(rng)
-    twin._store.grad[...] = model._store.grad
+    describe(twin).store.grad[...] = describe(model).store.grad
     adam, other = cylstm.optim.Adam(), cylstm.optim.Adam()
     adam.lr = "fast"
     with pytest.raises(TypeError):
@@ -282,4 +283,4 @@ def test_a_step_that_failed_is_none(rng):
     adam.lr = other.lr
     adam.step(model)
     other.step(twin)
-    np.testing.assert_array_equal(model._store.data, twin._store.data)
+    np.testing.assert_array_equal(describe(model).store.data, describe(twin).store.data)

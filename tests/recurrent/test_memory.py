@@ -8,6 +8,7 @@ import pytest
 from memory import peak_of
 
 import cylstm
+from cylstm.layers.base import describe
 
 T, B, I, H = 160, 16, 24, 32
 ONE_STEP = B * H * 4  # bytes: the smallest array that could grow with the work
@@ -38,7 +39,7 @@ def test_a_training_step_allocates_no_buffers(training):
     # What remains are the small arrays of the states, which are results, of 4 layers forward and back, and
     # Python's own objects: 52 kB at most, on Python 3.10. A plane of one number a step would be 328 kB.
     assert peak_of(step) < 4 * 4 * ONE_STEP + 40_000 < T * ONE_STEP / 4
-    assert [part.arena.allocations for part in model._training_workspace.workspaces] == [1, 1, 1]
+    assert [part.arena.allocations for part in describe(model).training_workspace.workspaces] == [1, 1, 1]
 
 
 def test_inference_allocates_its_result_only():
@@ -46,19 +47,19 @@ def test_inference_allocates_its_result_only():
     x, out = np.ones((T, B, I), np.float32), np.empty((T, B, H), np.float32)
     layer(x, out=out)
     assert peak_of(lambda: layer(x, out=out)) < 2 * 2 * ONE_STEP + 8_000
-    assert layer._spare[0].arena.allocations == 1
+    assert describe(layer).spare_workspaces[0].arena.allocations == 1
 
 
 def test_a_stream_of_shapes_keeps_the_memory_of_the_largest(rng):
     layer = cylstm.LSTM(3, 8, seed=0)
     layer(np.zeros((60, 20, 3)))
     layer.train()(np.zeros((60, 20, 3)))
-    kept = layer._training_workspace
+    kept = describe(layer).training_workspace
     for T, B in rng.integers(0, 60, (300, 2)):
         x = np.zeros((T, B % 20, 3))
         y, _ = layer(x)
         layer.backward(y)
-    assert layer._training_workspace is kept
+    assert describe(layer).training_workspace is kept
     assert kept.arena.allocations == 1
     assert peak_of(lambda: [layer(np.zeros((T, 5, 3))) for T in range(50)]) < 300_000
 
@@ -68,7 +69,7 @@ def test_training_keeps_one_plane_for_each_gate_and_state():
     T, B, H = 800, 16, 128  # so many rows that scratch for the gradients of 256 of them is little
     layer = cylstm.LSTM(H, H, seed=0).train()
     layer(np.zeros((T, B, H)))
-    planes = layer._training_workspace.arena._block.nbytes / (T * B * H * 4)
+    planes = describe(layer).training_workspace.arena._block.nbytes / (T * B * H * 4)
     assert planes < 4 + 2 + 2 + 0.5
 
 
@@ -81,7 +82,10 @@ def test_dropped_model_is_freed_without_garbage_collection():
         y, _ = model(np.ones((T, B, I)))
         model.backward(y)
         model.eval()(np.ones((T, B, I)))
-        gone = [weakref.ref(model._store), *(weakref.ref(layer._store) for layer in model.layers)]
+        gone = [
+            weakref.ref(describe(model).store),
+            *(weakref.ref(describe(layer).store) for layer in model.layers),
+        ]
         del model
         assert [reference() for reference in gone] == [None] * 3
     finally:

@@ -23,6 +23,7 @@ from problems import (
 )
 
 import cylstm
+from cylstm.layers.base import describe
 from cylstm.recurrent.cells import CELLS
 
 LENGTHS = [None, [3, 4, 0]]  # of 5 steps, which no sequence has
@@ -52,7 +53,7 @@ def test_gradients_agree_with_finite_differences(rng, cell, option, direction):
 
     def loss():
         layer.masks.state = drawn  # the same masks every time
-        with layer._store.writing():
+        with describe(layer).store.writing():
             pass  # the differences write to it
         y, final = layer(x, state and for_caller(state), lengths=[3, 2])
         return np.vdot(dy, y) + sum(np.vdot(a, b) for a, b in zip(dstate, parts_of(final), strict=True))
@@ -60,7 +61,7 @@ def test_gradients_agree_with_finite_differences(rng, cell, option, direction):
     dy[2:, 1] = 0
     loss()
     dx, initial = layer.backward(dy, for_caller(dstate))
-    pairs = [(layer._store.grad.copy(), layer._store.data), (dx, x)]
+    pairs = [(describe(layer).store.grad.copy(), describe(layer).store.data), (dx, x)]
     pairs += zip(parts_of(initial), state or (), strict=False)
     step, limits = tolerances.differences(cell, layer.clip)
     for ours, array in pairs:
@@ -140,7 +141,7 @@ def test_mask_rate_mean_and_lifetime():
         30, 50, 2, input_dropout=0.3, recurrent_dropout=0.4, zoneout=0.2, zoneout_cell=0.6, seed=0
     ).train()
     layer(np.zeros((20, 40, 30)))
-    buffers = layer._training_workspace.buffers.arrays
+    buffers = describe(layer).training_workspace.buffers.arrays
     for name, p in [("mask_x0", 0.3), ("mask_x1", 0.3), ("mask_h0_0", 0.4), ("mask_h1_0", 0.4)]:
         mask = buffers[name]
         assert len(mask) == 40  # one row a sequence
@@ -159,7 +160,7 @@ def test_zoneout_keeps_the_state_before(rng):
     x, (h_0, c_0), *_ = problem(rng, layer, 4, 2)
     _, (h, c) = layer(x[:1], (h_0, c_0))
     for name, before, after in (("zone_h0_0", h_0, h), ("zone_c0_0", c_0, c)):
-        kept = layer._training_workspace.buffers.arrays[name].astype(bool)
+        kept = describe(layer).training_workspace.buffers.arrays[name].astype(bool)
         np.testing.assert_array_equal(after[0][kept], before[0][kept])
         assert not np.isclose(after[0][~kept], before[0][~kept]).any()
 

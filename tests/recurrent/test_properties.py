@@ -13,6 +13,7 @@ from problems import DIRECTIONS, GRID, LAYERS, for_caller, make, options_of, par
 
 import cylstm
 from cylstm import data
+from cylstm.layers.base import describe
 from cylstm.sequences.packing import Packing
 
 LENGTHS = [None, [3, 7, 1, 7, 0], [3, 6, 1, 5, 0]]
@@ -303,7 +304,10 @@ def test_only_real_steps_are_computed(rng, layers, direction):
     lengths = [27, 0, 13, 5]
     layer = make("lstm", 3, 4, layers, seed=0, **DIRECTIONS[direction])
     layer(np.zeros((30, 4, 3)), lengths=lengths)
-    plan, buffers = layer._spare[0].plan, layer._spare[0].buffers.arrays
+    plan, buffers = (
+        describe(layer).spare_workspaces[0].plan,
+        describe(layer).spare_workspaces[0].buffers.arrays,
+    )
     assert sum(lengths) == plan.N
     assert all(
         len(array) <= sum(lengths) + len(lengths) for name, array in buffers.items() if name[-2] == "_"

@@ -18,6 +18,7 @@ from problems import (
 
 import cylstm
 from cylstm._engine import isa
+from cylstm.layers.base import describe
 from cylstm.recurrent.cells import CELLS
 
 # T, B, I, H all different, and sizes around the widths of vectors.
@@ -99,7 +100,7 @@ def test_gradients_agree_with_finite_differences(rng, cell, direction, lengths):
     x, state, dy, dstate = problem(rng, layer, 5, 4)
 
     def loss():
-        with layer._store.writing():
+        with describe(layer).store.writing():
             pass  # the differences write to it
         y, final = layer(x, for_caller(state), lengths=lengths)
         return np.vdot(dy, y) + sum(np.vdot(a, b) for a, b in zip(dstate, parts_of(final), strict=True))
@@ -108,7 +109,8 @@ def test_gradients_agree_with_finite_differences(rng, cell, direction, lengths):
     loss()
     dx, initial = layer.backward(dy, for_caller(dstate))
     layer.eval()
-    pairs = [(layer._store.grad, layer._store.data), (dx, x), *zip(parts_of(initial), state, strict=True)]
+    store = describe(layer).store
+    pairs = [(store.grad, store.data), (dx, x), *zip(parts_of(initial), state, strict=True)]
     for ours, array in pairs:
         step, limits = tolerances.differences(cell)
         np.testing.assert_allclose(ours, gradient(loss, array, step), **limits)
@@ -202,7 +204,7 @@ def test_empty_batches_give_empty_results(rng, T, B, mode):
         dx, initial = layer.backward(dy, dstate)
         assert dx.shape == (T, B, 2)
         np.testing.assert_array_equal(initial, dstate)
-        assert not layer._store.grad.any()
+        assert not describe(layer).store.grad.any()
 
 
 def test_training_and_inference_modes_compute_the_same(rng):
@@ -226,12 +228,12 @@ def test_gradients_accumulate_until_they_are_set_to_zero(rng):
     x, _, dy, _ = problem(rng, layer, 5, 2)
     layer(x)
     layer.backward(dy)
-    once = layer._store.grad.copy()
+    once = describe(layer).store.grad.copy()
     layer(x)
     layer.backward(dy)
-    np.testing.assert_allclose(layer._store.grad, 2 * once, **tolerances.FLOAT64)
+    np.testing.assert_allclose(describe(layer).store.grad, 2 * once, **tolerances.FLOAT64)
     layer.zero_grad()
-    assert not layer._store.grad.any()
+    assert not describe(layer).store.grad.any()
 
 
 def test_need_dx_does_not_affect_other_gradients(rng):
@@ -239,11 +241,11 @@ def test_need_dx_does_not_affect_other_gradients(rng):
     x, _, dy, _ = problem(rng, layer, 5, 2)
     layer(x)
     layer.backward(dy)
-    with_dx = layer._store.grad.copy()
+    with_dx = describe(layer).store.grad.copy()
     layer.zero_grad()
     layer(x)
     assert layer.backward(dy, need_dx=False)[0] is None
-    np.testing.assert_array_equal(layer._store.grad, with_dx)
+    np.testing.assert_array_equal(describe(layer).store.grad, with_dx)
 
 
 def test_results_belong_to_the_caller(rng):

@@ -11,6 +11,7 @@ from problems import DIRECTIONS, for_caller, make, parts_of, problem
 
 import cylstm
 from cylstm._engine import _packed, isa
+from cylstm.layers.base import describe
 from cylstm.recurrent import stack_buffers
 
 pytestmark = pytest.mark.skipif(isa.path() != "packed", reason="only the packed path computes states again")
@@ -72,8 +73,8 @@ def test_the_same_bits_as_with_all_states(monkeypatch, again, name, dtype, cell)
                     lengths[1:2] = 1  # its state before the only step is the first one
                 cylstm.set_num_threads(n)
                 found.append(passes(layer, *given, lengths))
-                assert (layer._training_workspace.plan.segments > 0) == (
-                    yes and len(layer._training_workspace.packing.rows) > 0
+                assert (describe(layer).training_workspace.plan.segments > 0) == (
+                    yes and len(describe(layer).training_workspace.packing.rows) > 0
                 )
             for kept, computed in zip(*found, strict=True):
                 assert kept.tobytes() == computed.tobytes(), (direction, n, np.abs(kept - computed).max())
@@ -91,7 +92,7 @@ def test_any_number_of_threads(rng, again, sizes):
         layer.zero_grad()
         layer.train()(given[0], for_caller(given[1]))
         layer.backward(given[2], for_caller(given[3]), need_dx=False)
-        results.append(layer._store.grad.copy())
+        results.append(describe(layer).store.grad.copy())
     for other in results[1:]:
         assert other.tobytes() == results[0].tobytes()
 
@@ -119,14 +120,14 @@ def test_y_is_the_callers(rng, again):
     y, _ = layer(x)
     expected = y.copy()
     dx, _ = layer.backward(dy)
-    first = layer._store.grad.copy()
+    first = describe(layer).store.grad.copy()
     layer.zero_grad()
     other, _ = layer(x)
     assert not np.shares_memory(y, other)
     other[...] = np.nan
     dx_again, _ = layer.backward(dy)
     np.testing.assert_array_equal(dx_again, dx)
-    np.testing.assert_array_equal(layer._store.grad, first)
+    np.testing.assert_array_equal(describe(layer).store.grad, first)
     layer.eval()(x)
     np.testing.assert_array_equal(y, expected)
     assert y.flags.c_contiguous
@@ -170,7 +171,7 @@ def test_a_layer_above_reads_the_states_where_they_stand(again):
         model = cylstm.Sequential(cylstm.LSTM(5, 32, seed=0), cylstm.Linear(32, 2, seed=1)).train()
         for _ in range(2):
             y, _ = model(np.random.default_rng(0).standard_normal((20, 4, 5)))
-            recurrent, dense = model._training_workspace.workspaces
+            recurrent, dense = describe(model).training_workspace.workspaces
             assert np.shares_memory(recurrent.buffers.hidden(0, 0), dense.x) == yes
             dx, _ = model.backward(np.ones_like(y))
             results[-1:] = [[y.copy(), dx, *(g.copy() for g in model.gradients.values())]]
@@ -185,11 +186,11 @@ def test_a_long_training_keeps_its_gates_and_x_only():
     y, _ = layer(x)
     layer.backward(y)
     plane = y.nbytes
-    assert layer._training_workspace.plan.segments == 125
+    assert describe(layer).training_workspace.plan.segments == 125
     assert (
-        layer._training_workspace.arena._block.nbytes < (4 + 1 + 1 + 0.5) * plane
+        describe(layer).training_workspace.arena._block.nbytes < (4 + 1 + 1 + 0.5) * plane
     )  # gates, x, the place of a dy
-    assert layer._training_workspace.buffers.donated._block.nbytes == 0
+    assert describe(layer).training_workspace.buffers.donated._block.nbytes == 0
     memory = weakref.ref(layer(x)[0].base)
     assert memory() is None
 
@@ -197,25 +198,27 @@ def test_a_long_training_keeps_its_gates_and_x_only():
 def test_short_trainings_keep_their_states():
     layer = cylstm.LSTM(8, 16, seed=0).train()
     layer(np.zeros((200, 4, 8), np.float32))
-    assert layer._training_workspace.plan.segments == 0
+    assert describe(layer).training_workspace.plan.segments == 0
 
 
 def test_engine_rejects_invalid_arguments(again):
     again(True)
     layer = cylstm.LSTM(3, 64, seed=0).train()
     y, _ = layer(np.zeros((20, 2, 3), np.float32))
-    one = layer._training_workspace.passes[0, 0]
+    one = describe(layer).training_workspace.passes[0, 0]
     with pytest.raises(ValueError, match="forward: the hidden states of this pass were let go of"):
         one.forward()
     layer.backward(y)
     again(False)
     layer(np.zeros((20, 2, 3), np.float32))
     with pytest.raises(ValueError, match="let_go_of_h: backward reads them"):
-        layer._training_workspace.passes[0, 0].let_go_of_h()
-    arrays = layer._training_workspace.buffers.engine_arrays(0, 0) | layer._training_workspace._weights(0, 0)
+        describe(layer).training_workspace.passes[0, 0].let_go_of_h()
+    arrays = describe(layer).training_workspace.buffers.engine_arrays(0, 0) | describe(
+        layer
+    ).training_workspace._weights(0, 0)
     with pytest.raises(ValueError, match="c_kept: expected a training of an LSTM"):
         _packed.PackedPass(
-            layer.spec.row, isa.selected(), layer._training_workspace.packing.rows, 2, 3, 64, 64,
+            layer.spec.row, isa.selected(), describe(layer).training_workspace.packing.rows, 2, 3, 64, 64,
             arrays | {"c_kept": arrays["c"]}, zoneout_h=0.5,
         )  # fmt: skip
 
@@ -225,7 +228,7 @@ def test_a_pass_keeps_its_memory_while_it_runs(again):
     again(True)
     layer = cylstm.LSTM(3, 64, seed=0).train()
     layer(np.zeros((20, 2, 3), np.float32), out=np.empty((20, 2, 64), np.float32))
-    workspace, alive = layer._training_workspace, []
+    workspace, alive = describe(layer).training_workspace, []
     memory = weakref.ref(workspace.buffers.hidden(0, 0).base)
 
     class Late(np.ndarray):

@@ -8,7 +8,7 @@ from problems import LAYERS
 
 import cylstm
 from cylstm._engine import isa
-from cylstm.layers.base import LAYER_TYPES
+from cylstm.layers.base import LAYER_TYPES, describe
 from cylstm.layers.sequence_layer import SequenceLayer
 
 LENGTHS = np.array([3, 0, 4, 2, 1])
@@ -132,7 +132,7 @@ def test_training_does_not_see_padding_beyond_every_sequence(rng, case, options,
         history = trainer.fit(source, source, epochs=2, metrics={"rows": lambda y, _: len(y)}, progress=False)
         for record in history.epochs:
             del record["seconds"]
-        results.append((model._store.data, history))
+        results.append((describe(model).store.data, history))
     np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-12, atol=1e-15)
     assert results[1][1].steps.keys() == results[0][1].steps.keys()
     for name, expected in results[0][1].steps.items():

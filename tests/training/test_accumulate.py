@@ -7,6 +7,7 @@ from training_problems import series
 
 import cylstm
 from cylstm import data, losses, optim
+from cylstm.layers.base import describe
 
 LENGTHS = [6, 1, 9, 2, 2, 7, 3, 1, 4]  # in minibatches of 2, accumulated by 4, the last group is one of one
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
@@ -99,7 +100,7 @@ def test_minibatch_without_counted_values_is_ignored(rng, accumulate):
         source = InOrder(x[part], labels[part], 2 // accumulate, target_per="step")
         histories.append(trainer.fit(source, epochs=2, progress=False))
         models.append(model)
-    np.testing.assert_array_equal(models[0]._store.data, models[1]._store.data)
+    np.testing.assert_array_equal(describe(models[0]).store.data, describe(models[1]).store.data)
     assert histories[0].steps == histories[1].steps
     assert [e["loss"] for e in histories[0].epochs] == [e["loss"] for e in histories[1].epochs]
 
@@ -125,5 +126,5 @@ def test_pooled_models_accumulate_a_smaller_last_minibatch():
         model = cylstm.Sequential(gru, cylstm.Pooling("last"), linear)
         trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(1.0), accumulate=accumulate)
         trainer.fit(InOrder(x, y, batch_size), epochs=1, progress=False)
-        updates.append(model._store.data.copy())
+        updates.append(describe(model).store.data.copy())
     np.testing.assert_allclose(updates[1], updates[0], rtol=1e-10, atol=1e-14)

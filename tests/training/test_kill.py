@@ -15,6 +15,7 @@ from training_problems import tagged, tagger
 
 import cylstm
 from cylstm import losses, optim
+from cylstm.layers.base import describe
 from cylstm.training import CheckpointError, Checkpoints, checkpoints
 
 pytestmark = pytest.mark.process
@@ -69,7 +70,7 @@ def test_killed_at_random_moments_it_ends_on_the_same_bits(tmp_path):
     assert (tmp_path / "run.ckpt").exists()
     assert finished(start(tmp_path, "run.ckpt", "resumed.safetensors"))
     whole, resumed = (cylstm.load(tmp_path / f"{name}.safetensors") for name in ("whole", "resumed"))
-    np.testing.assert_array_equal(resumed._store.data, whole._store.data)
+    np.testing.assert_array_equal(describe(resumed).store.data, describe(whole).store.data)
 
 
 @pytest.fixture(params=["tmpfs", "late error"])
@@ -123,14 +124,14 @@ def test_a_full_disk_costs_no_earlier_checkpoint(small_disk):
 
 def test_unwritable_path_is_rejected_before_training(tmp_path):
     model = tagger()
-    start = model._store.data.copy()
+    start = describe(model).store.data.copy()
     for place in (tmp_path / "missing" / "run.ckpt", tmp_path):
         with pytest.raises(OSError) as caught:  # noqa: PT011 - what it says of the place is below
             cylstm.Trainer(model, losses.CrossEntropy()).fit(
                 tagged(), checkpoints=Checkpoints(place), progress=False
             )
         assert caught.value.filename == str(place)
-    np.testing.assert_array_equal(model._store.data, start)
+    np.testing.assert_array_equal(describe(model).store.data, start)
 
 
 def test_a_pipe_is_no_checkpoint(pipe):
@@ -150,7 +151,7 @@ def test_a_damaged_checkpoint_or_another_trainings_is_refused(tmp_path):
     fit()
     good = path.read_bytes()
     other = tagger()
-    start = other._store.data.copy()
+    start = describe(other).store.data.copy()
     moments = random.Random(0)
     for damage in range(60):
         content = bytearray(good)
@@ -161,7 +162,7 @@ def test_a_damaged_checkpoint_or_another_trainings_is_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="not a readable checkpoint"):
             fit(other)
-        np.testing.assert_array_equal(other._store.data, start)
+        np.testing.assert_array_equal(describe(other).store.data, start)
     path.write_bytes(good)
     with pytest.raises(CheckpointError, match="not of this training: minibatches: expected 50, got 2"):
         fit(batch_size=1)

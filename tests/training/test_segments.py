@@ -6,6 +6,7 @@ from training_problems import pooled, tagged, tagger, trained
 
 import cylstm
 from cylstm import data, losses, optim
+from cylstm.layers.base import describe
 
 
 @pytest.mark.slow
@@ -20,7 +21,7 @@ def test_segments_give_the_same_bits(segments, batch_first):
         models.append((model, trainer.fit(tagged(), epochs=2, batch_size=8, progress=False)))
     (whole, history), (cut, history_cut) = models
     assert history.steps == history_cut.steps
-    np.testing.assert_array_equal(whole._store.data, cut._store.data)
+    np.testing.assert_array_equal(describe(whole).store.data, describe(cut).store.data)
 
 
 def test_segments_carry_the_state_of_a_stream_and_a_learned_one():
@@ -29,7 +30,7 @@ def test_segments_carry_the_state_of_a_stream_and_a_learned_one():
     for option in (None, "auto"):
         model = tagger(learn_state=True)
         _, history = trained(model, data.TokenStream(ids, 3, 16), segments=option)
-        results.append((model._store.data.copy(), history.steps))
+        results.append((describe(model).store.data.copy(), history.steps))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
 
@@ -58,8 +59,12 @@ def test_memory_is_that_of_one_segment():
         model = cylstm.Sequential(cylstm.LSTM(3, 8, seed=0), cylstm.Linear(8, 1, seed=1))
         x = rng.standard_normal((4, T, 3)).astype(np.float32)
         cylstm.Trainer(model, losses.MSE(), segments=option).fit((x, x[..., :1]), epochs=1, progress=False)
-        sizes[T, option] = sum(part.arena._block.nbytes for part in model._training_workspace.workspaces)
-        tried = model._spare[0].workspaces[0].arena  # before training, on two of the four sequences
+        sizes[T, option] = sum(
+            part.arena._block.nbytes for part in describe(model).training_workspace.workspaces
+        )
+        tried = (
+            describe(model).spare_workspaces[0].workspaces[0].arena
+        )  # before training, on two of the four sequences
         before = tried._block.nbytes
         model(x.swapaxes(0, 1))
         assert tried._block.nbytes > 1.8 * before or T == 20
@@ -71,6 +76,6 @@ def test_carried_state_of_ragged_segments_follows_sequence_order():
     results = []
     for option in (None, 2):
         model, history = trained(truncate=5, segments=option)
-        results.append((model._store.data, history.steps))
+        results.append((describe(model).store.data, history.steps))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]

@@ -10,6 +10,7 @@ from training_problems import pooled, series, tagged, tagger, trained
 
 import cylstm
 from cylstm import data, losses, optim
+from cylstm.layers.base import describe
 from cylstm.training import Checkpoints
 
 
@@ -65,7 +66,7 @@ def test_accumulated_gradients_are_the_mean_over_minibatches():
         history = trainer.fit(source, epochs=3, progress=False)
         assert len(history.steps["loss"]) == 6
         models.append(model)
-    np.testing.assert_allclose(models[0]._store.data, models[1]._store.data, rtol=1e-12)
+    np.testing.assert_allclose(describe(models[0]).store.data, describe(models[1]).store.data, rtol=1e-12)
 
 
 def test_the_rest_of_an_epoch_makes_a_smaller_group():
@@ -121,11 +122,11 @@ def test_early_stopping_restores_the_best_weights():
     trainer = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.05), seed=0)
     history = trainer.fit(
         (x[:40], y[:40]), (x[40:], noise), epochs=100, patience=3, progress=False,
-        callbacks=[lambda trainer, record: seen.append(model._store.data.copy())],
+        callbacks=[lambda trainer, record: seen.append(describe(model).store.data.copy())],
     )  # fmt: skip
     assert history.stopped == "early"
     assert len(history.epochs) == history.best_epoch + 3 < 100
-    np.testing.assert_array_equal(model._store.data, seen[history.best_epoch - 1])
+    np.testing.assert_array_equal(describe(model).store.data, seen[history.best_epoch - 1])
 
 
 def test_a_callback_stops_the_training():
@@ -135,9 +136,9 @@ def test_a_callback_stops_the_training():
 
 def test_same_seed_same_bits():
     (one, first), (two, second), (other, _) = (trained(seed=seed) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(one._store.data, two._store.data)
+    np.testing.assert_array_equal(describe(one).store.data, describe(two).store.data)
     assert first.steps == second.steps
-    assert not np.array_equal(one._store.data, other._store.data)
+    assert not np.array_equal(describe(one).store.data, describe(other).store.data)
 
 
 class Broken(Exception):
@@ -181,14 +182,14 @@ def test_a_broken_training_goes_on_to_the_same_bits(tmp_path, options, stream):
         with pytest.raises(Broken):
             run(breaking_at(losses.CrossEntropy(), n), **saved)
     resumed, history_resumed = run(losses.CrossEntropy(), **saved)
-    np.testing.assert_array_equal(resumed._store.data, model._store.data)
+    np.testing.assert_array_equal(describe(resumed).store.data, describe(model).store.data)
     assert history_resumed.steps == history.steps
     without_time = [
         [{k: v for k, v in e.items() if k != "seconds"} for e in h.epochs] for h in (history, history_resumed)
     ]
     assert without_time[0] == without_time[1]
     again, history_again = run(losses.CrossEntropy(), **saved)  # it is finished: nothing to do
-    np.testing.assert_array_equal(again._store.data, model._store.data)
+    np.testing.assert_array_equal(describe(again).store.data, describe(model).store.data)
     assert history_again.steps == history.steps
     assert history_again.best_epoch == history.best_epoch > 0
 
@@ -198,7 +199,7 @@ def test_a_finished_training_is_lengthened_to_the_same_bits(tmp_path):
     path = str(tmp_path / "run.ckpt")
     trained(fit={"epochs": 1, "checkpoints": path})
     longer, history = trained(fit={"epochs": 3, "checkpoints": path, "resume": True})
-    np.testing.assert_array_equal(longer._store.data, whole._store.data)
+    np.testing.assert_array_equal(describe(longer).store.data, describe(whole).store.data)
     assert [e["epoch"] for e in history.epochs] == [1, 2, 3]
 
 
@@ -213,7 +214,7 @@ def test_ctrl_c_preserves_best_weights_and_checkpoint(tmp_path):
     model, best = pooled(), []
 
     def press(trainer, record):
-        best.append((record["validation"], model._store.data.copy()))
+        best.append((record["validation"], describe(model).store.data.copy()))
         if record["epoch"] == 4:
             signal.raise_signal(signal.SIGINT)
 
@@ -223,14 +224,14 @@ def test_ctrl_c_preserves_best_weights_and_checkpoint(tmp_path):
     history = trainer.fit((x[:40], y[:40]), (x[40:], y[40:]), callbacks=[press], **fit, **saved)
     assert signal.getsignal(signal.SIGINT) is handler
     assert (history.stopped, len(history.epochs)) == ("interrupted", 4)
-    np.testing.assert_array_equal(model._store.data, min(best, key=lambda pair: pair[0])[1])
+    np.testing.assert_array_equal(describe(model).store.data, min(best, key=lambda pair: pair[0])[1])
     model = pooled()
     history = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.05), seed=0).fit(
         (x[:40], y[:40]), (x[40:], y[40:]), **fit, **saved
     )
     assert history.stopped == ""
     assert history.steps == expected.steps
-    np.testing.assert_array_equal(model._store.data, unbroken._store.data)
+    np.testing.assert_array_equal(describe(model).store.data, describe(unbroken).store.data)
 
 
 @pytest.mark.usefixtures("heeded")
@@ -258,10 +259,10 @@ def test_a_second_ctrl_c_ends_at_once():
 
 def test_trains_in_another_thread():
     found = []
-    thread = threading.Thread(target=lambda: found.append(trained()[0]._store.data))
+    thread = threading.Thread(target=lambda: found.append(describe(trained()[0]).store.data))
     thread.start()
     thread.join()
-    np.testing.assert_array_equal(found[0], trained()[0]._store.data)
+    np.testing.assert_array_equal(found[0], describe(trained()[0]).store.data)
 
 
 def test_a_model_and_its_optimiser_are_copied_together():

@@ -10,6 +10,7 @@ from training_problems import pooled, series, trained
 
 import cylstm
 from cylstm import data, losses, optim
+from cylstm.layers.base import describe
 from cylstm.training import Checkpoints, NonFiniteError, checkpoints
 
 EPOCHS = 5
@@ -141,7 +142,7 @@ def test_after_an_exception_a_training_resumes_bit_identically(kind, tmp_path):
     resumed, seen = pooled(), []
     callbacks = [lambda _, record: seen.append(record["epoch"])]
     history = fitted(resumed, saved=path, resume=True, callbacks=callbacks, **metrics)
-    np.testing.assert_array_equal(resumed._store.data, whole._store.data)
+    np.testing.assert_array_equal(describe(resumed).store.data, describe(whole).store.data)
     assert history.steps == expected.steps
     assert (history.best_epoch, history.stopped) == (expected.best_epoch, "")
     assert seen == [4, 5]  # the callback that failed is called for its epoch again
@@ -149,7 +150,7 @@ def test_after_an_exception_a_training_resumes_bit_identically(kind, tmp_path):
 
 def test_diverged_training_restores_previous_epoch(tmp_path):
     model, path, states = pooled(), tmp_path / "run.ckpt", []
-    callbacks = [lambda t, _: states.append(t.model._store.data.copy())]
+    callbacks = [lambda t, _: states.append(describe(t.model).store.data.copy())]
     error = fitted(model, "divergence", path, callbacks=callbacks)
     assert "update 17: the loss is" in str(error) or "update 17: the gradient is" in str(error)
     assert "lower the learning rate (lr=0.05, 5e+28 by the schedule), or set clip_norm=1.0" in str(error)
@@ -179,10 +180,10 @@ def test_failed_update_without_validation_restores_weights():
 
     model = pooled()
     trainer = cylstm.Trainer(model, Spoiled(), optim.Adam(0.02), seed=0)
-    update = [lambda t, _: states.append(t.model._store.data.copy())]
+    update = [lambda t, _: states.append(describe(t.model).store.data.copy())]
     with pytest.raises(NonFiniteError, match="update 8: the gradient is not finite"):
         trainer.fit((x, y), epochs=5, batch_size=8, progress=False, on_update=update)
-    np.testing.assert_array_equal(model._store.data, states[-1])
+    np.testing.assert_array_equal(describe(model).store.data, states[-1])
 
 
 def test_divergence_without_validation_restores_previous_epoch():
@@ -192,9 +193,9 @@ def test_divergence_without_validation_restores_previous_epoch():
     with pytest.raises(NonFiniteError, match="grown") as caught:
         trainer.fit(
             (x, y), epochs=3, batch_size=8, progress=False,
-            callbacks=[lambda t, _: states.append(t.model._store.data.copy())],
+            callbacks=[lambda t, _: states.append(describe(t.model).store.data.copy())],
         )  # fmt: skip
-    np.testing.assert_array_equal(model._store.data, states[1])
+    np.testing.assert_array_equal(describe(model).store.data, states[1])
     assert len(caught.value.history.epochs) == 2
 
 
@@ -202,10 +203,10 @@ def test_an_infinite_last_update_is_an_error():
     """No later loss would show it."""
     x, y = series(8)
     model = pooled()
-    start = model._store.data.copy()
+    start = describe(model).store.data.copy()
     with pytest.raises(NonFiniteError, match=r"epoch 1, update 1: the parameter .* is not finite"):
         cylstm.Trainer(model, losses.MSE(), optim.SGD(1e300), seed=0).fit((x, y), epochs=1, progress=False)
-    np.testing.assert_array_equal(model._store.data, start)
+    np.testing.assert_array_equal(describe(model).store.data, start)
 
 
 def test_failure_before_first_update_preserves_earlier_file(tmp_path):
@@ -255,7 +256,7 @@ def test_a_training_in_pieces_of_time_resumes_between_two_pieces(tmp_path):
     assert checkpoints.read(path)[1]["position"]["piece"] == 2
     resumed, history = fit(checkpoints=path, resume=True)
     assert history.steps == expected.steps
-    np.testing.assert_array_equal(resumed._store.data, whole._store.data)
+    np.testing.assert_array_equal(describe(resumed).store.data, describe(whole).store.data)
 
 
 def test_max_seconds_ends_a_training_that_a_later_one_continues(tmp_path):
@@ -276,7 +277,7 @@ def test_max_seconds_ends_a_training_that_a_later_one_continues(tmp_path):
     resumed = pooled()
     history = fit(resumed, max_seconds=60, checkpoints=path, resume=True)
     assert history.stopped == ""
-    np.testing.assert_array_equal(resumed._store.data, whole._store.data)
+    np.testing.assert_array_equal(describe(resumed).store.data, describe(whole).store.data)
 
 
 def test_max_seconds_leaves_the_best_weights():
@@ -285,12 +286,12 @@ def test_max_seconds_leaves_the_best_weights():
     trainer = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.3), seed=0, max_seconds=0.2)
 
     def after_epoch(trainer, record):
-        seen.append((record["validation"], model._store.data.copy()))
+        seen.append((record["validation"], describe(model).store.data.copy()))
         time.sleep(0.01)
 
     history = trainer.fit((x[:40], y[:40]), (x[40:], y[40:]), 10**6, callbacks=[after_epoch], progress=False)
     assert history.stopped == "time"
-    np.testing.assert_array_equal(model._store.data, min(seen, key=lambda pair: pair[0])[1])
+    np.testing.assert_array_equal(describe(model).store.data, min(seen, key=lambda pair: pair[0])[1])
 
 
 def test_on_update_sees_every_update_and_stops_the_training(tmp_path):
@@ -311,7 +312,7 @@ def test_on_update_sees_every_update_and_stops_the_training(tmp_path):
     continued, history = trained(fit={"batch_size": 20, "checkpoints": path, "resume": True})
     whole, expected = trained(fit={"batch_size": 20})
     assert history.steps == expected.steps
-    np.testing.assert_array_equal(continued._store.data, whole._store.data)
+    np.testing.assert_array_equal(describe(continued).store.data, describe(whole).store.data)
 
 
 @pytest.mark.parametrize("name", ["callbacks", "on_update"])

@@ -8,20 +8,21 @@ from training_problems import pooled, series, tagged, trained
 
 import cylstm
 from cylstm import data, losses, optim
+from cylstm.layers.base import describe
 from cylstm.training import CheckpointError, NonFiniteError, checkpoints
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_place():
     x, y = series(40)
     model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Pooling(), cylstm.Linear(3, 1, seed=1))
-    start = model._store.data.copy()
+    start = describe(model).store.data.copy()
     trainer = cylstm.Trainer(model, losses.MSE(), optim.SGD(1e30), seed=0)
     with pytest.raises(
         NonFiniteError,
         match=r"minibatch 2 of 2, update 2: the (loss|gradient) is .*learning rate \(lr=1e\+30\)",
     ):
         trainer.fit((x, y), batch_size=20, epochs=3, progress=False)
-    np.testing.assert_array_equal(model._store.data, start)  # update 1 has spoiled the parameters
+    np.testing.assert_array_equal(describe(model).store.data, start)  # update 1 has spoiled the parameters
     broken = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Pooling(), cylstm.Linear(3, 1, seed=1))
     state = broken.state_dict()
     state["2.bias"][0] = np.nan
@@ -41,13 +42,13 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights():
             return value, dy
 
     model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Linear(3, 2, seed=1))
-    start = model._store.data.copy()
+    start = describe(model).store.data.copy()
     x, _ = series(8)
     with pytest.raises(
         NonFiniteError, match=r"update 1: the gradient is not finite; first in the gradient of 1\.bias"
     ):
         cylstm.Trainer(model, Spoiled(), optim.SGD(1.0)).fit((x, x), progress=False)
-    np.testing.assert_array_equal(model._store.data, start)
+    np.testing.assert_array_equal(describe(model).store.data, start)
 
 
 def bad(change):
@@ -78,10 +79,10 @@ def put(array, index, value):
 )
 def test_bad_data_is_refused_before_training(make, message):
     model = pooled()
-    start = model._store.data.copy()
+    start = describe(model).store.data.copy()
     with pytest.raises((ValueError, TypeError), match=message):
         cylstm.Trainer(model, losses.MSE()).fit(bad(make), progress=False)
-    np.testing.assert_array_equal(model._store.data, start)
+    np.testing.assert_array_equal(describe(model).store.data, start)
 
 
 def test_labels_and_ids_out_of_range_are_refused_before_training():
@@ -98,14 +99,14 @@ def test_labels_and_ids_out_of_range_are_refused_before_training():
 def test_targets_of_another_length_are_refused_before_training():
     x, _ = series(20)
     model = cylstm.Sequential(cylstm.GRU(2, 3, seed=0), cylstm.Linear(3, 1, seed=1))
-    start = model._store.data.copy()
+    start = describe(model).store.data.copy()
     for metrics in ((), (lambda y, target: float(y @ target),)):
         wanted = x[:, : len(metrics) + 8, :1]
         with pytest.raises(ValueError, match=r"target|validation"):
             cylstm.Trainer(model, losses.MSE()).fit(
                 (x, wanted), (x, x[..., :1]), metrics=metrics, progress=False
             )
-    np.testing.assert_array_equal(model._store.data, start)
+    np.testing.assert_array_equal(describe(model).store.data, start)
 
 
 def test_targets_of_other_sequences_are_refused_before_training():
@@ -225,7 +226,7 @@ def test_a_checkpoint_that_lies_changes_nothing(tmp_path, change, message):
     before = copy.deepcopy(trainer)
     with pytest.raises(CheckpointError, match=message):
         fit(trainer, epochs=2, resume=True)
-    assert trainer.model._store.data.tobytes() == before.model._store.data.tobytes()
+    assert describe(trainer.model).store.data.tobytes() == describe(before.model).store.data.tobytes()
     assert trainer.model._random_state() == before.model._random_state()
     assert (trainer.optimizer.steps, trainer.optimizer.lr) == (0, before.optimizer.lr)
 

@@ -7,6 +7,7 @@ from training_problems import pooled, series, tagger
 import cylstm
 from cylstm import losses, optim
 from cylstm.classification import Classifier
+from cylstm.layers.base import describe
 from cylstm.text import CharacterModel
 from cylstm.training import CheckpointError, checkpoints
 
@@ -21,7 +22,7 @@ def fit(path, epochs=2, *, train=(X[:40], Y[:40]), validation=(X[40:], Y[40:]), 
     }
     trainer = cylstm.Trainer(model, loss or losses.MSE(), optim.Adam(0.05), seed=0, **settings)
     options = {"batch_size": 8, "checkpoints": path, "resume": True, "progress": False} | options
-    return trainer.fit(train, validation, epochs, **options), model._store.data
+    return trainer.fit(train, validation, epochs, **options), describe(model).store.data
 
 
 def test_with_more_patience_a_training_that_ended_early_goes_on(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 import cylstm
 from cylstm import data, losses
+from cylstm.layers.base import describe
 
 
 def model_for(outputs, pools=True, ids=False):
@@ -85,11 +86,11 @@ def test_errors_of_targets_have_the_shapes_that_were_passed(outputs, pools, loss
     ],
 )
 def test_errors_have_the_shapes_that_were_passed(model, loss, x, target, message):
-    trainer, start = cylstm.Trainer(model, loss), model._store.data.copy()
+    trainer, start = cylstm.Trainer(model, loss), describe(model).store.data.copy()
     for call in (trainer.fit, trainer.evaluate):
         with pytest.raises(ValueError, match=re.escape(message)):
             call((x, target))
-    np.testing.assert_array_equal(model._store.data, start)
+    np.testing.assert_array_equal(describe(model).store.data, start)
 
 
 def test_ids_with_batch_equal_to_features_are_not_measurements():
