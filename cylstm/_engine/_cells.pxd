@@ -10,9 +10,15 @@ cdef extern from "cylstm/cells.h" nogil:
     ctypedef struct cyl_product:
         int stage, first, count, from_extra, to_extra
 
+    ctypedef struct cyl_cell_parameter:
+        const char *name
+        int planes
+
     ctypedef struct cyl_cell_shape:
         int gates, states, extra, own, stages, products
         cyl_product product[CYL_MAX_PRODUCTS]
+        int biases
+        const cyl_cell_parameter *parameters
 
     ctypedef struct cyl_forward_f32:
         Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c

@@ -157,10 +157,15 @@ cdef int check_products(int cell) except -1:
 
 
 def cell_shape(int cell):
-    """Return (gates, states, extra, own) of a cell from the C table, the last two in units of H."""
+    """Return (gates, states, extra, own, parameters, biases) of a cell from the C table; sizes in H."""
     cdef const cyl_cell_shape *shape
+    cdef int k = 0
     if not 0 <= cell < CYL_CELL_COUNT:
         raise ValueError(f"cell: expected 0 to {CYL_CELL_COUNT - 1}, got {cell}")
     check_products(cell)
     shape = &cyl_cell_shapes[cell]
-    return shape.gates, shape.states, shape.extra, shape.own
+    parameters = []
+    while shape.parameters[k].name != NULL:
+        parameters.append((shape.parameters[k].name.decode(), shape.parameters[k].planes))
+        k += 1
+    return shape.gates, shape.states, shape.extra, shape.own, tuple(parameters), bool(shape.biases)

@@ -41,8 +41,17 @@ typedef struct {
 } cyl_product;
 
 typedef struct {
+    const char *name; /* in a model file, before _l0 */
+    int planes;       /* size in units of H */
+} cyl_cell_parameter;
+
+typedef struct {
     int gates, states, extra, own, stages, products; /* extra, own: in units of H */
     cyl_product product[CYL_MAX_PRODUCTS];
+    int needs_rows;                       /* the function sums over units, so it is called with whole rows */
+    int coupled;                          /* of an LSTM: f is 1 - i and has no gate */
+    int biases;                           /* b_ih and b_hh can be added to the gates */
+    const cyl_cell_parameter *parameters; /* `own`, in the order in which the cell finds them, up to a NULL name */
 } cyl_cell_shape;
 
 typedef enum {
@@ -58,16 +67,34 @@ typedef enum {
     CYL_CELL_COUNT = 9
 } cyl_cell_kind;
 
+CYL_UNUSED static const cyl_cell_parameter cyl_no_parameters[] = {{NULL, 0}};
+CYL_UNUSED static const cyl_cell_parameter cyl_peepholes[] = {
+    {"weight_ci", 1}, {"weight_cf", 1}, {"weight_co", 1}, {NULL, 0}};
+CYL_UNUSED static const cyl_cell_parameter cyl_coupled_peepholes[] = {{"weight_ci", 1}, {"weight_co", 1}, {NULL, 0}};
+CYL_UNUSED static const cyl_cell_parameter cyl_norms[] = {
+    {"norm_ih", 4}, {"norm_hh", 4}, {"bias", 4}, {"norm_c", 1}, {"bias_c", 1}, {NULL, 0}};
+
 CYL_UNUSED static const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT] = {
-    {4, 2, 0, 0, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}},
-    {1, 1, 0, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
-    {1, 1, 0, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}},
-    {3, 1, 1, 0, 1, 2, {{0, 0, 2, 0, 0}, {0, 2, 1, 0, 1}}},
-    {3, 1, 1, 0, 2, 2, {{0, 0, 2, 0, 0}, {1, 2, 1, 1, 0}}},
-    {4, 2, 0, 3, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}},
-    {3, 2, 0, 0, 1, 1, {{0, 0, 3, 0, 0}, {0, 0, 0, 0, 0}}},
-    {3, 2, 0, 2, 1, 1, {{0, 0, 3, 0, 0}, {0, 0, 0, 0, 0}}},
-    {4, 2, 8, 14, 1, 1, {{0, 0, 4, 0, 1}, {0, 0, 0, 0, 0}}},
+    /* gates, states, extra, own, stages, products, {{stage, first, count, from_extra, to_extra}, ...}, needs_rows,
+     * coupled, biases, parameters */
+    /* CYL_LSTM */
+    {4, 2, 0, 0, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}, 0, 0, 1, cyl_no_parameters},
+    /* CYL_RNN_TANH */
+    {1, 1, 0, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}, 0, 0, 1, cyl_no_parameters},
+    /* CYL_RNN_RELU */
+    {1, 1, 0, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}, 0, 0, 1, cyl_no_parameters},
+    /* CYL_GRU */
+    {3, 1, 1, 0, 1, 2, {{0, 0, 2, 0, 0}, {0, 2, 1, 0, 1}}, 0, 0, 1, cyl_no_parameters},
+    /* CYL_GRU_RESET_BEFORE */
+    {3, 1, 1, 0, 2, 2, {{0, 0, 2, 0, 0}, {1, 2, 1, 1, 0}}, 0, 0, 1, cyl_no_parameters},
+    /* CYL_LSTM_PEEPHOLE */
+    {4, 2, 0, 3, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}, 0, 0, 1, cyl_peepholes},
+    /* CYL_LSTM_COUPLED */
+    {3, 2, 0, 0, 1, 1, {{0, 0, 3, 0, 0}, {0, 0, 0, 0, 0}}, 0, 1, 1, cyl_no_parameters},
+    /* CYL_LSTM_COUPLED_PEEPHOLE */
+    {3, 2, 0, 2, 1, 1, {{0, 0, 3, 0, 0}, {0, 0, 0, 0, 0}}, 0, 1, 1, cyl_coupled_peepholes},
+    /* CYL_LSTM_NORM */
+    {4, 2, 8, 14, 1, 1, {{0, 0, 4, 0, 1}, {0, 0, 0, 0, 0}}, 1, 0, 0, cyl_norms},
 };
 
 #define CYL_ONE_STAGE(cell, type)                                                                     \

@@ -17,7 +17,8 @@ CYL_TYPED(cyl_pad_planes)(void *out, const void *planes, ptrdiff_t count, ptrdif
 }
 
 static inline void CYL_TYPED(cyl_pack_stack)(const cyl_model *m, const cyl_layer *layer, const cyl_ready *ready) {
-    const ptrdiff_t panel = cyl_panel(m->isa, sizeof(CYL_REAL)), G = cyl_cell_shapes[layer->cell].gates, H = layer->H;
+    const cyl_cell_shape *cell = &cyl_cell_shapes[layer->cell];
+    const ptrdiff_t panel = cyl_panel(m->isa, sizeof(CYL_REAL)), G = cell->gates, H = layer->H;
     const ptrdiff_t Hp = (ptrdiff_t)cyl_padded(m, H);
     for (int d = 0; d < layer->directions; d++) {
         CYL_TYPED(cyl_pack_blocks)(ready->w_ih[d], cyl_parameter(m, layer, CYL_W_IH, d), panel, G, H, layer->I);
@@ -27,11 +28,11 @@ static inline void CYL_TYPED(cyl_pack_stack)(const cyl_model *m, const cyl_layer
         CYL_TYPED(cyl_pad_planes)(ready->b_ih[d], cyl_parameter(m, layer, CYL_B_IH, d), G, H, Hp);
         CYL_TYPED(cyl_pad_planes)(ready->b_hh[d], cyl_parameter(m, layer, CYL_B_HH, d), G, H, Hp);
         CYL_REAL *own = (CYL_REAL *)ready->own[d];
-        for (int k = 0; k < CYL_OWN_KINDS; k++)
-            if (cyl_has_own(layer->cell, k)) {
-                CYL_TYPED(cyl_pad_planes)(own, cyl_parameter(m, layer, CYL_OWN + k, d), cyl_own[k].planes, H, Hp);
-                own += cyl_own[k].planes * Hp;
-            }
+        for (int k = 0; cell->parameters[k].name; k++) {
+            const int planes = cell->parameters[k].planes;
+            CYL_TYPED(cyl_pad_planes)(own, cyl_parameter(m, layer, CYL_OWN + k, d), planes, H, Hp);
+            own += planes * Hp;
+        }
     }
 }
 

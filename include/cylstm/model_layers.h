@@ -221,35 +221,22 @@ static inline int cyl_add_layer(cyl_model *m, cyl_layer_kind kind, ptrdiff_t I, 
     return CYL_OK;
 }
 
-/* The cell's own parameters: their names and planes of H, in the order in which the cell finds them. */
-static const struct {
-    const char *name;
-    int planes;
-} cyl_own[] = {{"weight_ci", 1}, {"weight_cf", 1}, {"weight_co", 1}, {"norm_ih", 4}, {"norm_hh", 4}, {"bias", 4},
-    {"norm_c", 1}, {"bias_c", 1}};
-#define CYL_OWN_KINDS 8
-
-static inline int cyl_has_own(int cell, int k) {
-    if (cell == CYL_LSTM_NORM) return k >= 3;
-    return k < 3 && (cell == CYL_LSTM_PEEPHOLE || (cell == CYL_LSTM_COUPLED_PEEPHOLE && k != 1));
-}
-
 static inline int cyl_expect_direction(
     cyl_model *m, const cyl_config *config, const char *prefix, const cyl_layer *layer, int l, int d) {
-    const ptrdiff_t GH = cyl_cell_shapes[layer->cell].gates * layer->H, H = layer->H, P = layer->P;
+    const cyl_cell_shape *cell = &cyl_cell_shapes[layer->cell];
+    const cyl_cell_parameter *own = cell->parameters;
+    const ptrdiff_t GH = cell->gates * layer->H, H = layer->H, P = layer->P;
     int error = cyl_expect(m, prefix, "weight_ih", l, d, CYL_W_IH, GH, layer->I);
     if (!error) error = cyl_expect(m, prefix, "weight_hh", l, d, CYL_W_HH, GH, P);
-    if (!error && cyl_chosen(config, CYL_KEY_BIAS) && layer->cell != CYL_LSTM_NORM) {
+    if (!error && cyl_chosen(config, CYL_KEY_BIAS) && cell->biases) {
         error = cyl_expect(m, prefix, "bias_ih", l, d, CYL_B_IH, GH, 0);
         if (!error) error = cyl_expect(m, prefix, "bias_hh", l, d, CYL_B_HH, GH, 0);
     }
     if (!error && P != H) error = cyl_expect(m, prefix, "weight_hr", l, d, CYL_W_HR, P, H);
-    for (int k = 0; k < CYL_OWN_KINDS && !error; k++)
-        if (cyl_has_own(layer->cell, k))
-            error = cyl_expect(m, prefix, cyl_own[k].name, l, d, CYL_OWN + k, cyl_own[k].planes * H, 0);
+    for (int k = 0; own[k].name && !error; k++)
+        error = cyl_expect(m, prefix, own[k].name, l, d, CYL_OWN + k, own[k].planes * H, 0);
     if (!error && layer->learns) error = cyl_expect(m, prefix, "h_0", l, d, CYL_H_0, P, 0);
-    if (!error && layer->learns && cyl_cell_shapes[layer->cell].states == 2)
-        error = cyl_expect(m, prefix, "c_0", l, d, CYL_C_0, H, 0);
+    if (!error && layer->learns && cell->states == 2) error = cyl_expect(m, prefix, "c_0", l, d, CYL_C_0, H, 0);
     return error;
 }
 

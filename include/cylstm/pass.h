@@ -127,9 +127,6 @@ static inline cyl_step cyl_step_back_at(const cyl_pass *p, ptrdiff_t t, ptrdiff_
     return s;
 }
 
-/* Whether the pointwise function of the cell needs whole rows, for sums over units. */
-static inline int cyl_needs_rows(const cyl_pass *p) { return p->cell == CYL_LSTM_NORM; }
-
 /* Number of weights that a step reads. */
 static inline double cyl_weights(const cyl_pass *p) {
     return (double)cyl_cell_shapes[p->cell].gates * (double)p->Hp * (double)(p->I + p->P);
@@ -149,7 +146,7 @@ static inline int cyl_divide(const cyl_pass *p, int n, ptrdiff_t panel, ptrdiff_
     const ptrdiff_t units = p->Hp / panel, wide = p->Pp / panel, tiles = cyl_tiles(p->H, tile);
     const double step = 2 * cyl_weights(p) * (double)p->N / (double)(p->T ? p->T : 1);
     const int own = backward && cell->own;
-    const int by_rows = !cyl_needs_rows(p) && !own && p->B >= 4 * n && cyl_weights(p) * (double)real <= CYL_NEAR;
+    const int by_rows = !cell->needs_rows && !own && p->B >= 4 * n && cyl_weights(p) * (double)real <= CYL_NEAR;
     const ptrdiff_t group = CYL_APART / (panel * (ptrdiff_t)real) > 1 ? CYL_APART / (panel * (ptrdiff_t)real) : 1;
     const ptrdiff_t pieces = by_rows ? p->B : cyl_tiles(units < wide ? units : wide, group);
     if (n > CYL_MOST_PARTS) n = CYL_MOST_PARTS;

@@ -119,8 +119,9 @@ CYL_TARGET static void CYL_KERNEL(cyl_products_back)(
 CYL_TARGET static void CYL_KERNEL(cyl_step_bwd)(const cyl_pass *p, cyl_part *w, const cyl_step *s) {
     const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows;
     CYL_KERNEL(cyl_begin_step_back)(p, w, s, end);
-    for (int stage = cyl_cell_shapes[p->cell].stages - 1; stage >= 0; stage--) {
-        if (cyl_needs_rows(p)) {
+    const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
+    for (int stage = cell->stages - 1; stage >= 0; stage--) {
+        if (cell->needs_rows) {
             cyl_meet(w);
             if (w->index == 0) CYL_KERNEL(cyl_pointwise_bwd)(p, s, stage, 0, p->H, 0, s->rows);
         } else {
@@ -260,7 +261,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_states_again)(
         a.c_prev = c_prev + w->row * Hp + from;
         a.h = CYL_ROW(p->h_again, place, Hp) + from;
         a.c = CYL_ROW(p->c_again, place, Hp) + from;
-        CYL_KERNEL(cyl_lstm_states)(&a, cyl_cell_shapes[p->cell].gates == 3);
+        CYL_KERNEL(cyl_lstm_states)(&a, cyl_cell_shapes[p->cell].coupled);
         c_prev = a.c - w->row * Hp - from;
     }
 }

@@ -178,19 +178,19 @@ CYL_TARGET static void CYL_KERNEL(cyl_finish_step)(const cyl_pass *p, cyl_part *
 CYL_TARGET static void CYL_KERNEL(cyl_step_fwd)(
     const cyl_pass *p, cyl_part *w, const cyl_step *s, int fused, ptrdiff_t z_row) {
     const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows;
-    const int stages = cyl_cell_shapes[p->cell].stages;
+    const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
     if (p->mask_h) {
         CYL_KERNEL(cyl_masked)
         (CYL_ROW(p->h_masked, s->start, p->Pp), CYL_ROW(p->h, s->h_prev, p->Pp), (const CYL_REAL *)p->mask_h, p->Pp,
          p->P, w->row, end, CYL_COLUMNS(w->wide, p->P), CYL_COLUMNS(w->wide_end, p->P));
         cyl_meet(w);
     }
-    if (cyl_needs_rows(p)) {
+    if (cell->needs_rows) {
         CYL_KERNEL(cyl_rows_fwd)(p, w, s, fused, z_row);
     } else {
-        for (int stage = 0; stage < stages; stage++) {
+        for (int stage = 0; stage < cell->stages; stage++) {
             CYL_KERNEL(cyl_panels_fwd)(p, w, s, stage, fused, z_row);
-            if (stage + 1 == stages) continue;
+            if (stage + 1 == cell->stages) continue;
             if (p->mask_h) /* on what the next stage's product reads */
                 CYL_KERNEL(cyl_masked)
                 (CYL_ROW(p->extra, s->once, p->ld_extra), CYL_ROW(p->extra, s->once, p->ld_extra),

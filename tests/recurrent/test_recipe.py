@@ -36,8 +36,8 @@ def test_reference_and_engine_cell_tables_agree():
     assert list(reference.CELLS) == list(CELLS)
     for row, (cell, spec) in enumerate(CELLS.items()):
         assert (spec.name, spec.row) == (cell, row)
-        own = sum(width for _, width in spec.cell_parameters)
-        assert _layer_pass.cell_shape(row) == (len(spec.gates), len(spec.states), spec.extra, own)
+        counts = (len(spec.gates), len(spec.states), spec.extra, spec.planes)
+        assert _layer_pass.cell_shape(row) == (*counts, spec.cell_parameters, spec.biases)
     with pytest.raises(ValueError, match="cell: expected 0 to"):
         _layer_pass.cell_shape(len(CELLS))
 

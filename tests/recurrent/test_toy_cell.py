@@ -87,8 +87,9 @@ def add_cell(top):
     table = headers / "cells.h"
     replace(table, '#include "rnn.h"\n', '#include "rnn.h"\n#include "isru.h"\n')
     replace(table, "CYL_CELL_COUNT = 9", "CYL_RNN_ISRU = 9,\n    CYL_CELL_COUNT = 10")
-    row = "    {4, 2, 8, 14, 1, 1, {{0, 0, 4, 0, 1}, {0, 0, 0, 0, 0}}},\n"
-    replace(table, row, f"{row}    {{1, 1, 0, 0, 1, 1, {{{{0, 0, 1, 0, 0}}, {{0, 0, 0, 0, 0}}}}}},\n")
+    row = "    {4, 2, 8, 14, 1, 1, {{0, 0, 4, 0, 1}, {0, 0, 0, 0, 0}}, 1, 0, 0, cyl_norms},\n"
+    new = "    {1, 1, 0, 0, 1, 1, {{0, 0, 1, 0, 0}, {0, 0, 0, 0, 0}}, 0, 0, 1, cyl_no_parameters},\n"
+    replace(table, row, row + new)
     last = "CYL_ONE_STAGE(lstm_norm, type)"
     replace(table, f"{last}}}", f"{last}, CYL_ONE_STAGE(rnn_isru, type)}}")
     # 4. Its CellSpec
