@@ -24,7 +24,7 @@ from cylstm._formats.budget import Budget
 from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile, bytes_of, write
 from cylstm._system.atomic_files import check_readable, check_writable, write_atomically
 from cylstm.data.scalers import Scaler
-from cylstm.layers.base import LAYER_TYPES, Layer, described, from_config, is_of_user, shapes_of, store_of
+from cylstm.layers.base import LAYER_TYPES, Layer, describe, from_config, is_user_defined, shapes_of, store_of
 from cylstm.layers.parameters import without_initial_values
 from cylstm.layers.sequential import layers_of
 
@@ -73,7 +73,7 @@ def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any]
     tensors = model.state_dict()
     description = {
         "format": FORMAT,
-        "model": described(model),
+        "model": describe(model),
         "scalers": _scaler_configs(model),
         "extra": json.loads(json.dumps(dict(extra or {}), allow_nan=False)),  # as a reader will find it
     }
@@ -302,7 +302,7 @@ def _check_config(config: Any, file_size: int) -> None:
         for layer in config["layers"]:
             _check_config(layer, file_size)
         return
-    if is_of_user(config):
+    if is_user_defined(config):
         return
     for key, value in config.items():
         possible = 0 <= value <= largest if isinstance(value, int) else isinstance(value, (str, float))

@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cylstm import _checks
 from cylstm._engine.planning import Shape
-from cylstm.layers.parameters import ParameterStore, fill_drawn
+from cylstm.layers.parameters import ParameterStore, fill_random
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.sequences.packing import Batch
 
@@ -71,9 +71,9 @@ class Embedding(RowLayer):
         self.input_size = _checks.positive("fields", fields)
         self.output_size = self.input_size * self.embedding_dim
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
-        self._store.by_rows("weight")
+        self._store.enable_row_gradients("weight")
         std, rng = _checks.number("std", std, 0), _checks.generator(seed)
-        self._store.initialize(lambda flat: fill_drawn(flat, lambda n: std * rng.standard_normal(n)))
+        self._store.initialize(lambda flat: fill_random(flat, lambda n: std * rng.standard_normal(n)))
 
     def _sizes(self) -> dict[str, Any]:
         return {"num_embeddings": self.num_embeddings, "embedding_dim": self.embedding_dim}

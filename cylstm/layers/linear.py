@@ -10,7 +10,7 @@ from cylstm import _checks
 from cylstm._engine import _packed, _packed_dense, isa
 from cylstm._engine.planning import Shape, padded
 from cylstm._system.threads import blas_libraries, get_num_threads
-from cylstm.layers.parameters import ParameterStore, fill_drawn
+from cylstm.layers.parameters import ParameterStore, fill_random
 from cylstm.layers.row_layer import RowLayer, RowWorkspace
 from cylstm.sequences.packing import Packing
 
@@ -53,7 +53,7 @@ class Linear(RowLayer):
         self._store = ParameterStore(dict(self.parameter_shapes(self._sizes())), _checks.real_dtype(dtype))
         bound = self.input_size**-0.5
         rng = _checks.generator(seed)
-        self._store.initialize(lambda flat: fill_drawn(flat, lambda n: rng.uniform(-bound, bound, n)))
+        self._store.initialize(lambda flat: fill_random(flat, lambda n: rng.uniform(-bound, bound, n)))
 
     def _sizes(self) -> dict[str, Any]:
         return {"in_features": self.input_size, "out_features": self.output_size, "bias": self.bias}

@@ -16,21 +16,21 @@ from cylstm._engine import _optim
 from cylstm._engine.planning import Shape, aligned_bytes, too_large
 
 Array = NDArray[Any]
-DRAWN_AT_ONCE = 1 << 16  # numbers, drawn in float64 for any dtype
+DRAW_CHUNK = 1 << 16  # random numbers drawn at a time, in float64 for any dtype
 
 
-class _Building(threading.local):
-    """Whether this thread builds layers whose values are loaded afterwards."""
+class _BuildState(threading.local):
+    """Whether this thread builds layers without initial values."""
 
     without_values = False
 
 
-_building = _Building()
+_building = _BuildState()
 
 
 @contextlib.contextmanager
 def without_initial_values() -> Iterator[None]:
-    """Layers built in the `with` block draw no initial parameters: these are zeros, and loaded afterwards."""
+    """Build layers in the `with` block with zeros as parameters, to be loaded afterwards."""
     before = _building.without_values
     _building.without_values = True
     try:
@@ -64,7 +64,7 @@ class Place:
 
     def __init__(self) -> None:
         self.version = 0
-        self.used = 0  # number of changes of the rows in use, of parameters `by_rows`
+        self.row_changes = 0  # number of changes of the rows in use, of parameters with sparse gradients
 
 
 class ParameterStore:
@@ -78,30 +78,29 @@ class ParameterStore:
 
     Notes
     -----
-    `join` makes a store a part of a larger one; then its vectors are slices of that
-    one's. All writing to parameters goes through `writing`, which increments the `version` of
-    the whole model, so that transformed copies of the weights can be recognised as stale. `place` is another
-    object once the vectors have moved.
+    After `join`, the vectors of a store are slices of those of a larger store. All writes to parameters use
+    `writing`, which increments the `version` of the whole model, so that stale packed copies of the weights
+    can be detected. `place` is replaced when the vectors move.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], dtype: np.dtype[Any]) -> None:
         self.shapes = dict(shapes)
         self.dtype = dtype
-        ends = list(itertools.accumulate(map(_count, self.shapes.values()), initial=0))
-        self._places = list(zip(self.shapes.items(), itertools.pairwise(ends), strict=True))
-        self.size = ends[-1]
+        offsets = list(itertools.accumulate(map(_count, self.shapes.values()), initial=0))
+        self._ranges = list(zip(self.shapes.items(), itertools.pairwise(offsets), strict=True))
+        self.size = offsets[-1]
         self._vectors = _Vector(self.size, dtype), _Vector(self.size, dtype)  # of the whole model
-        self._start = 0  # of this store in them
-        self._cut: dict[int, Array] = {}  # its slices of them, as long as these stay in place
+        self._start = 0  # offset of this store in the vectors
+        self._slices: dict[int, Array] = {}  # cached slices of the vectors, until these move
         self.place = Place()
         self._joined = False
         self._parts: list[ParameterStore] = []
-        self._used: dict[str, Array] = {}  # of parameters whose gradient has rows in use: which, bool
+        self._used: dict[str, Array] = {}  # masks of the rows in use, of parameters with sparse gradients
         self._all = np.array([[0, self.size]], np.intp)
-        self._spans: tuple[Any, Array] = (None, self._all)  # those of this place and count
-        self._named: dict[str, dict[str, Array]] = {}  # views of the vectors, as long as these stay in place
-        # The stores that are not made of others, and where they begin, if it is made of others.
-        self._below: list[tuple[int, ParameterStore]] = []
+        self._spans: tuple[Any, Array] = (None, self._all)  # cached result of `spans`, with its key
+        self._named: dict[str, dict[str, Array]] = {}  # cached views of the vectors, until these move
+        # The leaf stores that this store is joined from, with their offsets; empty for a leaf.
+        self._nested: list[tuple[int, ParameterStore]] = []
 
     @property
     def data(self) -> Array:
@@ -114,44 +113,44 @@ class ParameterStore:
         return self._slice(1)
 
     def _slice(self, which: int) -> Array:
-        found = self._cut.get(which)
-        if found is None:
-            found = self._vectors[which].array[self._start : self._start + self.size]
-            self._cut[which] = found
-        return found
+        part = self._slices.get(which)
+        if part is None:
+            part = self._vectors[which].array[self._start : self._start + self.size]
+            self._slices[which] = part
+        return part
 
     @property
     def version(self) -> int:
-        """Number of times that parameters of the whole model were written."""
+        """Number of writes to parameters of the whole model."""
         return self.place.version
 
     @property
     def revision(self) -> tuple[Place, int]:
-        """Equal to an earlier one if the vectors have neither moved nor been written to since."""
+        """Identity of the values: equal as long as the vectors neither move nor are written to."""
         return self.place, self.place.version
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Array]:
-        """The flat parameter vector, to be written inside the `with` block."""
+        """Return the flat parameter vector, for writing in the `with` block."""
         try:
             yield self.data
         finally:
             self.place.version += 1
 
     def initialize(self, fill: Callable[[Array], None]) -> None:
-        """Set the initial parameters: fill(flat), unless they are loaded (`without_initial_values`)."""
+        """Set the initial parameters with fill(flat), except in a `without_initial_values` block."""
         if not _building.without_values:
             with self.writing() as flat:
                 fill(flat)
 
     def freeze(self) -> None:
-        """Release the gradients; nothing can write to the parameters any more."""
+        """Release the gradients and make the parameters read-only."""
         vectors = self._vectors[0], _Vector(0, self.dtype)
         vectors[0].array.flags.writeable = False
         self._attach(self.place, vectors, self._start)
 
     def parameters(self) -> dict[str, Array]:
-        """Read-only views by name."""
+        """Return read-only views of the parameters by name."""
         if "data" not in self._named:
             views = self.views(self.data)
             for view in views.values():
@@ -160,37 +159,37 @@ class ParameterStore:
         return dict(self._named["data"])
 
     def gradients(self) -> dict[str, Array]:
-        """Views by name."""
+        """Return views of the gradients by name."""
         if "grad" not in self._named:
             self._named["grad"] = self.views(self.grad)
         return dict(self._named["grad"])
 
-    def by_rows(self, name: str) -> None:
-        """From now on just those rows of this parameter have a gradient that `use_rows` names."""
-        self._used[name] = np.zeros(self.shapes[name][0] + 2, bool)  # with one more at either end
+    def enable_row_gradients(self, name: str) -> None:
+        """Make the gradient of a parameter sparse: it has only the rows passed to `use_rows`."""
+        self._used[name] = np.zeros(self.shapes[name][0] + 2, bool)  # with one more element at both ends
 
     def use_rows(self, name: str, rows: Array) -> None:
-        """The gradient of these rows of a parameter is in use until `zero_grad`."""
-        # A copy, and clipped: another thread that calls the same layer may write to rows.
+        """Add rows to the sparse gradient of a parameter, until `zero_grad`."""
+        # Clipped, because another thread that calls the same layer may write to `rows`.
         np.put(self._used[name], rows + 1, True, mode="clip")
-        self.place.used += 1
+        self.place.row_changes += 1
 
     def spans(self) -> Array:
-        """(n, 2), where the parts of the flat vectors begin and end whose gradient is in use.
+        """Return (n, 2), the start and end of each range of the flat vectors whose gradient is in use.
 
-        All of them, but for parameters `by_rows`: their other rows have a gradient of 0 and stay as they are.
+        This is the whole vector, except for unused rows of sparse gradients, which are 0.
         """
-        by_rows = [(start, store) for start, store in self._leaves() if store._used]
-        if not by_rows:
+        sparse = [(start, store) for start, store in self._leaves() if store._used]
+        if not sparse:
             return self._all
-        if self._spans[0] != (self.place, self.place.used):
+        if self._spans[0] != (self.place, self.place.row_changes):
             edges, begin = [], 0
-            for start, store in by_rows:
-                for first, stop, rows in store._edges_of_rows():
+            for start, store in sparse:
+                for first, stop, rows in store._used_row_edges():
                     edges += [[begin, start + first], start + rows]
                     begin = start + stop
             spans = np.concatenate([*edges, [begin, self.size]]).reshape(-1, 2)
-            self._spans = (self.place, self.place.used), spans[spans[:, 0] < spans[:, 1]]
+            self._spans = (self.place, self.place.row_changes), spans[spans[:, 0] < spans[:, 1]]
         return self._spans[1]
 
     def zero_grad(self) -> None:
@@ -200,20 +199,20 @@ class ParameterStore:
         for _, store in self._leaves():
             for used in store._used.values():
                 used[...] = False
-        self.place.used += 1
+        self.place.row_changes += 1
 
     def _leaves(self) -> "list[tuple[int, ParameterStore]]":
-        return self._below or [(0, self)]  # not stored: a reference cycle would outlive its model
+        return self._nested or [(0, self)]  # not stored: it would be a reference cycle
 
-    def _edges_of_rows(self) -> Iterator[tuple[int, int, Array]]:
-        """Of parameters `by_rows`: where they begin and end, and their rows in use, from and to in turn."""
-        for (name, shape), (first, stop) in self._places:
+    def _used_row_edges(self) -> Iterator[tuple[int, int, Array]]:
+        """Yield start and end of each parameter with a sparse gradient, and the edges of its rows in use."""
+        for (name, shape), (first, stop) in self._ranges:
             if name in self._used:
                 used = self._used[name]
                 yield first, stop, first + np.flatnonzero(used[1:] != used[:-1]) * _count(shape[1:])
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Copy arrays in by name; nothing is changed unless all of them fit."""
+        """Copy arrays by name, after checking all of them."""
         missing = [name for name in self.shapes if name not in values]
         unknown = [name for name in values if name not in self.shapes]
         if missing or unknown:
@@ -225,8 +224,8 @@ class ParameterStore:
             if array.dtype.kind == "b":
                 raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
         for name, array in arrays.items():
-            narrowed = not np.can_cast(array.dtype, self.dtype)  # which may raise, under np.errstate
-            if narrowed or np.may_share_memory(array, self.data):
+            is_narrowed = not np.can_cast(array.dtype, self.dtype)  # may raise under np.errstate
+            if is_narrowed or np.may_share_memory(array, self.data):
                 arrays[name] = np.array(array, self.dtype)
         with self.writing() as flat:
             for name, view in self.views(flat).items():
@@ -234,7 +233,7 @@ class ParameterStore:
 
     @classmethod
     def join(cls, parts: Mapping[str, "ParameterStore"]) -> "ParameterStore":
-        """One store of several, names prefixed with `<key>.`; the parts become its slices."""
+        """Join stores, with names prefixed with `<key>.`; the parts become slices of the new store."""
         dtypes = {part.dtype for part in parts.values()}
         if len(dtypes) != 1:
             raise ValueError(f"layers: expected one dtype, got {sorted(map(str, dtypes))}")
@@ -248,7 +247,7 @@ class ParameterStore:
         joined = cls(shapes, dtypes.pop())
         joined._parts = stores
         starts = itertools.accumulate((store.size for store in stores), initial=0)
-        joined._below = [
+        joined._nested = [
             (start + inner, leaf)
             for start, store in zip(starts, stores, strict=False)
             for inner, leaf in store._leaves()
@@ -259,36 +258,36 @@ class ParameterStore:
         return joined
 
     def _attach(self, place: Place, vectors: tuple[_Vector, _Vector], start: int) -> None:
-        """Become a slice of a model's vectors, and copy the present values there."""
+        """Move the values to a slice of a model's vectors."""
         for which, (before, vector) in enumerate(zip(self._vectors, vectors, strict=True)):
             if before is not vector and before.is_used and vector.size and not self._parts:
                 vector.array[start : start + self.size] = self._slice(which)
         self.place, self._vectors, self._start = place, vectors, start
         self._named.clear()
-        self._cut.clear()
+        self._slices.clear()
         for part in self._parts:
             part._attach(place, vectors, start)
             start += part.size
 
     def views(self, flat: Array) -> dict[str, Array]:
-        """Views by name of a vector with the layout of the parameters."""
-        return {name: flat[start:stop].reshape(shape) for (name, shape), (start, stop) in self._places}
+        """Return views by name of a vector with the layout of the parameters."""
+        return {name: flat[start:stop].reshape(shape) for (name, shape), (start, stop) in self._ranges}
 
     def block(self, flat: Array, names: list[str]) -> Array:
-        """The part of a flat vector that holds some parameters, which must be adjacent."""
+        """Return the part of a flat vector with the given parameters, which must be adjacent."""
         order = list(self.shapes)
         first = order.index(names[0])
         if order[first : first + len(names)] != names:
             raise ValueError(f"{names}: not adjacent in {order}")
-        return flat[self._places[first][1][0] : self._places[first + len(names) - 1][1][1]]
+        return flat[self._ranges[first][1][0] : self._ranges[first + len(names) - 1][1][1]]
 
 
 def _count(shape: Shape) -> int:
     return math.prod(shape)
 
 
-def fill_drawn(flat: Array, draw: Callable[[int], Array]) -> None:
-    """Fill a vector with draw(n), n numbers at a time: the same as all of them at once, in less memory."""
-    for begin in range(0, len(flat), DRAWN_AT_ONCE):
-        part = flat[begin : begin + DRAWN_AT_ONCE]
+def fill_random(flat: Array, draw: Callable[[int], Array]) -> None:
+    """Fill a vector with draw(n) in chunks: the values of a single draw, in less memory."""
+    for start in range(0, len(flat), DRAW_CHUNK):
+        part = flat[start : start + DRAW_CHUNK]
         part[...] = draw(len(part))

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from cylstm._engine.planning import Arena
 from cylstm.layers.base import Layer
-from cylstm.layers.sequential import Parts, Sequential
+from cylstm.layers.sequential import ChainWorkspace, Sequential
 from cylstm.sequences.packing import Batch, Packing
 
 Array = NDArray[Any]
@@ -42,28 +42,28 @@ class Residual(Sequential):
         """Show the constructor call."""
         return f"Residual({', '.join(map(repr, self.layers))})"
 
-    def new_workspace(self, training: bool, in_place: bool = False) -> "_Parts":
+    def new_workspace(self, training: bool, in_place: bool = False) -> "_ResidualWorkspace":
         """Buffers of one forward pass, and of its backward pass in training."""
-        return _Parts(super().new_workspace(training, in_place).workspaces)
+        return _ResidualWorkspace(super().new_workspace(training, in_place).workspaces)
 
-    def forward_batch(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
+    def forward_batch(self, workspace: ChainWorkspace, batch: Batch, state: Any) -> tuple[Array, Any]:
         """y of a batch, as rows of the workspace, and the final state."""
-        assert isinstance(workspace, _Parts)
+        assert isinstance(workspace, _ResidualWorkspace)
         total = workspace.total(batch.packing.N, self)
         batch.into(total)
         rows, final = super().forward_batch(workspace, Batch(total, batch.packing), state)
         total += rows
         return total, final
 
-    def step_stages(self, workspace: Parts, state: Any, packing: Packing) -> None:
+    def step_stages(self, workspace: ChainWorkspace, state: Any, packing: Packing) -> None:
         """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
         return None
 
     def backward_batch(
-        self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool
+        self, workspace: ChainWorkspace, dy: Batch, dstate: Any, need_dx: bool
     ) -> tuple[Array | None, Any]:
         """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
-        assert isinstance(workspace, _Parts)
+        assert isinstance(workspace, _ResidualWorkspace)
         total = workspace.total(dy.packing.N, self)
         dy.into(total)
         dx, initial = super().backward_batch(workspace, Batch(total, dy.packing), dstate, need_dx)
@@ -73,7 +73,7 @@ class Residual(Sequential):
         return total, initial
 
 
-class _Parts(Parts):
+class _ResidualWorkspace(ChainWorkspace):
     """Workspaces with a buffer for the sum."""
 
     def __init__(self, workspaces: list[Any]) -> None:

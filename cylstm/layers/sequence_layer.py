@@ -1,4 +1,4 @@
-"""Layers called with sequences and a state: layouts and checks of arguments."""
+"""The base class of layers over sequences: layouts and argument checks."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Call(NamedTuple):
-    """A checked call: the sequences, the state in its internal form, and the caller's layout."""
+    """Checked arguments of a call: the sequences, the state in internal form, and the caller's layout."""
 
     batch: Batch
     state: Any
@@ -26,23 +26,23 @@ class Call(NamedTuple):
 class SequenceLayer(Layer, abstract=True):
     """A layer called as `y, state = layer(x, state)`; see `RecurrentLayer` and `Sequential`.
 
-    A subclass provides, in addition to what `Layer` requires, `_checked_state(name, state, B)`, from None or
-    a state in the caller's form to internal arrays, and the reverse, `state_for_caller(state, unbatched)`.
+    In addition to what `Layer` requires, a subclass defines `_checked_state(name, state, B)`, which converts
+    None or a state in the caller's form to internal form, and the inverse, `state_for_caller`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._packing = Packing(0, 0)  # of the last call, reused by calls of the same sizes
+        self._packing = Packing(0, 0)  # of the last call, reused for calls of the same shape
 
     def _checked_state(self, name: str, state: Any, B: int | None) -> Any:
         raise NotImplementedError
 
     def state_for_caller(self, state: Any, unbatched: bool) -> Any:
-        """A state from internal form to that of the caller."""
+        """Convert a state from internal form to the caller's."""
         raise NotImplementedError
 
     def to_time_major(self, name: str, value: Any, features: int) -> tuple[Array, bool]:
-        """(T,B,features) from any layout, a view; and whether it came without a batch."""
+        """Return a view (T, B, features) of an array in any layout, and whether it had no batch axis."""
         array = _checks.real_array(name, value)
         if array.ndim not in (2, 3) or array.shape[-1] != features:
             batched = "(B, T, {})" if self.batch_first else "(T, B, {})"
@@ -54,7 +54,7 @@ class SequenceLayer(Layer, abstract=True):
         return array.swapaxes(0, 1) if self.batch_first else array, False
 
     def steps_of(self, x: Any) -> tuple[Array, bool]:
-        """x as `to_time_major` gives it; of indices, too, which come without a last axis."""
+        """Like `to_time_major` for x, which has no feature axis if it contains single indices."""
         if not self.reads_indices:
             return self.to_time_major("x", x, self.input_size)
         array = _checks.index_array("x", x)
@@ -65,15 +65,15 @@ class SequenceLayer(Layer, abstract=True):
             raise ValueError(f"x: expected indices, {batched} or (T,), got {array.shape}")
         return self.to_time_major("x", array[..., None], 1)
 
-    def _as_caller(self, array: Array, unbatched: bool) -> Array:
-        """A time-major array in the caller's layout; a view."""
+    def _to_caller_layout(self, array: Array, unbatched: bool) -> Array:
+        """Return a view of a time-major array in the caller's layout."""
         if unbatched:
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
 
     def checked_call(self, x: Any, state: Any, lengths: Any) -> Call:
-        """A call's arguments, checked, as a batch and an internal state."""
-        if not self.input_size:  # not specified
+        """Check the arguments of a call and convert them to internal form."""
+        if not self.input_size:  # to be inferred from x
             if not isinstance(x, PackedSequences):
                 x = _checks.real_array("x", x)
             shape = np.shape(x.rows if isinstance(x, PackedSequences) else x)
@@ -113,7 +113,7 @@ class SequenceLayer(Layer, abstract=True):
         return (packing.B, packing.T, features) if self.batch_first else (packing.T, packing.B, features)
 
     def _rows_for_caller(self, rows: Array, call: Call, pooled: bool, out: Array | None = None) -> Any:
-        """Packed rows in the form of the call, or one for each sequence: a new array, or out."""
+        """Copy packed or pooled rows to `out` or a new array, in the caller's layout."""
         packing = call.batch.packing
         if call.packed and not pooled:
             return PackedSequences(rows.copy(), packing)
@@ -127,11 +127,11 @@ class SequenceLayer(Layer, abstract=True):
         return out
 
     def y_for_caller(self, rows: Array, call: Call, out: Array | None = None) -> Any:
-        """The rows of y in the form of the call."""
+        """Copy the rows of y to `out` or a new array in the caller's layout."""
         return self._rows_for_caller(rows, call, self.pools, out)
 
     def _donated_y(self, workspace: Any, rows: Array, call: Call) -> Any:
-        """The rows of y themselves in the form of the call, if the layer can donate them; else None."""
+        """Return the rows of y in the caller's layout without a copy, if they can be donated; else None."""
         packing = call.batch.packing
         in_order = packing.index(reverse=False) is None and (call.unbatched or not self.batch_first)
         if not (call.packed or in_order) or not self._donate_output(workspace):
@@ -141,11 +141,11 @@ class SequenceLayer(Layer, abstract=True):
         return rows.reshape(self._shape_for_caller(packing, call.unbatched, rows.shape[1], False))
 
     def _donate_output(self, workspace: Any) -> bool:
-        """Whether the rows of y of this workspace's last pass belong to the caller from now on."""
+        """Transfer ownership of the rows of y to the caller, if possible; return whether it was."""
         return False
 
     def check_out(self, out: Any, call: Call) -> None:
-        """Reject an array that y cannot be written to."""
+        """Raise an error if y cannot be written to `out`."""
         if out is None:
             return
         if call.packed and not self.pools:
@@ -162,36 +162,36 @@ class SequenceLayer(Layer, abstract=True):
         out: Array | None = None,
         threads: int | None = None,
     ) -> tuple[Any, Any]:
-        """Run over whole sequences.
+        """Run the layer over whole sequences.
 
         Parameters
         ----------
         x : array of real numbers, or PackedSequences
-            Of NumPy, or of another library (see "What data can be" in the documentation).
-            (T, B, I), or (B, T, I) if `batch_first`, or one sequence (T, I). Converted to
-            the layer's dtype. T or B may be 0. Or what `cylstm.data.pack` makes of sequences of different
-            length. Where an `Embedding` comes first, ints (T, B), (B, T) or (T,), or with fields (T, B, K).
+            (T, B, I), or (B, T, I) if `batch_first`, or one sequence (T, I); converted to the layer's dtype.
+            T or B may be 0. An array of NumPy or another library (see "What data can be" in the
+            documentation), or the result of `cylstm.data.pack`. If the first layer is an `Embedding`, ints
+            (T, B), (B, T) or (T,), or with fields (T, B, K).
         state : optional
             The initial state, as returned by an earlier call. Zeros by default, or the learned state.
         lengths : array of int, optional
-            (B,), the valid steps of each sequence, in any order; padding after them is not read, and y
-            is 0 there. Final states are those after the last valid step of each sequence.
+            (B,), the number of valid steps of each sequence, in any order. Padding is not read, and y is 0
+            there. Final states are those after the last valid step of each sequence.
         out : ndarray, optional
-            Written with y and returned instead of a new array: y's shape, the layer's dtype.
+            Array to write y to, with y's shape and the layer's dtype; it is returned instead of a new array.
         threads : int, optional
-            For this call, instead of `cylstm.get_num_threads()`.
+            Number of threads of this call, instead of `cylstm.get_num_threads()`.
 
         Returns
         -------
         y : ndarray or PackedSequences
-            Outputs of every step, in the form of x; where a layer pools over time, (B, O).
+            Outputs of every step, in the layout of x; (B, O) if a layer pools over time.
         state
             The state after the last step.
 
         Raises
         ------
         ValueError, TypeError
-            If a shape, a dtype or the form of the state is not as above.
+            If a shape, a dtype or the state is not as above.
         """
         if threads is not None:
             with call_threads(threads):
@@ -213,33 +213,33 @@ class SequenceLayer(Layer, abstract=True):
     def backward(
         self, dy: Any, ds_n: Any = None, *, need_dx: bool = True, threads: int | None = None
     ) -> tuple[Any, Any]:
-        """Compute the backward pass of the last training forward pass, adding to `gradients`.
+        """Run the backward pass of the last training forward pass, adding to `gradients`.
 
-        A layer saves one pass: a second forward replaces the first, and a second backward raises an error.
+        Only the last forward pass is saved, and its backward pass can run once.
 
         Parameters
         ----------
         dy : array of real numbers, or PackedSequences
-            dL/dy, in the form of y.
+            dL/dy, in the layout of y.
         ds_n : optional
-            dL/d(final state), in the form of the state. Zeros by default.
+            dL/d(final state), in the layout of the state. Zeros by default.
         need_dx : bool
             Whether to compute dL/dx.
         threads : int, optional
-            For this call, instead of `cylstm.get_num_threads()`.
+            Number of threads of this call, instead of `cylstm.get_num_threads()`.
 
         Returns
         -------
         dx : ndarray, PackedSequences or None
-            dL/dx, in the form of x; None if x are indices.
+            dL/dx, in the layout of x; None if x contains indices or `need_dx` is false.
         ds_0
             dL/d(initial state).
 
         Raises
         ------
         RuntimeError
-            Without a training forward pass before it, after a second call, or after the
-            parameters were changed in between.
+            If there was no training forward pass, its backward pass has already run, or the parameters have
+            changed since.
         ValueError, TypeError
             If a shape or dtype is not as above.
         """
@@ -255,7 +255,7 @@ class SequenceLayer(Layer, abstract=True):
         return dx, self.state_for_caller(initial, call.unbatched)
 
     def _checked_gradient(self, dy: Any, call: Call) -> Batch:
-        """dL/dy, which must have the form of y."""
+        """Check dL/dy, which must have the layout of y, and convert it to a batch."""
         packing = call.batch.packing
         if self.pools:
             shape = self._shape_for_caller(packing, call.unbatched, self.output_size, True)
@@ -277,6 +277,5 @@ class SequenceLayer(Layer, abstract=True):
 
 def _check_packing(name: str, packed: PackedSequences) -> None:
     if not isinstance(packed.packing, Packing):
-        raise TypeError(
-            f"{name}: expected what cylstm.data.pack makes, got {type(packed.packing).__name__} in it"
-        )
+        kind = type(packed.packing).__name__
+        raise TypeError(f"{name}: expected the result of cylstm.data.pack, got one with a {kind} as packing")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cylstm._checks import shown
 from cylstm._engine.planning import Shape
-from cylstm.layers.base import Layer, described, from_config, shapes_of
+from cylstm.layers.base import Layer, describe, from_config, shapes_of
 from cylstm.layers.parameters import ParameterStore
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.sequences.packing import Batch, Packing
@@ -15,8 +15,8 @@ from cylstm.sequences.packing import Batch, Packing
 Array = NDArray[Any]
 
 
-class Parts:
-    """The workspaces of the layers, and the packings before each layer and after the last one."""
+class ChainWorkspace:
+    """The workspaces of the layers, and the packings of all inputs and of the output."""
 
     def __init__(self, workspaces: list[Any]) -> None:
         self.workspaces = workspaces
@@ -34,8 +34,7 @@ class Sequential(SequenceLayer):
     *layers : Layer
         At least one layer, with matching sizes, dtypes and `batch_first`. A layer can be part of one model.
     batch_first : bool, optional
-        Whether x and y are (B, T, features). By default as in the recurrent layers, or false if there are
-        none.
+        Whether x and y are (B, T, features). By default, as in the recurrent layers; False if there are none.
 
     Examples
     --------
@@ -62,7 +61,9 @@ class Sequential(SequenceLayer):
             if position:
                 layer.fit_input(layers[position - 1].output_size, layers[position - 1].dtype)
             if not layer.input_size:
-                raise ValueError(f"layer {position}: expected a first layer with a size; pass features=")
+                raise ValueError(
+                    f"layer {position}: expected a first layer with an input size; pass features="
+                )
             if position and layer.reads_indices:
                 raise ValueError(f"layer {position}: expected an Embedding to be the first layer")
             if position and layer.input_size != layers[position - 1].output_size:
@@ -88,8 +89,8 @@ class Sequential(SequenceLayer):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configurations of the layers as JSON-compatible values."""
-        layers = [described(layer) for layer in self.layers]
+        """The configurations of the layers, as JSON values."""
+        layers = [describe(layer) for layer in self.layers]
         layout = self._explicit_layout
         return {"layers": layers, **({} if layout is None else {"batch_first": layout})}
 
@@ -108,7 +109,7 @@ class Sequential(SequenceLayer):
                 yield f"{position}.{name}", shape
 
     def __repr__(self) -> str:
-        """Show the constructor call."""
+        """Return the constructor call."""
         options = [] if self._explicit_layout is None else [f"batch_first={self._explicit_layout}"]
         return f"Sequential({', '.join([*map(repr, self.layers), *options])})"
 
@@ -133,7 +134,7 @@ class Sequential(SequenceLayer):
         )
 
     def state_for_caller(self, state: Any, unbatched: bool) -> Any:
-        """A state from internal form to that of the caller."""
+        """Convert a state from internal form to the caller's."""
         return tuple(
             layer.state_for_caller(part, unbatched) if isinstance(layer, SequenceLayer) else None
             for layer, part in zip(self.layers, state, strict=True)
@@ -147,7 +148,7 @@ class Sequential(SequenceLayer):
             layer._set_random_state(part)
 
     def checked_scalers(self) -> dict[str, Any]:
-        """The scalers to save."""
+        """Return the scalers to save."""
         for position, layer in enumerate(self.layers):
             if layer.checked_scalers():
                 raise ValueError(
@@ -162,7 +163,7 @@ class Sequential(SequenceLayer):
         return all(layer.causal for layer in self.layers)
 
     def initial_state(self, B: int) -> Any:
-        """The state that sequences start from, in internal form: zeros or learned."""
+        """Return the initial state in internal form: zeros or learned."""
         return tuple(layer.initial_state(B) for layer in self.layers)
 
     def _check_indices(self, x: Array) -> None:
@@ -173,45 +174,47 @@ class Sequential(SequenceLayer):
             packing = layer._packing_after(packing)
         return packing
 
-    def new_workspace(self, training: bool, in_place: bool = False) -> Parts:
-        """Buffers of one forward pass, and of its backward pass in training."""
-        return Parts([layer.new_workspace(training, in_place) for layer in self.layers])
+    def new_workspace(self, training: bool, in_place: bool = False) -> ChainWorkspace:
+        """Create the buffers of a forward pass and, in training, of its backward pass."""
+        return ChainWorkspace([layer.new_workspace(training, in_place) for layer in self.layers])
 
-    def forward_batch(self, workspace: Parts, batch: Batch, state: Any) -> tuple[Array, Any]:
-        """y of a batch, as rows of the workspace, and the final state."""
+    def forward_batch(self, workspace: ChainWorkspace, batch: Batch, state: Any) -> tuple[Array, Any]:
+        """Return y of a batch, as rows of the workspace, and the final state."""
         final = []
         workspace.packings = [batch.packing]
-        for layer, part, before in zip(self.layers, workspace.workspaces, state, strict=True):
-            rows, after = layer.forward_batch(part, batch, before)
+        for layer, part, layer_state in zip(self.layers, workspace.workspaces, state, strict=True):
+            rows, layer_final = layer.forward_batch(part, batch, layer_state)
             batch = Batch(rows, layer._packing_after(batch.packing), layer._is_output_donated(part))
             workspace.packings.append(batch.packing)
-            final.append(after)
+            final.append(layer_final)
         return batch.values, tuple(final)
 
-    def step_stages(self, workspace: Parts, state: Any, packing: Packing) -> list[tuple[Any, ...]] | None:
-        """Stages of a single step for `_engine._steps.Steps`; None: only `forward_batch` computes it."""
+    def step_stages(
+        self, workspace: ChainWorkspace, state: Any, packing: Packing
+    ) -> list[tuple[Any, ...]] | None:
+        """Return the stages of one step for `_engine._steps.Steps`; None if a layer does not support it."""
         stages: list[tuple[Any, ...]] = []
         for layer, part, layer_state in zip(self.layers, workspace.workspaces, state, strict=True):
-            more = layer.step_stages(part, layer_state, packing)
-            if more is None:
+            layer_stages = layer.step_stages(part, layer_state, packing)
+            if layer_stages is None:
                 return None
-            stages += more
+            stages += layer_stages
         return stages
 
     def backward_batch(
-        self, workspace: Parts, dy: Batch, dstate: Any, need_dx: bool
+        self, workspace: ChainWorkspace, dy: Batch, dstate: Any, need_dx: bool
     ) -> tuple[Array | None, Any]:
-        """dx of the last forward pass and the gradient of its initial state; adds to the gradients."""
+        """Return dx and the gradient of the initial state; add to the gradients of the parameters."""
         initial = []
         need_dx = need_dx and not self.reads_indices
         for position in reversed(range(len(self.layers))):
-            gradient, before = self.layers[position].backward_batch(
+            gradient, layer_initial = self.layers[position].backward_batch(
                 workspace.workspaces[position],
                 dy,
                 dstate[position],
                 need_dx or position > 0,
             )
-            initial.append(before)
+            initial.append(layer_initial)
             if gradient is not None:
                 dy = Batch(gradient, workspace.packings[position])
         return (dy.values if need_dx else None), tuple(reversed(initial))

@@ -13,7 +13,7 @@ from cylstm._checks import shown
 from cylstm._checks.options import raise_unknown, warn_without_effect
 from cylstm._engine.planning import Shape
 from cylstm.layers.masks import Masks
-from cylstm.layers.parameters import ParameterStore, fill_drawn
+from cylstm.layers.parameters import ParameterStore, fill_random
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.recurrent.cells import CELLS
 from cylstm.recurrent.panels import SharedWeights
@@ -183,7 +183,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
     def _draw_parameters(self, flat: Array, rng: "np.random.Generator") -> None:
         """Draw from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch does; set norms to 1, learned states to 0."""
         bound = self.hidden_size**-0.5
-        fill_drawn(flat, lambda n: rng.uniform(-bound, bound, n))
+        fill_random(flat, lambda n: rng.uniform(-bound, bound, n))
         for name, view in self._store.views(flat).items():
             kind = name.split("_l")[0]
             if kind.startswith("norm_"):
@@ -287,7 +287,7 @@ class RecurrentLayer(SequenceLayer, abstract=True):
         call = self.checked_call(x, state, lengths)
         workspace = self.inspect(call.batch, call.state)
         return {
-            name: np.stack([self._as_caller(part, call.unbatched) for part in parts])
+            name: np.stack([self._to_caller_layout(part, call.unbatched) for part in parts])
             for name, parts in workspace.collect_trace().items()
         }
 

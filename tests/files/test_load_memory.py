@@ -79,9 +79,9 @@ def test_loading_draws_no_random_numbers(tmp_path, monkeypatch):
     def drawn(*_):
         raise AssertionError("initial parameters were drawn")
 
-    monkeypatch.setattr("cylstm.layers.parameters.fill_drawn", drawn)
+    monkeypatch.setattr("cylstm.layers.parameters.fill_random", drawn)
     for module in ("recurrent.base", "layers.linear", "layers.embedding"):
-        monkeypatch.setattr(f"cylstm.{module}.fill_drawn", drawn)
+        monkeypatch.setattr(f"cylstm.{module}.fill_random", drawn)
     copy.deepcopy(cylstm.load(path))
     with pytest.raises(AssertionError, match="initial parameters were drawn"):
         cylstm.Linear(2, 3)
@@ -90,7 +90,7 @@ def test_loading_draws_no_random_numbers(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["Embedding", "LSTM", "Linear", "AdditiveAttention"])
 def test_initial_parameters_are_independent_of_block_size(kind, monkeypatch):
     expected = DRAWN[kind](seed=3).state_dict()
-    monkeypatch.setattr("cylstm.layers.parameters.DRAWN_AT_ONCE", 999)
+    monkeypatch.setattr("cylstm.layers.parameters.DRAW_CHUNK", 999)
     for name, value in DRAWN[kind](seed=3).parameters.items():
         np.testing.assert_array_equal(value, expected[name])
 

@@ -417,7 +417,9 @@ def test_an_embeddings_gradient_touches_only_the_rows_used(rng):
 def test_sizes_follow_from_the_layer_before():
     model = cylstm.Sequential(cylstm.GRU(2, 5, dtype="float64"), cylstm.Dropout(0.1), cylstm.Pooling())
     assert (model.output_size, model.dtype) == (5, np.float64)
-    with pytest.raises(ValueError, match="layer 0: expected a first layer with a size; pass features="):
+    with pytest.raises(
+        ValueError, match="layer 0: expected a first layer with an input size; pass features="
+    ):
         cylstm.Sequential(cylstm.Dropout(0.1), cylstm.Linear(2, 1))
     with pytest.raises(ValueError, match="as many outputs as inputs"):
         cylstm.Residual(cylstm.Linear(2, 1))

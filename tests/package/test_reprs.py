@@ -95,8 +95,8 @@ def public_classes():
 # Internal: of a call, or of a part of the package that users do not get.
 INTERNAL = {
     "Chain", "CpuPool", "CpuSlot", "ForecastTraining", "ForkAware", "Graph", "Layout", "Loop", "Masks",
-    "Mean", "Measurement", "PackedWeights", "ParameterStore", "Parts", "Place", "Progress", "RandomWindows",
-    "RowWorkspace", "Run", "ScratchArray", "Workspace", "Bidirectional",
+    "Mean", "Measurement", "PackedWeights", "ParameterStore", "Place", "Progress", "RandomWindows",
+    "RowWorkspace", "Run", "ScratchArray", "Workspace", "Bidirectional", "ChainWorkspace",
     "HiddenConnection", "InputConnection", "InputDropout", "OutputConnection", "OutputDropout",
     "SharedWeights", "StackBuffers",
 }  # fmt: skip
