@@ -24,7 +24,15 @@ from cylstm._formats.budget import Budget
 from cylstm._formats.safetensors import SafetensorsError, SafetensorsFile, bytes_of, write
 from cylstm._system.atomic_files import check_readable, check_writable, write_atomically
 from cylstm.data.scalers import Scaler
-from cylstm.layers.base import LAYER_TYPES, Layer, describe, from_config, is_user_defined, shapes_of, store_of
+from cylstm.layers.base import (
+    LAYER_TYPES,
+    Layer,
+    from_config,
+    is_user_defined,
+    shapes_of,
+    store_of,
+    to_config,
+)
 from cylstm.layers.parameters import without_initial_values
 from cylstm.layers.sequential import layers_of
 
@@ -73,7 +81,7 @@ def save(model: Layer, path: str | os.PathLike[str], *, extra: Mapping[str, Any]
     tensors = model.state_dict()
     description = {
         "format": FORMAT,
-        "model": describe(model),
+        "model": to_config(model),
         "scalers": _scaler_configs(model),
         "extra": json.loads(json.dumps(dict(extra or {}), allow_nan=False)),  # as a reader will find it
     }

@@ -238,7 +238,7 @@ class Layer:
 
     def __reduce__(self) -> Any:
         """Copy and pickle as configuration, parameters, mode, random state and scalers."""
-        describe(self)  # checks that a copy can be built
+        to_config(self)  # checks that a copy can be built
         scalers = {name: copy.copy(scaler) for name, scaler in self.checked_scalers().items()}
         state = self.parameters, self.training, self._random_state(), scalers
         return _rebuild, (type(self), self.config, *state)
@@ -309,13 +309,13 @@ def _rebuild(
 
 
 def from_config(config: Mapping[str, Any]) -> Layer:
-    """Build a layer from a description returned by `describe`."""
+    """Build a layer from a description returned by `to_config`."""
     arguments = dict(config)
     arguments.pop("module", None)
     return LAYER_TYPES[arguments.pop("type")]._from_config(arguments)
 
 
-def describe(layer: Layer) -> dict[str, Any]:
+def to_config(layer: Layer) -> dict[str, Any]:
     """Return type, configuration and, for user-defined layers, module of a layer, for `from_config`.
 
     Raises

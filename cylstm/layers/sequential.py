@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cylstm._checks import shown
 from cylstm._engine.planning import Shape
-from cylstm.layers.base import Layer, describe, from_config, shapes_of
+from cylstm.layers.base import Layer, from_config, shapes_of, to_config
 from cylstm.layers.parameters import ParameterStore
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.sequences.packing import Batch, Packing
@@ -90,7 +90,7 @@ class Sequential(SequenceLayer):
     @property
     def config(self) -> dict[str, Any]:
         """The configurations of the layers, as JSON values."""
-        layers = [describe(layer) for layer in self.layers]
+        layers = [to_config(layer) for layer in self.layers]
         layout = self._explicit_layout
         return {"layers": layers, **({} if layout is None else {"batch_first": layout})}
 
