@@ -1,4 +1,4 @@
-"""Batching of single requests from many threads."""
+"""Batching of requests from many threads."""
 
 import queue
 import threading
@@ -18,17 +18,19 @@ from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.sequences.packed import pack, unpack
 
 Array = NDArray[Any]
-IDLE = 10.0  # seconds without a request after which the worker thread ends; the next request starts another
-PERIOD = 10.0  # seconds between checks for buffers far larger than recent batches need
-ROWS = 2**15  # maximum steps of a batch of several sequences: larger batches gain little
+IDLE_SECONDS = (
+    10.0  # seconds without requests before the worker thread ends; the next request starts a new one
+)
+CHECK_SECONDS = 10.0  # seconds between checks for buffers that are too large for recent batches
+MAX_STEPS = 2**15  # of a batch of several sequences; larger batches are hardly more efficient
 
 
 class QueueFull(queue.Full):
-    """The queue has no room for another request; try again later, or with a timeout."""
+    """The queue is full; try again later, or pass a timeout."""
 
 
 class _Runner(Protocol):
-    """What a micro-batch needs of a `Session`."""
+    """The methods of a `Session` that a micro-batch uses."""
 
     def run(self, x: Any, state: Any = None) -> tuple[Any, Any]:
         """Outputs and final state of a sequence or a batch of packed sequences."""
@@ -43,33 +45,33 @@ class Request(NamedTuple):
     x: Array  # (T, I)
     state: Any  # internal, (L.D, 1, width), or None
     future: "Future[tuple[Array, Any]]"
-    deadline: float  # latest start, in time.monotonic()
+    deadline: float  # latest start of the batch, in time.monotonic()
 
 
 class MicroBatch:
-    """A queue that joins single requests of many threads into batches, and runs them in a worker thread.
+    """A queue that combines requests of many threads into batches, and runs them in a worker thread.
 
     A batch starts when `max_batch` requests wait, or the oldest of them has waited for `max_delay`. Sequences
-    of different lengths are joined without padding. If the model has attention, whose bits depend on the
-    longest sequence, only sequences of the same length are joined. On the packed path each result is
-    therefore bit-identical to a single call. If a batch fails, its requests are run one by one, and each has
-    its own result or exception.
+    of different lengths are combined without padding. If the model has attention, whose rounding depends on
+    the longest sequence, only sequences of the same length are combined. On the packed path, each result is
+    therefore bit-identical to a single call. If a batch fails, its requests are run one by one, each with a
+    separate result or exception.
 
-    Created by `Session.micro_batch`. A `with` statement closes it at the end. In a forked child the queue is
-    empty; requests submitted before the fork stay with the parent.
+    Created by `Session.micro_batch`. Can be used in a `with` statement, which closes it. In a forked child
+    the queue is empty; the parent completes requests submitted before the fork.
 
     Parameters
     ----------
     session : Session
     model : SequenceLayer
-        The session's model, to check requests with.
+        The session's model, which checks requests.
     max_batch : int
         Maximum number of requests in a batch.
     max_delay : float
-        Maximum seconds that a request waits for others. With 0 it is joined with those that arrived while the
-        previous batch was computed.
+        Maximum seconds that a request waits for others. With 0, a batch consists of the requests that arrived
+        during the previous batch.
     max_queue : int
-        Maximum number of waiting requests. Further ones wait for room or raise `QueueFull`.
+        Maximum number of waiting requests. When the queue is full, further ones wait or raise `QueueFull`.
 
     Examples
     --------
@@ -100,41 +102,41 @@ class MicroBatch:
         forks.register(self)
 
     def __repr__(self) -> str:
-        """As it was constructed."""
+        """Return the constructor call."""
         options = f"max_batch={self._max_batch}, max_delay={self._max_delay}, max_queue={self._max_queue}"
         return f"MicroBatch({self._session!r}, {options})"
 
     def reset_after_fork(self) -> None:
-        """Start with an empty queue and no worker thread, as a forked child does."""
+        """Reset to an empty queue without a worker thread, in a forked child."""
         lock = threading.Lock()
-        self._changed, self._room = threading.Condition(lock), threading.Condition(lock)
+        self._changed, self._not_full = threading.Condition(lock), threading.Condition(lock)
         self._waiting: deque[Request] = deque()
         self._worker: threading.Thread | None = None
-        self._largest, self._recent, self._period = 0, 0, 0.0
+        self._max_rows, self._recent_max_rows, self._next_check = 0, 0, 0.0
 
     def run(self, x: Any, state: Any = None, *, timeout: float | None = None) -> tuple[Array, Any]:
-        """Run one sequence, and wait for the result.
+        """Run one sequence and wait for the result.
 
         Parameters
         ----------
         x : array of real numbers
-            (T, I); ints (T,) where an `Embedding` comes first.
+            (T, I); ints (T,) if the first layer is an `Embedding`.
         state : optional
-            The state before the first step, as an earlier call returned it.
+            The state before the first step, as returned by an earlier call.
         timeout : float, optional
-            Maximum seconds to wait for room in the queue. None: indefinitely.
+            Maximum seconds to wait while the queue is full. By default, wait indefinitely.
 
         Returns
         -------
         y : ndarray
-            (T, O); where a layer pools over time, (O,).
+            (T, O); (O,) if a layer pools over time.
         state
             The state after the last step, without a batch.
 
         Raises
         ------
         QueueFull
-            If the queue has no room.
+            If the queue is still full after `timeout`.
         ValueError, TypeError
             If a shape, a dtype or the state is not as above.
         RuntimeError
@@ -150,26 +152,28 @@ class MicroBatch:
     def submit(
         self, x: Any, state: Any = None, *, timeout: float | None = 0.0
     ) -> "Future[tuple[Array, Any]]":
-        """Submit one sequence; the future's result is what `run` returns.
+        """Submit one sequence, and return a future of the result of `run`.
 
-        x and state are copied. By default it raises `QueueFull` at once if the queue has no room.
+        x and state are copied. By default, raises `QueueFull` immediately if the queue is full.
         `asyncio.wrap_future` converts the future for asyncio.
         """
         request = self._checked(x, state)
-        until = None if timeout is None else time.monotonic() + _checks.number("timeout", timeout, 0)
-        with self._room:
+        deadline = None if timeout is None else time.monotonic() + _checks.number("timeout", timeout, 0)
+        with self._not_full:
             while self._is_full() and not self._closed:
-                remaining = 1.0 if until is None else until - time.monotonic()
+                remaining = 1.0 if deadline is None else deadline - time.monotonic()
                 if remaining <= 0:
                     raise QueueFull(f"{self._max_queue} requests are waiting already; try again later")
-                self._room.wait(min(remaining, 1.0))  # wake up now and then: Ctrl-C may lose a notification
+                self._not_full.wait(
+                    min(remaining, 1.0)
+                )  # a bounded wait, because Ctrl-C may lose a notification
             if self._closed:
                 raise RuntimeError(
                     "this micro-batch was closed; create another one with session.micro_batch()"
                 )
             if self._worker is None or not self._worker.is_alive():
                 worker = threading.Thread(target=self._work, name="cylstm-micro-batch", daemon=True)
-                worker.start()  # may fail; the worker waits for the lock, so it finds the request
+                worker.start()  # may raise; the worker waits for the lock, so it sees the request
                 self._worker = worker
             self._waiting.append(request)
             if len(self._waiting) == 1 or len(self._waiting) >= self._max_batch:
@@ -177,16 +181,16 @@ class MicroBatch:
         return request.future
 
     def _is_full(self) -> bool:
-        """Whether the queue has no room, after removing cancelled requests."""
+        """Whether the queue is full, after removing cancelled requests."""
         if len(self._waiting) < self._max_queue:
             return False
-        wanted = [request for request in self._waiting if not request.future.cancelled()]
+        active = [request for request in self._waiting if not request.future.cancelled()]
         self._waiting.clear()
-        self._waiting.extend(wanted)
-        return len(wanted) >= self._max_queue
+        self._waiting.extend(active)
+        return len(active) >= self._max_queue
 
     def _checked(self, x: Any, state: Any) -> Request:
-        """A request with checked copies of its arguments."""
+        """Check and copy the arguments of a request."""
         model = self._model
         steps, unbatched = model.steps_of(x)
         if not unbatched:
@@ -194,18 +198,18 @@ class MicroBatch:
             raise ValueError(f"x: expected one sequence, {expected}, got {np.shape(x)}")
         check_indices(model, steps)
         dtype = np.intp if model.reads_indices else model.dtype
-        given = None
+        initial = None
         if state is not None:
-            given = model.initial_state(1)
-            states.assign(given, model._checked_state("state", state, None))
-        return Request(np.array(steps[:, 0], dtype), given, Future(), time.monotonic() + self._max_delay)
+            initial = model.initial_state(1)
+            states.assign(initial, model._checked_state("state", state, None))
+        return Request(np.array(steps[:, 0], dtype), initial, Future(), time.monotonic() + self._max_delay)
 
     def close(self) -> None:
-        """Accept no more requests, and wait until all accepted ones are done."""
+        """Stop accepting requests, and wait until the accepted ones are completed."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._room.notify_all()
+            self._not_full.notify_all()
             worker = self._worker
         if worker is not None and worker is not threading.current_thread():
             worker.join()
@@ -215,14 +219,14 @@ class MicroBatch:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """Close it."""
+        """Close the micro-batch."""
         self.close()
 
     def _work(self) -> None:
-        """Run batches until the worker has been idle for a while."""
+        """Run batches until the queue has been empty for `IDLE_SECONDS`."""
         while (batch := self._next_batch()) is not None:
             self._run(batch)
-            del batch  # an idle worker holds no requests and no results
+            del batch  # do not retain requests and results while idle
 
     def _run(self, batch: list[Request]) -> None:
         requests = [request for request in batch if request.future.set_running_or_notify_cancel()]
@@ -236,15 +240,15 @@ class MicroBatch:
         self._release_large(sum(len(request.x) for request in requests))
 
     def _release_large(self, rows: int) -> None:
-        """Release the buffers if an earlier batch was four times as large as the recent ones."""
-        self._largest, self._recent = max(self._largest, rows), max(self._recent, rows)
+        """Release the buffers if they are four times as large as recent batches need."""
+        self._max_rows, self._recent_max_rows = max(self._max_rows, rows), max(self._recent_max_rows, rows)
         now = time.monotonic()
-        if now < self._period:
+        if now < self._next_check:
             return
-        if 4 * self._recent <= self._largest:
+        if 4 * self._recent_max_rows <= self._max_rows:
             self._session.release()
-            self._largest = self._recent
-        self._recent, self._period = 0, now + PERIOD
+            self._max_rows = self._recent_max_rows
+        self._recent_max_rows, self._next_check = 0, now + CHECK_SECONDS
 
     def _run_one_by_one(self, requests: list[Request]) -> None:
         for request in requests:
@@ -259,9 +263,9 @@ class MicroBatch:
         """Wait for the requests of the next batch; None if the worker should end."""
         with self._changed:
             if not self._waiting and not self._closed:
-                self._changed.wait(IDLE)
+                self._changed.wait(IDLE_SECONDS)
             if not self._waiting:
-                self._worker, self._largest = None, 0
+                self._worker, self._max_rows = None, 0
                 self._session.release()
                 return None
             while len(self._waiting) < self._max_batch and not self._closed:
@@ -270,25 +274,25 @@ class MicroBatch:
                     break
                 self._changed.wait(remaining)
             batch = self._take_batch()
-            self._room.notify(len(batch))
+            self._not_full.notify(len(batch))
         return batch
 
     def _take_batch(self) -> list[Request]:
-        """Remove the oldest request and those that can be joined with it from the queue."""
+        """Remove the oldest request, and those that can be combined with it, from the queue."""
         batch: list[Request] = []
         others: list[Request] = []
         rows = 0
-        while self._waiting and len(batch) < self._max_batch and rows < ROWS:
+        while self._waiting and len(batch) < self._max_batch and rows < MAX_STEPS:
             request = self._waiting.popleft()
-            alike = not self._model.pads or not batch or len(request.x) == len(batch[0].x)
-            fits = not batch or (alike and rows + len(request.x) <= ROWS)
+            is_compatible = not self._model.pads or not batch or len(request.x) == len(batch[0].x)
+            fits = not batch or (is_compatible and rows + len(request.x) <= MAX_STEPS)
             (batch if fits else others).append(request)
             rows += len(request.x) if fits else 0
         self._waiting.extendleft(reversed(others))
         return batch
 
     def _results(self, requests: list[Request]) -> list[tuple[Array, Any]]:
-        """(y, state) of each request, from one call of the session."""
+        """Run requests in one call of the session; return (y, state) of each."""
         if not requests:
             return []
         session, model, B = self._session, self._model, len(requests)
@@ -304,6 +308,6 @@ class MicroBatch:
             state = model.state_for_caller(state, unbatched=False)
         y, final = session.run(pack([request.x for request in requests]), state)
         rows, final = list(y) if model.pools else unpack(y), model._checked_state("state", final, B)
-        last = [states.copied(states.row(final, b)) for b in range(B)]
-        # Copies: views would keep the results of the whole batch in memory.
-        return [(rows[b].copy(), model.state_for_caller(last[b], unbatched=True)) for b in range(B)]
+        final_states = [states.copied(states.row(final, b)) for b in range(B)]
+        # Copies, because views would retain the results of the whole batch.
+        return [(rows[b].copy(), model.state_for_caller(final_states[b], unbatched=True)) for b in range(B)]

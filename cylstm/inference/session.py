@@ -42,14 +42,14 @@ class Session:
         A recurrent layer, a Sequential or another layer over sequences. Other threads must not change it
         while the session is created.
     threads : int, optional
-        Maximum number of cores of all calls together. By default the sessions of a process share
-        `cylstm.get_num_threads()` cores. On the BLAS path, whose threads belong to the process, calls run one
-        after the other.
+        Maximum number of cores of all calls together. By default, the sessions of a process share
+        `cylstm.get_num_threads()` cores. On the BLAS path, whose threads belong to the process, calls run
+        sequentially.
 
     Raises
     ------
     TypeError, ValueError
-        If the model is none of these, or threads is not a positive int.
+        If the model is not one of these, or threads is not a positive int.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Session:
     >>> y, state = session.run(x)
     >>> bool((y == model(x)[0]).all())
     True
-    >>> y, state = session.run(x, state, out=(y, state))  # continues, and allocates nothing
+    >>> y, state = session.run(x, state, out=(y, state))  # continue, without allocating arrays
     """
 
     def __init__(self, model: SequenceLayer, *, threads: int | None = None) -> None:
@@ -111,7 +111,7 @@ class Session:
 
     @property
     def dtype(self) -> "np.dtype[Any]":
-        """float32 or float64, of parameters and results."""
+        """float32 or float64, the type of parameters and results."""
         return self._model.dtype
 
     @property
@@ -157,39 +157,39 @@ class Session:
         ValueError, TypeError
             If a shape, a dtype or the state is not as above.
         """
-        y, given = _parts_of(out)
+        y, state_out = _split_out(out)
         with self._cpus.slot():
             try:
                 buffers = self._spare.pop()
             except IndexError:
                 buffers = _CallBuffers(self._model)
             try:
-                result = None if lengths is not None else self._run_fast(buffers, x, state, y, given)
+                result = None if lengths is not None else self._run_fast(buffers, x, state, y, state_out)
                 if result is None:
-                    result = self._run_general(buffers, x, state, lengths, y, given)
-            except (ValueError, TypeError):  # of an argument; after other errors the buffers are discarded
+                    result = self._run_general(buffers, x, state, lengths, y, state_out)
+            except (ValueError, TypeError):  # from argument checks; other errors discard the buffers
                 self._spare.append(buffers)
                 raise
             self._spare.append(buffers)
         return result
 
     def _run_general(
-        self, buffers: "_CallBuffers", x: Any, state: Any, lengths: Any, y: Any, given: Any
+        self, buffers: "_CallBuffers", x: Any, state: Any, lengths: Any, y: Any, state_out: Any
     ) -> tuple[Any, Any]:
-        """The general path, with all checks; it may plan the fast path for calls of the same shape."""
+        """Run the general path, with all checks; it may plan the fast path for calls of the same shape."""
         model = self._model
         call = model.checked_call(x, state, lengths)
         model.check_out(y, call)
-        final = self._state_to_fill(given, call.state, call.batch.packing.B, call.unbatched)
+        final = self._final_state(state_out, call.state, call.batch.packing.B, call.unbatched)
         is_repeated = buffers.set_packing(call.batch.packing)
         rows, final = model.forward_batch(buffers.workspace, call.batch, final)
         y = model.y_for_caller(rows, call, y)
         if is_repeated and self._has_fast_path and buffers.steps is None:
             buffers.plan(model)
-        return y, model.state_for_caller(final, call.unbatched) if given is None else given
+        return y, model.state_for_caller(final, call.unbatched) if state_out is None else state_out
 
-    def _run_fast(self, buffers: "_CallBuffers", x: Any, state: Any, y: Any, given: Any) -> Any:
-        """The fast path for a call like the previous one; None, without changes, if it does not apply."""
+    def _run_fast(self, buffers: "_CallBuffers", x: Any, state: Any, y: Any, state_out: Any) -> Any:
+        """Run the fast path for a call of the same shape; return None if it does not apply."""
         model, steps = self._model, buffers.steps
         if steps is None or not _is_plain(x, model.dtype):
             return None
@@ -202,38 +202,38 @@ class Session:
             return None
         B, unbatched = buffers.packing.B, x.ndim == 2
         checked = model._checked_state("state", state, None if unbatched else B)
-        final = self._state_to_fill(given, checked, B, unbatched)
+        final = self._final_state(state_out, checked, B, unbatched)
         arrays = states.arrays(final)
         for carried, array in zip(buffers.carried, arrays, strict=True):
             carried[...] = array
         steps.step(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), get_num_threads())
         for carried, array in zip(buffers.carried, arrays, strict=True):
             array[...] = carried
-        return y, model.state_for_caller(final, unbatched) if given is None else given
+        return y, model.state_for_caller(final, unbatched) if state_out is None else state_out
 
-    def _state_to_fill(self, given: Any, state: Any, B: int, unbatched: bool) -> Any:
-        """The state before the first step, in arrays that the final state may overwrite."""
-        if given is None:
+    def _final_state(self, state_out: Any, state: Any, B: int, unbatched: bool) -> Any:
+        """Copy the initial state to arrays that the final state may overwrite: `state_out`, or new ones."""
+        if state_out is None:
             final = self._model.initial_state(B)
             states.assign(final, state)
             return final
-        _check_writable(given, self._model.dtype)
-        final = self._model._checked_state("out[1]", given, None if unbatched else B)
+        _check_writable(state_out, self._model.dtype)
+        final = self._model._checked_state("out[1]", state_out, None if unbatched else B)
         if len(states.arrays(final)) != len(states.arrays(self._first)):
-            raise ValueError("out[1]: expected a state as run returns it, got one with None for a part")
+            raise ValueError("out[1]: expected a state as run returns it, got one with None for a layer")
         states.initialize(final, state, self._first)
         return final
 
     def micro_batch(
         self, *, max_batch: int = 16, max_delay: float = 0.001, max_queue: int = 1024
     ) -> "MicroBatch":
-        """Create a queue that joins single requests of many threads into batches; see `MicroBatch`."""
+        """Create a queue that combines requests of many threads into batches; see `MicroBatch`."""
         from cylstm.inference.micro_batch import MicroBatch
 
         return MicroBatch(self, self._model, max_batch=max_batch, max_delay=max_delay, max_queue=max_queue)
 
     def release(self) -> None:
-        """Release the buffers that no call uses; later calls allocate new ones."""
+        """Release unused buffers; later calls allocate new ones."""
         self._spare.clear()
 
     def __reduce__(self) -> Any:
@@ -250,20 +250,20 @@ class _CallBuffers:
 
     def __init__(self, model: SequenceLayer) -> None:
         self.workspace = model.new_workspace(training=False, in_place=True)
-        self.packing = Packing(0, 0)  # that the buffers are planned for
+        self.packing = Packing(0, 0)  # for which the buffers are planned
         self.steps: _steps.Steps | None = None
         self.carried: list[Array] = []  # the state before and after the planned steps
-        self.shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # shapes of y by the accepted shapes of x
+        self.shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # accepted shapes of x, and the shapes of y
 
     def set_packing(self, packing: Packing) -> bool:
         """Set the packing of a call on the general path; return whether it is that of the previous call."""
         if packing == self.packing:
             return True
-        self.packing, self.steps = packing, None  # the buffers are planned again
+        self.packing, self.steps = packing, None  # the next pass replans the buffers
         return False
 
     def plan(self, model: SequenceLayer) -> None:
-        """Plan the fast path for batches like the last one, if their steps are contiguous in memory."""
+        """Plan the fast path for batches of the same shape, if their steps are contiguous in memory."""
         T, B, I, O = self.packing.T, self.packing.B, model.input_size, model.output_size
         if self.packing.order is not None or not self.packing.N or (model.batch_first and min(T, B) > 1):
             return
@@ -288,8 +288,8 @@ def _is_plain(array: Any, dtype: "np.dtype[Any]") -> bool:
     return type(array) is np.ndarray and array.dtype is dtype and array.flags.c_contiguous
 
 
-def _parts_of(out: Any) -> tuple[Any, Any]:
-    """The array for y, and the state, from the argument `out`: an array or a tuple of both."""
+def _split_out(out: Any) -> tuple[Any, Any]:
+    """Split the argument `out`, an array or a tuple, into the arrays for y and for the final state."""
     if not isinstance(out, tuple) or isinstance(out, PackedSequences):
         return out, None
     if len(out) != 2:

@@ -83,13 +83,13 @@ class Stream:
         self._workspace = model.new_workspace(training=False, in_place=True)
         self._state = model.initial_state(self.batch_size)
         self._packing = Packing(1, self.batch_size)
-        self._steps: _steps.Steps | None = None  # the fast path for one step, on the packed path
+        self._steps: _steps.Steps | None = None  # the fast path for one step, if it is planned
         self._steps_workspace = model.new_workspace(training=False, in_place=True)
         self._all = np.arange(self.batch_size)
-        self._marked = np.zeros(self.batch_size, bool)
-        self._joined = np.zeros(self.batch_size, bool)
-        self._free: list[int] = self._all.tolist()  # rows that no stream has joined, a heap
-        self._chunks: dict[int, Stream] = {}  # by size, for steps of some rows
+        self._is_selected = np.zeros(self.batch_size, bool)
+        self._is_joined = np.zeros(self.batch_size, bool)
+        self._free: list[int] = self._all.tolist()  # unused rows, a heap
+        self._chunks: dict[int, Stream] = {}  # by size, for steps of selected rows
 
     def __repr__(self) -> str:
         """Return the constructor call."""
@@ -98,7 +98,7 @@ class Stream:
     def step(
         self, x: Any, *, rows: Any = None, out: Array | None = None, threads: int | None = None
     ) -> Array:
-        """Run one step of all streams, or of some.
+        """Run one step of all streams, or of selected ones.
 
         Parameters
         ----------
@@ -126,15 +126,15 @@ class Stream:
         """
         if threads is None and self._cpus is None:
             return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
-        with self._computing(threads):
+        with self._thread_context(threads):
             return self._step(x, out) if rows is None else self._step_rows(x, rows, out)
 
-    def _computing(self, threads: int | None) -> AbstractContextManager[Any]:
-        """A context in which a call computes with its number of threads."""
+    def _thread_context(self, threads: int | None) -> AbstractContextManager[Any]:
+        """Return a context manager for computation with the number of threads of the call."""
         if self._cpus is None:
             return nullcontext() if threads is None else call_threads(threads)
         if threads is not None:
-            raise ValueError(f"threads: expected None on a session, which has its own, got {threads}")
+            raise ValueError(f"threads: expected None on a session, which sets the number, got {threads}")
         return self._cpus.slot()
 
     def _step(self, x: Any, out: Array | None) -> Array:
@@ -145,7 +145,7 @@ class Stream:
         return self._step_general(x, out)
 
     def _step_general(self, x: Any, out: Array | None) -> Array:
-        """The general path, with all checks; it plans the fast path for the next step."""
+        """Run the general path, with all checks; it plans the fast path for the next step."""
         if isa.path() == "packed" and (self._steps is None or not self._steps.current()):
             self._steps = self._plan_steps()
         array = self._checked(x)
@@ -154,7 +154,7 @@ class Stream:
         return self._run(array[None], array, 2, (self.batch_size, self._model.output_size), out)
 
     def _checked(self, x: Any) -> Array:
-        """x as an array with a last axis of features, which is added to single indices."""
+        """Convert x to an array with a feature axis, which single indices do not have."""
         if self._model.reads_indices:
             array = _checks.index_array("x", x)
             return array if self._model.input_size > 1 else array[..., None]
@@ -193,15 +193,15 @@ class Stream:
         """
         array = self._checked(x)
         shape = (array.shape[0] if array.ndim else 0, self.batch_size, self._model.output_size)
-        with self._computing(threads):
+        with self._thread_context(threads):
             return self._run(array, array, 3, shape, out)
 
     def _step_rows(self, x: Any, rows: Any, out: Array | None) -> Array:
-        """One step of some streams, in chunks whose sizes are powers of two, which are planned once each."""
-        chosen, model = self._all[_index(rows)], self._model
-        self._check_once(chosen)
-        steps, n = self._checked(x), chosen.size
-        expected, shape = (*chosen.shape, model.input_size), (*chosen.shape, model.output_size)
+        """Run one step of selected streams, in chunks whose sizes are powers of two and planned once each."""
+        selected, model = self._all[_index(rows)], self._model
+        self._check_unique(selected)
+        steps, n = self._checked(x), selected.size
+        expected, shape = (*selected.shape, model.input_size), (*selected.shape, model.output_size)
         if steps.shape != expected:
             raise ValueError(
                 f"x: expected {expected[:-1] if model.reads_single_indices else expected}, got {np.shape(x)}"
@@ -211,28 +211,28 @@ class Stream:
         # The fast path needs contiguous arrays, and x in the model's dtype.
         contiguous = y if y.flags.c_contiguous else np.empty_like(y, order="C")
         dtype = steps.dtype if model.reads_indices else model.dtype
-        each = np.ascontiguousarray(steps, dtype).reshape(n, model.input_size)
-        each = each[:, 0] if model.reads_single_indices else each
-        if np.may_share_memory(each, contiguous):  # a chunk could overwrite x of the next one
-            each = each.copy()
-        row_indices, results, start = chosen.reshape(n), contiguous.reshape(n, model.output_size), 0
+        inputs = np.ascontiguousarray(steps, dtype).reshape(n, model.input_size)
+        inputs = inputs[:, 0] if model.reads_single_indices else inputs
+        if np.may_share_memory(inputs, contiguous):  # a chunk could overwrite x of the next one
+            inputs = inputs.copy()
+        row_indices, results, start = selected.reshape(n), contiguous.reshape(n, model.output_size), 0
         while start < n:
             end = start + (1 << ((n - start).bit_length() - 1))
-            self._step_chunk(each[start:end], row_indices[start:end], results[start:end])
+            self._step_chunk(inputs[start:end], row_indices[start:end], results[start:end])
             start = end
         if contiguous is not y:
             y[...] = contiguous
         return y
 
-    def _check_once(self, rows: Array) -> None:
-        self._marked[rows] = True
-        once = np.count_nonzero(self._marked) == rows.size
-        self._marked[rows] = False
-        if not once:
+    def _check_unique(self, rows: Array) -> None:
+        self._is_selected[rows] = True
+        is_unique = np.count_nonzero(self._is_selected) == rows.size
+        self._is_selected[rows] = False
+        if not is_unique:
             raise ValueError(f"rows: expected each row once, got {rows.tolist()}")
 
     def _step_chunk(self, x: Array, rows: Array, y: Array) -> None:
-        """One step of a chunk of streams, in the state of the chunk's stream."""
+        """Run one step of a chunk, in a separate stream of its size."""
         chunk = self._chunks.get(len(rows))
         if chunk is None:
             chunk = self._chunks[len(rows)] = Stream.__new__(Stream)
@@ -245,7 +245,7 @@ class Stream:
             whole[:, rows] = state
 
     def join(self, state: Any = None) -> int:
-        """Add a stream, and return its row.
+        """Add a stream and return its row.
 
         Parameters
         ----------
@@ -261,27 +261,27 @@ class Stream:
         """
         if not self._free:
             raise RuntimeError(
-                f"all {self.batch_size} rows are taken: let one leave, or use a larger batch_size"
+                f"all {self.batch_size} rows are in use: call leave for one, or use a larger batch_size"
             )
         row = self._free[0]
         checked = self._checked_state(state, None)
         self.reset(row)
         states.assign(states.row(self._state, row), checked)
-        self._joined[heapq.heappop(self._free)] = True
+        self._is_joined[heapq.heappop(self._free)] = True
         return row
 
     def leave(self, row: int) -> None:
-        """Remove the stream in this row, which a later `join` may return.
+        """Remove the stream in this row, which a later `join` may reuse.
 
         Raises
         ------
         ValueError
-            If no stream has this row.
+            If no stream uses this row.
         """
         row = _checks.natural("row", row)
-        if row >= self.batch_size or not self._joined[row]:
+        if row >= self.batch_size or not self._is_joined[row]:
             raise ValueError(f"row: expected one returned by join, got {row}")
-        self._joined[row] = False
+        self._is_joined[row] = False
         heapq.heappush(self._free, row)
 
     def _run(self, steps: Array, x: Array, ndim: int, shape: tuple[int, ...], out: Array | None) -> Array:
@@ -307,10 +307,10 @@ class Stream:
         IndexError
             If a row does not exist.
         """
-        chosen = slice(None) if rows is None else np.atleast_1d(self._all[_index(rows)])
+        selected = slice(None) if rows is None else np.atleast_1d(self._all[_index(rows)])
         initial = self._model.initial_state(1)
-        for array, first in zip(states.arrays(self._state), states.arrays(initial), strict=True):
-            array[:, chosen] = first
+        for array, value in zip(states.arrays(self._state), states.arrays(initial), strict=True):
+            array[:, selected] = value
 
     @property
     def state(self) -> Any:
@@ -327,16 +327,16 @@ class Stream:
         states.assign(self._state, new)
 
     def __getstate__(self) -> Any:
-        """Copy and pickle with a copy of the state."""
-        rows = self._joined.copy(), list(self._free)
+        """Return the contents of a copy or pickle, including the state."""
+        rows = self._is_joined.copy(), list(self._free)
         return self.model, self.batch_size, states.copied(self._state), rows
 
     def __setstate__(self, state: Any) -> None:
-        """Set up a stream with this state."""
+        """Set up a copied or unpickled stream."""
         model, batch_size, carried, (joined, free) = state
         self._set_up(model, batch_size)
         states.assign(self._state, carried)
-        self._joined[:], self._free = joined, free
+        self._is_joined[:], self._free = joined, free
 
     def _checked_state(self, state: Any, B: int | None) -> Any:
         if isinstance(self._model, SequenceLayer):

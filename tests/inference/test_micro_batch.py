@@ -250,7 +250,7 @@ def test_a_callback_may_close_it(rng, session):
 
 
 def test_an_idle_worker_ends_and_another_begins(rng, session, monkeypatch):
-    monkeypatch.setattr(micro_batch, "IDLE", 0.01)
+    monkeypatch.setattr(micro_batch, "IDLE_SECONDS", 0.01)
     requests = session.micro_batch(max_delay=0)
     x = rng.standard_normal((3, 5))
     for _ in range(3):

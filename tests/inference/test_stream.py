@@ -292,7 +292,7 @@ def test_streams_join_and_leave(rng):
     x = rng.standard_normal((5, 3)).astype("f")
     one, two, three = stream.join(), stream.join(), stream.join()
     assert sorted((one, two, three)) == [0, 1, 2]
-    with pytest.raises(RuntimeError, match="all 3 rows are taken"):
+    with pytest.raises(RuntimeError, match="all 3 rows are in use"):
         stream.join()
     for x_t in x:
         stream.step(x_t, rows=two)

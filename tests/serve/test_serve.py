@@ -538,7 +538,7 @@ def test_logs_omit_control_characters_and_client_tracebacks(caplog):
 
 def test_buffers_of_the_largest_batch_are_released(monkeypatch):
     session = cylstm.Session(cylstm.LSTM(3, 64, seed=0), threads=1)
-    monkeypatch.setattr(micro_batch, "PERIOD", 0)
+    monkeypatch.setattr(micro_batch, "CHECK_SECONDS", 0)
     tracemalloc.start()
     try:
         with session.micro_batch() as requests:
