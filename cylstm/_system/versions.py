@@ -6,7 +6,7 @@ import sys
 
 from cylstm._version import __version__
 
-PACKAGES = ("numpy", "scipy", "safetensors", "threadpoolctl", "tqdm", "matplotlib")
+PACKAGES = ("numpy", "scipy", "threadpoolctl", "tqdm", "matplotlib")
 
 
 def describe() -> dict[str, str]:
