@@ -1,9 +1,9 @@
 """The number of threads, for the engine's thread pool and for SciPy's BLAS on the BLAS path.
 
 The number is a setting of the process, which `threads=` of a call overrides. The default is
-CYLSTM_NUM_THREADS, or OMP_NUM_THREADS, or the number of CPUs available to this process (affinity and cgroup
-quotas). It is applied at the first call, and to BLAS at its first use. `threadpoolctl.threadpool_limits`
-controls both.
+CYLSTM_NUM_THREADS, else OMP_NUM_THREADS, else the number of CPUs available to this process (affinity and
+cgroup quota). It is applied at the first call, and to BLAS at its first use.
+`threadpoolctl.threadpool_limits` controls both.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from cylstm._engine import _packed, isa
 from cylstm._system import cgroups
 from cylstm._version import __version__
 
-MAX_THREADS = 4096  # larger numbers are probably mistakes, and could overflow an int of BLAS
+MAX_THREADS = 4096  # larger numbers are probably mistakes, and may overflow BLAS integers
 
 
 class _Block:
@@ -42,7 +42,7 @@ def set_num_threads(n: int) -> None:
     """
     n = checked("n", n)
     _prepare()
-    _chosen[:] = [True]
+    _is_set[:] = [True]
     _packed.set_threads(n)
     for library in _libraries:
         library.set_num_threads(n)
@@ -50,9 +50,9 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     """Return the number of threads."""
-    of_call: int | None = getattr(_call, "threads", None)
-    if of_call is not None:
-        return of_call
+    call_setting: int | None = getattr(_call, "threads", None)
+    if call_setting is not None:
+        return call_setting
     if not _prepared:
         _prepare()
     return _packed.get_threads()
@@ -77,14 +77,14 @@ def num_threads(n: int) -> Iterator[None]:
     finally:
         with _lock:
             if block in _blocks:  # a forked child may have removed it
-                last = _blocks[-1] is block
+                is_innermost = _blocks[-1] is block
                 _remove(block)
-                if last:
+                if is_innermost:
                     set_num_threads(block.before)
 
 
 def _remove(block: _Block) -> None:
-    """Remove a block; the next block, of another thread, will restore the number from before both."""
+    """Remove a block; the block after it, of another thread, will restore the number from before both."""
     later = _blocks.index(block) + 1
     if later < len(_blocks):
         _blocks[later].before = block.before
@@ -92,7 +92,7 @@ def _remove(block: _Block) -> None:
 
 
 def _reset_after_fork() -> None:
-    """Replace the lock and remove blocks of threads that a forked child does not have."""
+    """Replace the lock and remove the blocks of other threads, which do not exist in a forked child."""
     global _lock
     _lock = threading.RLock()
     for block in [block for block in _blocks if block.thread != threading.get_ident()]:
@@ -115,7 +115,7 @@ def call_threads(n: int) -> Iterator[None]:
 
 
 def set_call_threads(n: int | None) -> int | None:
-    """Set the number for calls of this thread, None for that of the process; return the previous value."""
+    """Set the number for calls of this thread, or None to use that of the process; return the old value."""
     before: int | None = getattr(_call, "threads", None)
     _call.threads = n
     return before
@@ -171,9 +171,9 @@ def usable_cpus() -> int:
 
 
 _prepared: list[bool] = []  # non-empty once the default number has been applied
-_chosen: list[bool] = []  # non-empty once the number has been set by a call
+_is_set: list[bool] = []  # non-empty once `set_num_threads` has been called
 _libraries: list[Any] = []
-_blocks: list["_Block"] = []  # active blocks in the order of their start
+_blocks: list["_Block"] = []  # active blocks, oldest first
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_after_fork)
@@ -188,10 +188,10 @@ def _prepare() -> None:
             _prepared.append(True)
 
 
-class _WithThreadpoolctl:
-    """An import hook that registers the thread pool with threadpoolctl when that is imported.
+class _ThreadpoolctlHook:
+    """An import hook that registers the thread pool with threadpoolctl when it is imported.
 
-    Limits then apply to the pool from the start, as to libraries that threadpoolctl supports by itself.
+    Its limits then apply to the pool, as to the libraries that threadpoolctl supports.
     Importing threadpoolctl here would slow down `import cylstm`.
     """
 
@@ -230,7 +230,7 @@ def _register(threadpoolctl: Any) -> None:
         check_symbols = ("cylstm_get_num_threads", "cylstm_set_num_threads")
 
         def get_num_threads(self) -> int:
-            """Same as cylstm.get_num_threads."""
+            """Return the number of threads, as `cylstm.get_num_threads` does."""
             _prepare()
             return int(self.dynlib.cylstm_get_num_threads())
 
@@ -250,7 +250,7 @@ def _register(threadpoolctl: Any) -> None:
 
 
 def blas_libraries() -> list[Any]:
-    """Return controllers of SciPy's BLAS; the first call, before the first product, applies the default."""
+    """Return controllers of SciPy's BLAS; the first call, before BLAS is used, applies the default."""
     with _lock:
         if not _libraries:
             import threadpoolctl
@@ -263,7 +263,7 @@ def blas_libraries() -> list[Any]:
             # SciPy's wheels bundle a BLAS; other builds share that of the process.
             chosen = [library for library in found if "scipy" in library.filepath] or found
             for library in chosen:
-                if _chosen or os.environ.get("CYLSTM_NUM_THREADS") or library.num_threads > n:
+                if _is_set or os.environ.get("CYLSTM_NUM_THREADS") or library.num_threads > n:
                     library.set_num_threads(n)
             _libraries.extend(chosen)
     return _libraries
@@ -272,4 +272,4 @@ def blas_libraries() -> list[Any]:
 if "threadpoolctl" in sys.modules:
     _register(sys.modules["threadpoolctl"])
 else:
-    sys.meta_path.insert(0, _WithThreadpoolctl())
+    sys.meta_path.insert(0, _ThreadpoolctlHook())

@@ -111,7 +111,7 @@ def _few(model: SequenceLayer, loss: Loss, batch: Minibatch, n: int) -> Minibatc
     """The first n sequences of a minibatch."""
     target, B = batch.target, batch.x.shape[1]
     few: Any
-    if isinstance(target, np.ndarray) and target.ndim > 1 and gradients.per_step(model, loss):
+    if isinstance(target, np.ndarray) and target.ndim > 1 and gradients.has_target_per_step(model, loss):
         got, few = target.shape[1], target[:, :n]
     else:
         got, few = len(target), target[:n]

@@ -1,4 +1,4 @@
-"""The gradient of one minibatch, in one pass or with activation checkpointing in segments of time."""
+"""The gradient of a minibatch, in one pass or with activation checkpointing of time segments."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Segments = int | Literal["auto"] | None
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss, gradient or parameter is NaN or infinite; the message says where it was found first.
+    """A loss, gradient or parameter is NaN or infinite; the message says where it first occurred.
 
     Attributes
     ----------
@@ -35,16 +35,16 @@ class NonFiniteError(FloatingPointError):
 
 
 class Mean:
-    """The mean loss of several minibatches: the sum of their losses, divided by the sum of their weights.
+    """The mean loss of several minibatches, weighted by their total weights.
 
-    A mean of means would give the sequences of small minibatches more weight than others.
+    An unweighted mean would give the sequences of small minibatches more weight than others.
     """
 
     def __init__(self, total: float = 0.0, counted: float = 0.0) -> None:
         self.total, self.counted = total, counted
 
     def add(self, value: float, counted: float) -> None:
-        """Add a minibatch by the value of the loss and its `counted`, the total weight, which may be 0."""
+        """Add a minibatch: the value of its loss and `counted`, its total weight, which may be 0."""
         self.total += value * (counted or 1.0)
         self.counted += counted
 
@@ -55,21 +55,21 @@ class Mean:
 
 
 def outputs(model: SequenceLayer, batch: Minibatch, state: Any) -> tuple[Array, Any]:
-    """y in the model's layout, and the last state."""
+    """Return y in the model's layout, and the final state."""
     x = batch.x.swapaxes(0, 1) if model.batch_first else batch.x
     y, state = model(x, state, lengths=batch.lengths)
     return y, state
 
 
 def loss_of(model: SequenceLayer, loss: Loss, y: Array, batch: Minibatch) -> tuple[float, Array]:
-    """Value and dL/dy."""
+    """Return the value of the loss and dL/dy."""
     target = batch.target
-    if model.batch_first and per_step(model, loss) and isinstance(target, np.ndarray):
+    if model.batch_first and has_target_per_step(model, loss) and isinstance(target, np.ndarray):
         target = target.swapaxes(0, 1)
     return loss(y, target, None if model.pools else batch.lengths)
 
 
-def per_step(model: SequenceLayer, loss: Loss) -> bool:
+def has_target_per_step(model: SequenceLayer, loss: Loss) -> bool:
     """Whether targets are arrays with one target per step."""
     return loss.steps == "all" and not model.pools and not loss.of_sequences
 
@@ -77,10 +77,9 @@ def per_step(model: SequenceLayer, loss: Loss) -> bool:
 def gradient(
     model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, group: Mean, segments: Segments
 ) -> tuple[float, Any]:
-    """Compute the loss and the last state, and add the minibatch to the model's gradient.
+    """Compute the loss and the final state, and accumulate the gradient of a minibatch.
 
-    Before, the model has the gradient of the minibatches in `group`; afterwards that of the group including
-    this minibatch.
+    The model has the gradient of the mean loss of `group`, before and after this minibatch is added to it.
     """
     if segments is not None and len(batch.x) > 1:
         return _gradient_in_segments(model, loss, batch, state, group, steps_of(len(batch.x), segments))
@@ -92,33 +91,33 @@ def gradient(
 
 
 def _add_to_group(model: SequenceLayer, loss: Loss, value: float, dy: Array, group: Mean) -> bool:
-    """Weight dy and the gradient of the group's earlier minibatches; return whether to run the backward pass.
+    """Scale dy and the accumulated gradient by their weights; return whether to run the backward pass.
 
-    With a total weight of 0, dy is 0, and the backward pass could only add NaN, from 0 times infinity.
+    If the total weight is 0, so is dy, and the backward pass could only add NaN, from 0 times infinity.
     """
     if not math.isfinite(value):
         return False
     counted = loss.counted
     if not counted and not value:
         return False
-    before = group.counted or 1.0
-    first = not group.counted and not group.total
+    old_weight = group.counted or 1.0
+    is_first = not group.counted and not group.total
     group.add(value, counted)
-    now = group.counted or 1.0
-    if not first and before != now:
-        scale_grad(model, before / now)
-    if (counted or 1.0) != now:
-        dy *= (counted or 1.0) / now
+    new_weight = group.counted or 1.0
+    if not is_first and old_weight != new_weight:
+        scale_grad(model, old_weight / new_weight)
+    if (counted or 1.0) != new_weight:
+        dy *= (counted or 1.0) / new_weight
     return True
 
 
 def steps_of(T: int, segments: int | Literal["auto"]) -> int:
-    """Steps per segment. Memory for T / n boundaries and n steps is minimal near n = sqrt(T)."""
+    """Return the steps per segment. Memory for T / n boundaries and n steps is minimal near n = sqrt(T)."""
     return math.ceil(math.sqrt(T)) if segments == "auto" else -(-T // segments)
 
 
 def cut(batch: Minibatch, start: int, stop: int, of_steps: bool) -> Minibatch:
-    """The steps [start, stop) of a minibatch; of its target, too, if it has one per step."""
+    """Return the steps [start, stop) of a minibatch and, if `of_steps`, of its target."""
     lengths = None if batch.lengths is None else np.clip(batch.lengths - start, 0, stop - start)
     target = batch.target[start:stop] if of_steps else batch.target
     return Minibatch(batch.x[start:stop], target, lengths, batch.continues or start > 0)
@@ -127,40 +126,40 @@ def cut(batch: Minibatch, start: int, stop: int, of_steps: bool) -> Minibatch:
 def _gradient_in_segments(
     model: SequenceLayer, loss: Loss, batch: Minibatch, state: Any, group: Mean, steps: int
 ) -> tuple[float, Any]:
-    """A forward pass over all segments, and a backward pass that recomputes each (Chen et al. 2016).
+    """Run the forward pass over all segments, and a backward pass that recomputes each (Chen et al. 2016).
 
-    Sequences are sorted by descending length, as in a pass over all steps, so that sums have the same order.
+    Sequences are sorted by descending length, as in a single pass, so that sums have the same order.
     """
     order = None if batch.lengths is None else np.argsort(-batch.lengths, kind="stable")
     starts = range(0, len(batch.x), steps)
-    pieces = [_sorted(cut(batch, t, t + steps, False), order) for t in starts]
+    parts = [_sorted(cut(batch, t, t + steps, False), order) for t in starts]
     if order is not None:
         state = _map(state, lambda array: array[:, order])
     B, T = batch.x.shape[1], len(batch.x)
     y = np.empty((B, T, model.output_size) if model.batch_first else (T, B, model.output_size), model.dtype)
     by_time = y.swapaxes(0, 1) if model.batch_first else y
-    before = []
-    for t, piece in zip(starts, pieces, strict=True):
-        before.append((state, random_state(model)))
-        y_piece, state = outputs(model, piece, state)
+    checkpoints = []
+    for t, part in zip(starts, parts, strict=True):
+        checkpoints.append((state, random_state(model)))
+        y_part, state = outputs(model, part, state)
         by_time[t : t + steps, slice(None) if order is None else order] = (
-            y_piece.swapaxes(0, 1) if model.batch_first else y_piece
+            y_part.swapaxes(0, 1) if model.batch_first else y_part
         )
     value, dy = loss_of(model, loss, y, batch)
     if not _add_to_group(model, loss, value, dy, group):
         return value, state if order is None else _map(state, lambda array: array[:, np.argsort(order)])
     dy_by_time = dy.swapaxes(0, 1) if model.batch_first else dy
-    after, dstate = random_state(model), None
-    for k in reversed(range(len(pieces))):
-        if k < len(pieces) - 1:  # the last segment needs no recomputation
-            first, random = before[k]
+    final_random, dstate = random_state(model), None
+    for k in reversed(range(len(parts))):
+        if k < len(parts) - 1:  # the last segment needs no recomputation
+            initial, random = checkpoints[k]
             set_random_state(model, random)
-            outputs(model, pieces[k], first)
-        dy_piece = dy_by_time[starts[k] : starts[k] + steps, slice(None) if order is None else order]
+            outputs(model, parts[k], initial)
+        dy_part = dy_by_time[starts[k] : starts[k] + steps, slice(None) if order is None else order]
         _, dstate = model.backward(
-            dy_piece.swapaxes(0, 1) if model.batch_first else dy_piece, dstate, need_dx=False
+            dy_part.swapaxes(0, 1) if model.batch_first else dy_part, dstate, need_dx=False
         )
-    set_random_state(model, after)
+    set_random_state(model, final_random)
     if order is not None:
         state = _map(state, lambda array: array[:, np.argsort(order)])
     return value, state
@@ -180,7 +179,7 @@ def _map(state: Any, f: Any) -> Any:
 
 
 def check_segments(model: SequenceLayer) -> None:
-    """Raise ValueError if the model cannot be split in time, or its masks would differ if it were."""
+    """Raise ValueError if the model cannot run in segments of time with the same masks."""
     if not model.causal:
         raise ValueError(
             "segments: expected a model that can be split in time: forward only, without pooling or attention"
@@ -198,7 +197,7 @@ def check_segments(model: SequenceLayer) -> None:
 
 
 def check_finite(model: SequenceLayer, value: float, where: str, divergence: Callable[[], str]) -> float:
-    """The norm of the gradient; raises NonFiniteError if it or the loss is not finite.
+    """Return the norm of the gradient; raise NonFiniteError if it or the loss is not finite.
 
     `divergence` returns advice for the message if the parameters have grown, else an empty string.
     """
@@ -206,11 +205,11 @@ def check_finite(model: SequenceLayer, value: float, where: str, divergence: Cal
     if math.isfinite(norm):
         return norm
     what = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
-    raise NonFiniteError(f"{where}: {what}; {_first_bad(model, value, divergence())}")
+    raise NonFiniteError(f"{where}: {what}; {_describe_non_finite(model, value, divergence())}")
 
 
-def _first_bad(model: SequenceLayer, value: float, divergence: str) -> str:
-    """Where the first non-finite values are: in a parameter, or in a gradient, from the last layer down."""
+def _describe_non_finite(model: SequenceLayer, value: float, divergence: str) -> str:
+    """Return where non-finite values first occur: in a parameter, or in a gradient in backward order."""
     for name, weights in model.parameters.items():
         if not np.isfinite(weights).all():
             advice = divergence or "lower the learning rate, or clip the gradient"

@@ -1,4 +1,4 @@
-"""The training loop: epochs, minibatches, updates, validation, checkpoints, and stopping."""
+"""The training loop: epochs, minibatches, updates, validation, checkpoints and stopping."""
 
 import contextlib
 import math
@@ -22,7 +22,7 @@ from cylstm.training.history import attach
 from cylstm.training.run import Run
 from cylstm.training.settings import FitOptions, TrainingSettings
 
-DIVERGED_RATIO = 10  # parameters diverged if their norm exceeds this multiple of the initial one, or of 1
+DIVERGED_RATIO = 10  # training diverged if the parameters' norm exceeds 10 times the initial one, and 10
 
 
 class Loop:
@@ -36,7 +36,7 @@ class Loop:
     data, held_out : Source
         Training and validation data.
     options : FitOptions
-    saved : Checkpoints or None
+    checkpoints : Checkpoints or None
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Loop:
         data: Source,
         held_out: Source | None,
         options: FitOptions,
-        saved: Checkpoints | None,
+        checkpoints: Checkpoints | None,
     ) -> None:
         self.read_settings, self.settings = read_settings, read_settings()
         self.run, self.data, self.held_out = run, data, held_out
-        self.options, self.saved = options, saved
+        self.options, self.checkpoints = options, checkpoints
         max_seconds = self.settings.max_seconds
         self.deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
         self.interrupted: Callable[[], bool] = lambda: False
@@ -59,27 +59,27 @@ class Loop:
     def run_all(self) -> None:
         """Run the remaining epochs, and set the model to the best weights.
 
-        An exception is re-raised after the checkpoint is written and the best weights are set; the history is
-        its attribute `history`.
+        After an exception, the checkpoint is written, the best weights are set, and the exception has the
+        history as an attribute.
         """
         run, n = self.run, len(self.data)
         self._clear_stopped()
-        if self.saved:
-            self.saved.begin(run.steps)
+        if self.checkpoints:
+            self.checkpoints.begin(run.steps)
         done = min(self.options.epochs, run.epoch) * n + run.batch
         try:
             with (
-                _interrupts() as self.interrupted,
+                _handle_interrupts() as self.interrupted,
                 Progress(
                     self.options.epochs * n, "batches", initial=done, shown=self.options.progress
                 ) as progress,
             ):
                 self._mark(snapshot=True)
-                self._all_epochs(progress)
+                self._run_epochs(progress)
                 if run.best is None:
                     self._check_parameters()
-                if self.saved:
-                    self._write(self.saved)
+                if self.checkpoints:
+                    self._write(self.checkpoints)
         except BaseException as error:
             self._handle_error(error)
             raise
@@ -101,19 +101,19 @@ class Loop:
         if options.patience is not None and run.waited >= options.patience:
             run.history.stopped = "early"
 
-    def _all_epochs(self, progress: Progress) -> None:
+    def _run_epochs(self, progress: Progress) -> None:
         run, epochs = self.run, self.options.epochs
         if not run.reported:
             self._report(run.history.epochs[-1])
         while run.epoch < epochs and not run.history.stopped:
             progress.describe(f"epoch {run.epoch + 1}/{epochs}")
-            self._minibatches(progress)
+            self._run_minibatches(progress)
             if not run.history.stopped:
                 record = self._finish_epoch()
                 names = ("loss", "validation", *self.options.measures)
                 progress.results({name: record[name] for name in names if name in record})
 
-    def _minibatches(self, progress: Progress) -> None:
+    def _run_minibatches(self, progress: Progress) -> None:
         """Train on the remaining minibatches of an epoch, until it ends or training stops."""
         run, start = self.run, time.perf_counter()
         self.settings.model.train()  # a callback may have changed the mode
@@ -121,10 +121,10 @@ class Loop:
         batches = prefetch_slow(self.data.epoch(run.rng, start=run.batch))
         with contextlib.closing(batches):
             for batch in batches:
-                chunks = self._chunks(batch)
+                chunks = self._split(batch)
                 for k in range(run.piece, len(chunks)):
                     steps = run.steps
-                    self._learn(chunks[k])
+                    self._train_on(chunks[k])
                     is_last = k + 1 == len(chunks)
                     run.batch, run.piece = run.batch + is_last, 0 if is_last else k + 1
                     now = time.perf_counter()
@@ -133,17 +133,17 @@ class Loop:
                     if is_last:
                         progress.update()
                     if run.steps > steps:
-                        self._between_updates()
+                        self._after_update()
                     if run.history.stopped:
                         return
 
-    def _chunks(self, batch: Minibatch) -> list[Minibatch]:
+    def _split(self, batch: Minibatch) -> list[Minibatch]:
         steps, T = self.settings.truncate, len(batch.x)
         if steps is None or steps >= T:
             return [batch]
         return [gradients.cut(batch, start, min(start + steps, T), True) for start in range(0, T, steps)]
 
-    def _between_updates(self) -> None:
+    def _after_update(self) -> None:
         """Call the callbacks, check whether to stop, and write a checkpoint if one is due."""
         run, steps = self.run, self.run.history.steps
         self._mark()
@@ -153,11 +153,11 @@ class Loop:
             self._call(self.options.on_update, record)
             self._mark()
         self._check_stop()
-        if not run.history.stopped and self.saved and self.saved.due(run.steps):
-            self._write(self.saved)
+        if not run.history.stopped and self.checkpoints and self.checkpoints.due(run.steps):
+            self._write(self.checkpoints)
 
     def _check_stop(self) -> None:
-        """Stop after Ctrl-C or `max_seconds`; the latter does not apply once all epochs are finished."""
+        """Stop after Ctrl-C, or after `max_seconds` if epochs remain."""
         run = self.run
         if run.history.stopped:
             return
@@ -173,7 +173,7 @@ class Loop:
         if any(isinstance(result, bool | np.bool_) and result for result in results):
             self.run.history.stopped = "callback"
 
-    def _learn(self, batch: Minibatch) -> None:
+    def _train_on(self, batch: Minibatch) -> None:
         """Compute the gradient of a minibatch, and update the parameters if it is the last of its group.
 
         There is no update if no element of the group contributes to the loss.
@@ -220,7 +220,7 @@ class Loop:
         if self.held_out is None:
             self._check_parameters()
         else:
-            record |= self._validated(self.held_out)
+            record |= self._validate(self.held_out)
         record |= {
             "lr": settings.optimizer.lr,
             "grad_norm": run.sums["grad_norm"] / max(1, run.sums["updates"]),
@@ -229,7 +229,7 @@ class Loop:
         run.history.epochs.append(record)
         run.epoch, run.batch, run.order = run.epoch + 1, 0, run.rng.bit_generator.state
         if "validation" in record:
-            self._keep_best(record["validation"])
+            self._update_best(record["validation"])
         if settings.schedule:
             settings.schedule.observe(record.get("validation", record["loss"]))
         if self.options.patience is not None and run.waited >= self.options.patience:
@@ -240,8 +240,8 @@ class Loop:
         self._check_stop()
         return record
 
-    def _validated(self, held_out: Source) -> dict[str, float]:
-        """The loss on the validation data, as `validation`, and the metrics."""
+    def _validate(self, held_out: Source) -> dict[str, float]:
+        """Return the loss on the validation data, as `validation`, and the metrics."""
         settings, epoch = self.settings, self.run.epoch + 1
         results = evaluation.evaluate(settings.model, settings.loss, held_out.epoch(), self.options.measures)
         loss = results.pop("loss")
@@ -253,12 +253,12 @@ class Loop:
         return {"validation": loss, **results}
 
     def _report(self, record: dict[str, float]) -> None:
-        """Call the callbacks with the record of an epoch; a run that they interrupt resumes here."""
+        """Call the callbacks with the record of an epoch; a run interrupted here resumes with this call."""
         self._call(self.options.callbacks, record)
         self.run.reported = True
         self._mark(snapshot=True)
 
-    def _keep_best(self, loss: float) -> None:
+    def _update_best(self, loss: float) -> None:
         run = self.run
         run.waited += 1
         if loss < run.best_loss:
@@ -266,9 +266,9 @@ class Loop:
             run.best_loss, run.waited, run.history.best_epoch = loss, 0, run.epoch
 
     def _mark(self, snapshot: bool = False) -> None:
-        """Record the state for a checkpoint, or in case training diverges before there are best weights."""
+        """Record the state for checkpoints, and to restore weights if training diverges."""
         run, settings = self.run, self.settings
-        if self.saved:
+        if self.checkpoints:
             run.mark(settings.model, settings.schedule)
             if snapshot:
                 run.take_snapshot(settings.model, settings.optimizer)
@@ -276,27 +276,27 @@ class Loop:
             run.mark(settings.model, None)
             run.take_snapshot(settings.model, None)
 
-    def _write(self, saved: Checkpoints, at_mark: bool = True) -> None:
-        """Write a checkpoint of the last mark, or else of the last snapshot if the file is older."""
+    def _write(self, checkpoints: Checkpoints, at_mark: bool = True) -> None:
+        """Write a checkpoint of the last mark or, if not `at_mark`, of the last snapshot if it is newer."""
         run, settings = self.run, self.settings
         if at_mark and np.isfinite(store_of(settings.model).data).all():
-            saved.write(run.steps, lambda: run.content(settings.model, settings.optimizer))
-        elif run.snapshot_steps > saved.steps_written:
-            saved.write(run.snapshot_steps, run.content_of_snapshot)
+            checkpoints.write(run.steps, lambda: run.content(settings.model, settings.optimizer))
+        elif run.snapshot_steps > checkpoints.steps_written:
+            checkpoints.write(run.snapshot_steps, run.content_of_snapshot)
 
     def _handle_error(self, error: BaseException) -> None:
         """Write the checkpoint, set the best weights and attach the history to the exception."""
         run, settings = self.run, self.settings
         interrupted = isinstance(error, KeyboardInterrupt)
         run.history.stopped = "interrupted" if interrupted else "error"
-        updates = min(map(len, run.history.steps.values()))  # Ctrl-C may come between two of them
+        updates = min(map(len, run.history.steps.values()))  # Ctrl-C may have interrupted `_update`
         for values in run.history.steps.values():
             del values[updates:]
         attach(error, run.history)
         diverged = isinstance(error, gradients.NonFiniteError)
         try:
-            if self.saved and run.marked_steps > self.saved.steps_written:
-                self._write(self.saved, not diverged and run.is_at_mark(settings.model))
+            if self.checkpoints and run.marked_steps > self.checkpoints.steps_written:
+                self._write(self.checkpoints, not diverged and run.is_at_mark(settings.model))
         finally:
             weights = run.best
             if weights is None and diverged and self._divergence():
@@ -319,7 +319,7 @@ class Loop:
                 )
 
     def _divergence(self) -> str:
-        """Advice on parameters whose norm has grown since the start; empty if it has not."""
+        """Return advice if the norm of the parameters has grown since the start, else an empty string."""
         norm = _norm(store_of(self.settings.model).data)
         if not math.isfinite(self.start_norm) or norm <= DIVERGED_RATIO * max(1.0, self.start_norm):
             return ""
@@ -333,14 +333,14 @@ class Loop:
 
 
 def _norm(vector: Any) -> float:
-    """The Euclidean norm; not finite if an element is not."""
+    """Return the Euclidean norm, which is not finite if an element is not."""
     with np.errstate(over="ignore"):
         return math.sqrt(np.square(vector, dtype=np.float64).sum())
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C was pressed; a second Ctrl-C has its usual effect.
+def _handle_interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether Ctrl-C was pressed; a second Ctrl-C has its usual effect.
 
     Outside the main thread, or if SIGINT is ignored or not handled by Python, nothing is changed.
     """

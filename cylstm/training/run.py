@@ -1,4 +1,4 @@
-"""The state of a training run, and its conversion to and from checkpoints."""
+"""The state of a training run, saved to and restored from checkpoints."""
 
 import math
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ POSITION = (*COUNTS, "reported", "lr", "order")
 
 
 class Run:
-    """The position in the data, the sums of the epoch, the best weights, and the history so far.
+    """The position in the data, running sums of the epoch, the best weights, and the history.
 
-    A checkpoint holds the state at the last *mark*, a moment between two updates at which this state is
-    consistent with the parameters. A *snapshot* is a mark with copies of the parameters and of the
-    optimiser's vectors, taken at the end of each epoch.
+    A checkpoint contains the state at the last *mark*, a point between two updates at which it is consistent
+    with the parameters. A *snapshot*, taken at the end of each epoch, is a mark with copies of the parameters
+    and of the optimiser's vectors.
 
     Parameters
     ----------
     seed : int or None
-        Seed of the order of the data.
+        Seed for shuffling the data.
     identity : dict
-        JSON values that identify the training run; a checkpoint has to have equal ones.
+        JSON values that identify the training run; checkpoints must have equal ones.
     lr : float
         The optimiser's learning rate before the schedule.
     """
@@ -40,7 +40,7 @@ class Run:
     def __init__(self, seed: int | None, identity: dict[str, Any], lr: float) -> None:
         self.rng = np.random.default_rng(seed)
         self.identity, self.lr = identity, lr
-        self.order: Any = self.rng.bit_generator.state  # before this epoch's order was drawn
+        self.order: Any = self.rng.bit_generator.state  # before it drew the order of this epoch
         self.epoch = self.batch = self.piece = self.steps = 0
         self.group = Mean()  # mean loss of the minibatches since the last update
         self.state: Any = None  # carried from one minibatch to the next
@@ -50,13 +50,13 @@ class Run:
         self.best: Array | None = None
         self.best_loss = np.inf
         self.history = History()
-        self.reported = True  # whether the callbacks were called with the last finished epoch
+        self.reported = True  # whether the callbacks have been called for the last finished epoch
         self.epochs = 0  # argument of `fit`
         self._marked: dict[str, Any] = {}
         self._snapshot: tuple[dict[str, Any], Array, dict[str, Any]] | None = None
 
     def begin_epoch(self) -> None:
-        """Start at the first minibatch, or at that of the checkpoint."""
+        """Start at the first minibatch, or at the position of the checkpoint."""
         if self.batch == self.piece == 0:
             self.order, self.state = self.rng.bit_generator.state, None
             self.loss, self.sums = Mean(), dict.fromkeys(self.sums, 0.0)
@@ -64,7 +64,7 @@ class Run:
             self.rng.bit_generator.state = self.order
 
     def mark(self, model: SequenceLayer, schedule: Schedule | None) -> None:
-        """Record the current state; the next checkpoint holds it."""
+        """Record the current state, for the next checkpoint."""
         history = self.history
         self._marked = {
             "position": {name: getattr(self, name) for name in POSITION},
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def marked_steps(self) -> int:
-        """Number of updates up to the last mark."""
+        """Number of updates at the last mark."""
         return int(self._marked["position"]["steps"]) if self._marked else 0
 
     def is_at_mark(self, model: SequenceLayer) -> bool:
@@ -90,7 +90,7 @@ class Run:
         return bool(self._marked) and self._marked["version"] == store_of(model).revision
 
     def take_snapshot(self, model: SequenceLayer, optimizer: Optimizer | None) -> None:
-        """Copy the parameters at the mark and, for checkpoints, the state of the optimiser."""
+        """Copy the parameters at the last mark and, for checkpoints, the state of the optimiser."""
         if self._snapshot and self._snapshot[0]["version"] == self._marked["version"]:
             self._snapshot = (self._marked, *self._snapshot[1:])
             return
@@ -99,7 +99,7 @@ class Run:
 
     @property
     def snapshot_steps(self) -> int:
-        """Number of updates up to the last snapshot."""
+        """Number of updates at the last snapshot."""
         return 0 if self._snapshot is None else int(self._snapshot[0]["position"]["steps"])
 
     @property
@@ -108,11 +108,11 @@ class Run:
         return None if self._snapshot is None else self._snapshot[1]
 
     def content(self, model: SequenceLayer, optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The state at the last mark, as vectors and JSON values."""
+        """Return the state at the last mark, as vectors and JSON values."""
         return self._content(self._marked, store_of(model).data, optimizer.state_dict())
 
     def content_of_snapshot(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The state at the last snapshot, as vectors and JSON values."""
+        """Return the state at the last snapshot, as vectors and JSON values."""
         assert self._snapshot is not None
         return self._content(*self._snapshot)
 
@@ -160,14 +160,14 @@ class Run:
         Raises
         ------
         CheckpointError, OSError
-            If the checkpoint is of another training run or cannot be read; nothing is changed.
+            If the checkpoint belongs to another training run or cannot be read; the state is unchanged.
         """
         tensors, values = checkpoints.read(path)
         try:
             checkpoints.check_identity(self.identity, values["identity"])
-            made = _checks.natural("epochs", values.get("epochs", self.epochs))
-            if schedule and made != self.epochs:
-                _check_epochs(schedule, made, self.epochs, schedule_steps)
+            saved_epochs = _checks.natural("epochs", values.get("epochs", self.epochs))
+            if schedule and saved_epochs != self.epochs:
+                _check_epochs(schedule, saved_epochs, self.epochs, schedule_steps)
             notes = dict(values["notes"])
             self._load(tensors, values, model, optimizer, schedule)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -197,10 +197,10 @@ class Run:
             name: _checks.number(name, values["sums"][name], -math.inf)
             for name in ("loss", "counted", *self.sums)
         }
-        lowest = values["best_loss"]
-        best_loss = np.inf if lowest is None else _checks.number("best_loss", lowest, -math.inf)
+        best_loss = values["best_loss"]
+        best_loss = np.inf if best_loss is None else _checks.number("best_loss", best_loss, -math.inf)
         state = checkpoints.unflattened(values["state"], tensors)
-        history = _history(values["history"], tensors)
+        history = _read_history(values["history"], tensors)
         masks = random_state(model)
         try:
             set_random_state(model, values["masks"])
@@ -221,7 +221,7 @@ class Run:
         self.best, self.best_loss, self.state, self.history = best, best_loss, state, history
 
 
-def _check_epochs(schedule: Schedule, made: int, epochs: int, steps: int) -> None:
+def _check_epochs(schedule: Schedule, saved: int, epochs: int, steps: int) -> None:
     """Check that a different number of epochs does not change the learning rates.
 
     Raises
@@ -232,24 +232,24 @@ def _check_epochs(schedule: Schedule, made: int, epochs: int, steps: int) -> Non
     if type(schedule).begin is Schedule.begin:
         return
     factors = []
-    for total in (made * steps, epochs * steps):
+    for total in (saved * steps, epochs * steps):
         schedule.begin(total)
-        factors.append([schedule.factor(round(n)) for n in np.linspace(0, made * steps, 33)])
+        factors.append([schedule.factor(round(n)) for n in np.linspace(0, saved * steps, 33)])
     if factors[0] != factors[1]:
         raise ValueError(
-            f"epochs: the checkpoint was made with epochs={made}, got {epochs}; the learning rates of "
-            f"{type(schedule).__name__} depend on their number and would jump: pass epochs={made}, or start "
+            f"epochs: the checkpoint was made with epochs={saved}, got {epochs}; the learning rates of "
+            f"{type(schedule).__name__} depend on their number and would jump: pass epochs={saved}, or start "
             "another training run, without resume"
         )
 
 
-def _history(values: Mapping[str, Any], tensors: Mapping[str, Array]) -> History:
-    """The history in a checkpoint.
+def _read_history(values: Mapping[str, Any], tensors: Mapping[str, Array]) -> History:
+    """Return the history from a checkpoint.
 
     Raises
     ------
     ValueError, TypeError, KeyError
-        If the values are not a history.
+        If the values are not a valid history.
     """
     history = History()
     for name in history.steps:

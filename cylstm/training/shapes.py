@@ -3,13 +3,13 @@
 from cylstm.data.arrays import Arrays
 from cylstm.layers.sequence_layer import SequenceLayer
 from cylstm.losses import Loss
-from cylstm.training.gradients import per_step
+from cylstm.training.gradients import has_target_per_step
 
 
 def check(model: SequenceLayer, loss: Loss, samples: Arrays) -> None:
     """Raise ValueError if the shapes of x or the targets do not match the model and the loss."""
     _check_x(model, samples)
-    of_steps = per_step(model, loss)
+    of_steps = has_target_per_step(model, loss)
     row = loss.row_shape(model.output_size)
     if row is not None:
         _check_target(samples, row, of_steps)

@@ -122,7 +122,7 @@ class Trainer:
             self._check_truncate()
 
     def _check_truncate(self) -> None:
-        if not gradients.per_step(self.model, self.loss):
+        if not gradients.has_target_per_step(self.model, self.loss):
             raise ValueError("truncate: expected None unless every step has a target, got a number")
         if not self.model.causal:
             raise ValueError("truncate: expected a model that reads forward only, got one that does not")
@@ -284,7 +284,7 @@ class Trainer:
             return
         if epochs < 2 or len(data) > FEW_UPDATES:
             return
-        if not gradients.per_step(self.model, self.loss) or not self.model.causal:
+        if not gradients.has_target_per_step(self.model, self.loss) or not self.model.causal:
             return
         T = len(next(data.epoch()).x)
         if T >= LONG_SEQUENCE:
@@ -309,7 +309,7 @@ class Trainer:
 
     def _source_of(self, data: Any, batch_size: int) -> Source:
         """Convert data to a source; model and loss decide whether a tuple's targets belong to steps."""
-        of_steps = gradients.per_step(self.model, self.loss)
+        of_steps = gradients.has_target_per_step(self.model, self.loss)
         return source_of(data, batch_size, target_per="step" if of_steps else "sequence")
 
 

@@ -40,7 +40,7 @@ def data(tmp_path):
 
 def fail(monkeypatch, after, error, network=1):
     """Have a minibatch after so many epochs of the n-th network raise."""
-    learn, fits = Loop._learn, []
+    learn, fits = Loop._train_on, []
 
     def failing(loop, batch):
         if loop not in fits:
@@ -49,7 +49,7 @@ def fail(monkeypatch, after, error, network=1):
             raise error
         learn(loop, batch)
 
-    monkeypatch.setattr(Loop, "_learn", failing)
+    monkeypatch.setattr(Loop, "_train_on", failing)
 
 
 @pytest.mark.parametrize("kind", ["classify", "text"])
@@ -74,13 +74,13 @@ def test_a_failed_training_saves_the_weights_of_the_best_epoch(
     monkeypatch.undo()
     model = {"classify": Classifier, "text": CharacterModel}[kind].load(output).model
     calls = []
-    keep_best = Loop._keep_best
+    keep_best = Loop._update_best
 
     def note(loop, loss):
         calls.append(describe(loop.settings.model).store.data.copy())
         keep_best(loop, loss)
 
-    monkeypatch.setattr(Loop, "_keep_best", note)
+    monkeypatch.setattr(Loop, "_update_best", note)
     assert cli.main(["train", *data[kind], *QUICK, "--output", str(whole)]) == 0
     np.testing.assert_array_equal(describe(model).store.data, calls[best - 1])
 

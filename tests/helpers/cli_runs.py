@@ -21,14 +21,14 @@ def command(*arguments, **options):
 
 def press_ctrl_c(monkeypatch, after_epochs):
     """Have Ctrl-C pressed in the first minibatch after so many epochs of a training in this process."""
-    learn = Loop._learn
+    learn = Loop._train_on
 
     def pressed(loop, batch):
         if loop.run.epoch == after_epochs and loop.run.batch == 0:
             signal.raise_signal(signal.SIGINT)
         learn(loop, batch)
 
-    monkeypatch.setattr(Loop, "_learn", pressed)
+    monkeypatch.setattr(Loop, "_train_on", pressed)
 
 
 def heedful():

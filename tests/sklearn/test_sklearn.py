@@ -517,7 +517,7 @@ class Pressed:
     """Ctrl-C in the first minibatch of the n-th training."""
 
     def __init__(self, monkeypatch, n):
-        learn, self.fits = Loop._learn, []
+        learn, self.fits = Loop._train_on, []
 
         def pressed(loop, batch):
             if loop not in self.fits:
@@ -526,7 +526,7 @@ class Pressed:
                     signal.raise_signal(signal.SIGINT)
             learn(loop, batch)
 
-        monkeypatch.setattr(Loop, "_learn", pressed)
+        monkeypatch.setattr(Loop, "_train_on", pressed)
 
 
 @pytest.mark.usefixtures("heeded")
