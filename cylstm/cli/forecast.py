@@ -1,4 +1,4 @@
-"""Forecasts of columns of CSV files: demo, train, predict, evaluate."""
+"""Forecasting of columns of CSV files: the commands demo, train, predict and evaluate."""
 
 import argparse
 import time
@@ -25,18 +25,18 @@ from cylstm.forecasting import baselines
 from cylstm.forecasting.forecaster import Forecaster
 
 Array = NDArray[np.float64]
-Errors = dict[str, dict[str, Array]]  # by series and method, (horizon,)
-LAGS = 24
-TRAIN_SHARE = 0.8
+Errors = dict[str, dict[str, Array]]  # by series and method, each (horizon,)
+LAGS = 24  # of the autoregression baselines
+TRAIN_FRACTION = 0.8  # of the rows of the demo
 METRICS = {"RMSE": baselines.rmse, "MAE": baselines.mae}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command `demo`, with the common options."""
+    """Add the command `demo`."""
     demo = commands.add_parser(
         "demo", parents=[common], help="train a forecaster on the El Niño data included in the package",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train a forecaster on the El Niño data included in the package, measure it on the\n"
+        description="Train a forecaster on the El Niño data included in the package, evaluate it on the\n"
         "last 20 % of the months, and save elnino.safetensors and elnino.png.",
         epilog="example:\n  cylstm demo --folder results",
     )  # fmt: skip
@@ -46,7 +46,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _fit(forecaster: Forecaster, values: Array, **options: Any) -> float:
-    """Train, with progress on standard error; returns the seconds."""
+    """Train with a progress bar on standard error, and return the seconds."""
     start = time.perf_counter()
     with Progress(forecaster.updates, "updates", leave=False) as progress:
         progress.describe("training")
@@ -54,56 +54,56 @@ def _fit(forecaster: Forecaster, values: Array, **options: Any) -> float:
     return time.perf_counter() - start
 
 
-def _by_method(forecaster: Forecaster, made: Array, series: Array, n: int) -> dict[str, Array]:
-    """Forecasts (N, horizon) of the forecaster, as given, and of the baselines."""
+def _by_method(forecaster: Forecaster, forecasts: Array, series: Array, n: int) -> dict[str, Array]:
+    """Return forecasts (N, horizon) by method: those given, and those of the baselines."""
     horizon, period = forecaster.horizon, forecaster.period
-    forecasts = {"LSTM": made, "persistence": baselines.persistence(series, n, horizon)}
+    by_method = {"LSTM": forecasts, "persistence": baselines.persistence(series, n, horizon)}
     if period:
-        forecasts["seasonal-naive"] = baselines.seasonal_naive(series, n, horizon, period)
-    forecasts[f"AR({LAGS})"] = baselines.autoregression(series, n, horizon, LAGS)
+        by_method["seasonal-naive"] = baselines.seasonal_naive(series, n, horizon, period)
+    by_method[f"AR({LAGS})"] = baselines.autoregression(series, n, horizon, LAGS)
     if period and n >= period:
-        forecasts[f"AR({LAGS}) of anomalies"] = baselines.autoregression_of_anomalies(
+        by_method[f"AR({LAGS}) of anomalies"] = baselines.autoregression_of_anomalies(
             series, n, horizon, LAGS, period
         )
-        forecasts["mean of the season"] = baselines.climatology(series, n, horizon, period)
-    return forecasts
+        by_method["mean of the season"] = baselines.climatology(series, n, horizon, period)
+    return by_method
 
 
-def _errors(forecaster: Forecaster, made: Array, values: Array, n: int) -> dict[str, Errors]:
-    """Errors by metric, series and method on the rows from n on; without methods if there are none."""
+def _errors(forecaster: Forecaster, forecasts: Array, values: Array, n: int) -> dict[str, Errors]:
+    """Return errors by metric, series and method on the rows from n on; no methods if there are no rows."""
     errors: dict[str, Errors] = {metric: {} for metric in METRICS}
     for c, name in enumerate(forecaster.columns):
-        forecasts = _by_method(forecaster, made[..., c], values[:, c], n) if n < len(values) else {}
+        by_method = _by_method(forecaster, forecasts[..., c], values[:, c], n) if n < len(values) else {}
         for metric, measure in METRICS.items():
             errors[metric][name] = {
-                method: measure(forecast, values[:, c], n) for method, forecast in forecasts.items()
+                method: measure(forecast, values[:, c], n) for method, forecast in by_method.items()
             }
     return errors
 
 
 def _print_errors(metric: str, by_method: dict[str, Array]) -> None:
     horizon = len(next(iter(by_method.values())))
-    shown = sorted({1, min(3, horizon), min(6, horizon), horizon})
-    show(f"  {metric + ', steps ahead':<22}" + "".join(f"{h:>9}" for h in shown))
+    steps = sorted({1, min(3, horizon), min(6, horizon), horizon})
+    show(f"  {metric + ', steps ahead':<22}" + "".join(f"{h:>9}" for h in steps))
     for name, error in by_method.items():
-        show(f"  {name:<22}" + "".join(f"{_number(error[h - 1]):>9}" for h in shown))
+        show(f"  {name:<22}" + "".join(f"{_format_error(error[h - 1]):>9}" for h in steps))
 
 
-def _number(error: float) -> str:
+def _format_error(error: float) -> str:
     if np.isnan(error):
         return "-"
     return f"{error:.3f}" if 0.01 <= error < 10_000 else f"{error:.3g}"
 
 
 def _as_json(errors: dict[str, Errors]) -> dict[str, Any]:
-    """Errors by metric, series and method; None where there is no forecast."""
+    """Return errors by metric, series and method as JSON values; None where there is no forecast."""
     return {
         metric.lower(): {
             name: {m: [None if np.isnan(e) else e for e in error.tolist()] for m, error in by_method.items()}
-            for name, by_method in of_series.items()
+            for name, by_method in by_series.items()
             if by_method
         }
-        for metric, of_series in errors.items()
+        for metric, by_series in errors.items()
     }
 
 
@@ -113,47 +113,47 @@ def _demo(options: argparse.Namespace) -> None:
     model_path, plot_path = folder / "elnino.safetensors", folder / "elnino.png"
     check_outputs([str(model_path), str(plot_path)], [])
     values = datasets.elnino()[:, None]
-    n = int(TRAIN_SHARE * len(values))
+    n = int(TRAIN_FRACTION * len(values))
     forecaster = Forecaster(horizon=12, period=12, seed=options.seed)
     forecaster.columns = ["temperature"]
     seconds = _fit(forecaster, values[:n])
-    made = forecaster.forecast(values)
-    rmse = _errors(forecaster, made, values, n)["RMSE"]["temperature"]
+    forecasts = forecaster.forecast(values)
+    rmse = _errors(forecaster, forecasts, values, n)["RMSE"]["temperature"]
     forecaster.save(model_path)
     title = "Sea-surface temperature off Peru"
-    drawn = _plot(
-        plot_path, forecaster, made, values, n, {title: rmse},
+    is_plotted = _plot(
+        plot_path, forecaster, forecasts, values, n, {title: rmse},
         ylabel="°C", xlabel="year", start=1950 + 1 / 24, rows_per_unit=12,
     )  # fmt: skip
     if options.json:
-        first = [float(rmse[name][0]) for name in ("LSTM", "persistence", "seasonal-naive", f"AR({LAGS})")]
-        result = dict(zip(("rmse", "rmse_persistence", "rmse_seasonal", "rmse_ar24"), first, strict=True))
+        errors = [float(rmse[name][0]) for name in ("LSTM", "persistence", "seasonal-naive", f"AR({LAGS})")]
+        result = dict(zip(("rmse", "rmse_persistence", "rmse_seasonal", "rmse_ar24"), errors, strict=True))
         print_json({**result, "seconds": seconds, "model": str(model_path)})
         return
     show(f"{title} (El Niño), °C, monthly 1950-2010")
     show(f"LSTM of {forecaster.hidden_size} units, trained on the first {n} months in {seconds:.1f} s")
-    show(f"Measured on the last {len(values) - n} months, which were not used in training:")
+    show(f"Evaluated on the last {len(values) - n} months, which were not used in training:")
     _print_errors("RMSE", rmse)
-    following = made[-1, :, 0]
-    show("Forecast for the months of 2011: " + " ".join(f"{value:.1f}" for value in following))
-    show(f"Saved {model_path} (read it with cylstm.load)")
-    show(f"Saved {plot_path}" if drawn else f"No plot: {NO_MATPLOTLIB}")
+    next_year = forecasts[-1, :, 0]
+    show("Forecast for the months of 2011: " + " ".join(f"{value:.1f}" for value in next_year))
+    show(f"Saved {model_path} (load it with cylstm.load)")
+    show(f"Saved {plot_path}" if is_plotted else f"No plot: {NO_MATPLOTLIB}")
 
 
 def _plot(
     path: str | Path,
     forecaster: Forecaster,
-    made: Array,
+    forecasts: Array,
     values: Array,
     n: int,
     rmse: Errors,
     **texts: Any,
 ) -> bool:
-    """Draw all series and the training; False if matplotlib is not installed."""
+    """Plot all series and the training; return False if matplotlib is not installed."""
     from cylstm.plotting import plot_forecasts
 
     try:
-        plot_forecasts(path, values, made, n, rmse, forecaster.training, **texts)
+        plot_forecasts(path, values, forecasts, n, rmse, forecaster.training, **texts)
     except ImportError:
         return False
     return True
@@ -163,15 +163,15 @@ def train(options: argparse.Namespace) -> None:
     """Train on columns of a table, and report the result."""
     check_training(options, [options.csv])
     values, columns = _read(options, options.csv, names(options.columns))
-    values, _ = _without_empty_ends(values, options.csv)
+    values, _ = _drop_empty_ends(values, options.csv)
     n = len(values) - round(options.test * len(values))
-    values, n = _filled(values, n)
+    values, n = _fill_gaps(values, n)
     forecaster = Forecaster(options.horizon, options.period, options.hidden, options.epochs, options.seed)
     forecaster.columns = columns
     if n < forecaster.least_rows:
         raise ValueError(
             f"{options.csv}: expected at least {forecaster.least_rows} training rows for horizon "
-            f"{forecaster.horizon} and period {forecaster.period}, got {n} of the {len(values)} in it, as "
+            f"{forecaster.horizon} and period {forecaster.period}, got {n} of the {len(values)} rows, as "
             f"--test {options.test:g} holds out the last {len(values) - n}; pass --test 0 to train on all, "
             "or choose a smaller horizon or period"
         )
@@ -184,11 +184,11 @@ def train(options: argparse.Namespace) -> None:
             forecaster, values[:n],
             patience=options.patience, checkpoints=options.checkpoint, resume=options.resume,
         )  # fmt: skip
-    made = forecaster.forecast(values)
-    errors = _errors(forecaster, made, values, n)
+    forecasts = forecaster.forecast(values)
+    errors = _errors(forecaster, forecasts, values, n)
     forecaster.save(options.output)
     if options.plot:
-        _plot(options.plot, forecaster, made, values, n, errors["RMSE"])
+        _plot(options.plot, forecaster, forecasts, values, n, errors["RMSE"])
     training = forecaster.training
     chosen = {"l2": training.penalty, "epochs": len(training.history.epochs)}
     if options.json:
@@ -199,13 +199,13 @@ def train(options: argparse.Namespace) -> None:
     show(f"chosen by the error on two blocks of these rows: L2 of {training.penalty:g}{epochs}")
     for name, by_method in errors["RMSE"].items():
         if by_method:
-            show(f"{name}, measured on the last {len(values) - n} rows:")
+            show(f"{name}, evaluated on the last {len(values) - n} rows:")
             _print_errors("RMSE", by_method)
     show(f"Saved {options.output}")
 
 
-def _without_empty_ends(values: Array, path: str) -> tuple[Array, int]:
-    """Drop rows without values at both ends; returns the rest, and how many rows were dropped before it."""
+def _drop_empty_ends(values: Array, path: str) -> tuple[Array, int]:
+    """Drop rows without values at both ends; return the rest and the number of dropped leading rows."""
     rows = known_rows(values)
     ends = {"first": rows.start, "last": len(values) - rows.stop}
     for end, count in ends.items():
@@ -214,16 +214,16 @@ def _without_empty_ends(values: Array, path: str) -> tuple[Array, int]:
     return values[rows], rows.start
 
 
-def _filled(values: Array, n: int) -> tuple[Array, int]:
-    """Fill gaps; returns the values and the number of training rows, which exclude a gap up to row n."""
+def _fill_gaps(values: Array, n: int) -> tuple[Array, int]:
+    """Fill gaps; return the values and the number of training rows, which exclude a gap before row n."""
     complete = np.flatnonzero(~np.isnan(values[:n]).any(axis=1))
     return interpolated(values), int(complete[-1]) + 1 if len(complete) else 0
 
 
 def predict(forecaster: Forecaster, options: argparse.Namespace) -> None:
-    """Forecast the rows after the last one."""
+    """Forecast the steps after the last row."""
     check_outputs([options.output], [*options.files, options.model])
-    values, phase = _table(forecaster, options)
+    values, phase = _read_input(forecaster, options)
     following = forecaster.forecast(values, phase)[-1]
     rows = [[h, *row] for h, row in enumerate(following.tolist(), 1)]
     as_json = {name: following[:, c].tolist() for c, name in enumerate(forecaster.columns)}
@@ -231,17 +231,17 @@ def predict(forecaster: Forecaster, options: argparse.Namespace) -> None:
 
 
 def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
-    """Report errors on all or the last rows of a table, compared with simple forecasts."""
+    """Report errors on all or the last rows of a table, compared with the baselines."""
     if not 0 < options.test <= 1:
         raise ValueError(f"--test: expected a fraction in (0, 1], got {options.test:g}")
-    values, phase = _table(forecaster, options)
-    season = forecaster.period or 1  # rows that the seasonal baselines need before the first
+    values, phase = _read_input(forecaster, options)
+    season = forecaster.period or 1  # rows that the seasonal baselines need before their first forecast
     first = season if season < len(values) else 1
     n = max(first, len(values) - round(options.test * len(values)))
     tested = len(values) - n
     if not tested:
         raise ValueError(
-            f"{options.files[0]}: expected rows to measure on after the first, got {len(values)} rows, of "
+            f"{options.files[0]}: expected rows to evaluate after the first, got {len(values)} rows, of "
             f"which --test {options.test:g} selects none"
         )
     errors = _errors(forecaster, forecaster.forecast(values, phase), values, n)
@@ -249,7 +249,7 @@ def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
         print_json({"kind": "forecaster", **_as_json(errors), "rows": tested})
         return
     for name in forecaster.columns:
-        show(f"{name}, measured on the last {tested} rows:")
+        show(f"{name}, evaluated on the last {tested} rows:")
         for metric in METRICS:
             _print_errors(metric, errors[metric][name])
     show(
@@ -258,19 +258,19 @@ def evaluate(forecaster: Forecaster, options: argparse.Namespace) -> None:
     )
 
 
-def _table(forecaster: Forecaster, options: argparse.Namespace) -> tuple[Array, int]:
-    """Read the columns that the model forecasts, and fill gaps; returns the values and their phase."""
+def _read_input(forecaster: Forecaster, options: argparse.Namespace) -> tuple[Array, int]:
+    """Read the columns that the model forecasts, and fill gaps; return the values and their phase."""
     if len(options.files) != 1:
         raise ValueError(
-            f"{options.model}: a forecaster, which reads one CSV file, got {len(options.files)} files"
+            f"{options.model}: expected one CSV file for a forecaster, got {len(options.files)} files"
         )
     values, forecaster.columns = _read(options, options.files[0], forecaster.columns or "numbers")
-    values, skipped = _without_empty_ends(values, options.files[0])
+    values, skipped = _drop_empty_ends(values, options.files[0])
     values, phase = interpolated(values), options.phase + skipped
-    likely = forecaster.likely_phase(values, phase)
-    if likely != phase % (forecaster.period or 1):
-        better = (likely - skipped) % (forecaster.period or 1)
-        fits = f"--phase {better} fits the seasons of the training rows better than"
+    best = forecaster.likely_phase(values, phase)
+    if best != phase % (forecaster.period or 1):
+        best_option = (best - skipped) % (forecaster.period or 1)
+        fits = f"--phase {best_option} fits the seasons of the training rows better than"
         warn(f"{options.files[0]}: {fits} --phase {options.phase}")
     return values, phase
 

@@ -55,20 +55,19 @@ def read_sequences(
     Parameters
     ----------
     paths : sequence of path
-        One or more `.ts` files; or CSV files and folders of them. A row of a CSV file is a step, a column a
-        channel.
+        `.ts` files, or CSV files and folders of them. Rows of a CSV file are steps, columns are channels.
     labels : path, optional
         For CSV files: a CSV file with the columns `file` and `label` and the same delimiter. Only the files
-        it names are read from a folder. Names and links that lead out of the folder raise an error.
+        in it are read from a folder. Names and links to files outside of the folder raise an error.
     columns : sequence of str, optional
-        Columns of the CSV files. By default all named columns of numbers of the first file.
+        Columns of the CSV files. By default, all named numeric columns of the first file.
     header, delimiter, missing
-        As for `read_csv`; `missing` applies to `.ts` files too.
+        As for `read_csv`; `missing` also applies to `.ts` files.
 
     Raises
     ------
     ValueError
-        If a file is not as described, or files differ in their channels; the message names the place.
+        If a file is invalid, or files differ in their channels; the message names the file and line.
     OSError
         If a file cannot be read.
     """
@@ -78,28 +77,28 @@ def read_sequences(
     if kinds == {True}:
         if labels is not None:
             raise ValueError(f"{labels}: expected no file of labels for .ts files, which contain labels")
-        return _joined([read_ts(path, missing=missing) for path in paths], paths)
-    known = None if labels is None else _labels(labels, delimiter)
+        return _join([read_ts(path, missing=missing) for path in paths], paths)
+    known = None if labels is None else _read_labels(labels, delimiter)
     files = [(name, file) for path in paths for name, file in _csv_files(Path(path), known, labels)]
-    found, by_default = [], not columns
+    sequences, use_all_columns = [], not columns
     for name, file in files:
         if known is not None and name not in known:
             raise ValueError(f"{labels}: expected a label for each file, got none for {name}")
         values, columns = read_csv(
             file, columns or "numbers", header=header, delimiter=delimiter, missing=missing
         )
-        found.append(values)
+        sequences.append(values)
     names = [name for name, _ in files]
-    if by_default:
-        _warn_of_row_numbers(found, columns or [])
-    found = _filled(found, [str(file) for _, file in files])
+    if use_all_columns:
+        _warn_about_row_numbers(sequences, columns or [])
+    sequences = _fill_gaps(sequences, [str(file) for _, file in files])
     return SequenceSet(
-        found, None if known is None else [known[name] for name in names], names, list(columns or [])
+        sequences, None if known is None else [known[name] for name in names], names, list(columns or [])
     )
 
 
-def _filled(sequences: list[Array], places: Sequence[str]) -> list[Array]:
-    """Interpolate between known values; drop steps before and after them with a warning."""
+def _fill_gaps(sequences: list[Array], places: Sequence[str]) -> list[Array]:
+    """Interpolate missing values; drop leading and trailing steps without values, with a warning."""
     filled, shortened = [], []
     for values, place in zip(sequences, places, strict=True):
         rows = known_rows(values)
@@ -115,8 +114,8 @@ def _filled(sequences: list[Array], places: Sequence[str]) -> list[Array]:
     return filled
 
 
-def _warn_of_row_numbers(sequences: list[Array], columns: Sequence[str]) -> None:
-    """Warn of columns that only count rows from 0 or 1."""
+def _warn_about_row_numbers(sequences: list[Array], columns: Sequence[str]) -> None:
+    """Warn about columns that number the rows from 0 or 1."""
     for j, name in enumerate(columns):
         if all(
             len(values) > 1 and values[0, j] in (0, 1) and (np.diff(values[:, j]) == 1).all()
@@ -153,7 +152,7 @@ def _csv_files(
 
 
 def _inside(folder: Path, name: str, place: str) -> Path:
-    """Return the path of a file of a folder; raise ValueError if it is outside of the folder."""
+    """Return the path of a file in a folder; raise ValueError if it is outside of the folder."""
     file = folder / name
     if file.parent == folder and name != ".." and not file.is_symlink():
         return file
@@ -162,7 +161,7 @@ def _inside(folder: Path, name: str, place: str) -> Path:
     return file
 
 
-def _labels(path: str | os.PathLike[str], delimiter: str) -> dict[str, str]:
+def _read_labels(path: str | os.PathLike[str], delimiter: str) -> dict[str, str]:
     """Read the label of each file from a table."""
     rows, names, lines = read_table(path, delimiter=delimiter)
     for name in ("file", "label"):
@@ -184,7 +183,7 @@ def _labels(path: str | os.PathLike[str], delimiter: str) -> dict[str, str]:
     return labels
 
 
-def _joined(
+def _join(
     parts: list[tuple[list[Array], list[str] | None]], paths: Sequence[str | os.PathLike[str]]
 ) -> SequenceSet:
     values = [sequence for sequences, _ in parts for sequence in sequences]
@@ -196,7 +195,9 @@ def _joined(
             )
         if (labels is None) != (parts[0][1] is None):
             raise ValueError(f"{path}: expected labels in all files or in none, as {paths[0]}")
-    labels = None if parts[0][1] is None else [label for _, some in parts for label in some or ()]
+    labels = (
+        None if parts[0][1] is None else [label for _, part_labels in parts for label in part_labels or ()]
+    )
     return SequenceSet(values, labels, [str(i) for i in range(1, len(values) + 1)], [])
 
 
@@ -221,12 +222,12 @@ def read_ts(
     sequences : list of ndarray
         (T_i, dimensions) each.
     labels : list of str, or None
-        None if the header says that there are none.
+        None if the header declares that there are none.
 
     Raises
     ------
     DataFileError
-        If the file is not in this format; the message names the line. A ValueError.
+        If the file is not in this format; the message names the line. A subclass of ValueError.
     OSError
         If the file cannot be read.
 
@@ -262,7 +263,7 @@ def read_ts(
         raise DataFileError(f"{path}: not a .ts file: expected a line @data, got none")
     if not sequences:
         raise DataFileError(f"{path}: expected sequences after @data, got none")
-    return _filled(sequences, places), labels if header.classes is not None else None
+    return _fill_gaps(sequences, places), labels if header.classes is not None else None
 
 
 class _Header:
@@ -272,7 +273,7 @@ class _Header:
         self.complete = False
         self.classes: list[str] | None = None
         self.dimensions: int | None = None  # declared, or those of the first sequence
-        self.length: int | None = None  # of all sequences, if declared equal
+        self.length: int | None = None  # of all sequences, if declared to be equal
         self._declared: dict[str, str] = {}
 
     def read(self, line: str) -> None:
@@ -284,7 +285,7 @@ class _Header:
         if name not in HEADERS:
             raise ValueError(f"expected one of @{', @'.join(HEADERS)}, got @{name}")
         if name in self._declared:
-            raise ValueError(f"expected @{name} once, got it again")
+            raise ValueError(f"expected @{name} once, got it twice")
         self._declared[name] = value
         if name in FLAGS and (value.split() or [""])[0].lower() not in ("true", "false"):
             raise ValueError(f"expected @{name} true or false, got {value!r}")
@@ -304,7 +305,7 @@ class _Header:
         if self._is("timestamps"):
             raise ValueError("expected @timeStamps false, got true; series with timestamps are not supported")
         if self._is("targetlabel"):
-            raise ValueError("expected classes, got @targetLabel true, numbers to predict")
+            raise ValueError("expected classes, got @targetLabel true; regression targets are not supported")
         if "classlabel" not in self._declared:
             raise ValueError("expected @classLabel before @data, got none")
         declared = self._declared.get("dimensions") or self._declared.get("dimension")
@@ -329,7 +330,7 @@ class _Header:
         self.dimensions = self.dimensions or len(parts)
         if len(parts) != self.dimensions:
             raise ValueError(f"expected {self.dimensions} dimensions, got {len(parts)}")
-        columns = [_numbers(part, f"dimension {d}", missing) for d, part in enumerate(parts, 1)]
+        columns = [_parse_numbers(part, f"dimension {d}", missing) for d, part in enumerate(parts, 1)]
         lengths = sorted({len(column) for column in columns})
         if len(lengths) > 1:
             raise ValueError(f"expected dimensions of one length, got {lengths[0]} to {lengths[-1]} values")
@@ -339,24 +340,24 @@ class _Header:
                 raise ValueError(
                     f"expected {self.length} values because of @equalLength true, got {lengths[0]}"
                 )
-        return _checked_ends(np.array(columns).T), label
+        return _check_ends(np.array(columns).T), label
 
 
-def _checked_ends(values: Array) -> Array:
+def _check_ends(values: Array) -> Array:
     """Check that all dimensions of values (T, dimensions) start and end at the same steps."""
     known = ~np.isnan(values)
     rows = known_rows(values)
-    uneven = ~(known[rows.start] & known[rows.stop - 1])
-    if uneven.any():
+    is_uneven = ~(known[rows.start] & known[rows.stop - 1])
+    if is_uneven.any():
         raise ValueError(
-            f"dimension {int(uneven.argmax()) + 1}: missing values at the start or the end cannot be "
+            f"dimension {int(is_uneven.argmax()) + 1}: missing values at the start or the end cannot be "
             "interpolated where other dimensions have values"
         )
     return values
 
 
-def _numbers(text: str, place: str, missing: Missing) -> list[float]:
-    """Parse the values of one dimension."""
+def _parse_numbers(text: str, place: str, missing: Missing) -> list[float]:
+    """Parse the values of one dimension; NaN if missing."""
     numbers = []
     for i, cell in enumerate(text.split(","), 1):
         cell = cell.strip()

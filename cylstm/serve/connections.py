@@ -1,4 +1,4 @@
-"""Connections of a server: their maximum number, and timeouts for clients that do not send or read."""
+"""Connections of a server: their maximum number, and timeouts for unresponsive clients."""
 
 import asyncio
 from typing import Any, cast
@@ -14,16 +14,16 @@ from cylstm.serve.quotas import Quota, client_of
 
 try:
     import resource
-except ImportError:  # Windows, whose limits are high enough
+except ImportError:  # on Windows, where limits are high enough
     resource = None  # type: ignore[assignment]
 
-KEEP_ALIVE = 75  # seconds to keep an idle connection: longer than proxies do
-LINGER = 1  # seconds to keep an idle connection at shutdown: a request may be in transit
-IDLE_CONNECTIONS = 1000  # in addition to those of requests and streams
-OTHER_FILES = 200  # open files of a process, and connections accepted in one batch
-HTTP_READ, STREAM_READ = 2**14, 2**12  # bytes to read at a time, all of which is parsed at once
-HEAD = 2**15  # maximum bytes of a request head
-FRAGMENTS = 1024  # maximum fragments of a stream message
+KEEP_ALIVE = 75  # seconds to keep an idle connection, longer than proxies do
+LINGER = 1  # seconds to keep an idle connection at shutdown, as a request may be in transit
+IDLE_CONNECTIONS = 1000  # in addition to connections with requests or streams
+OTHER_FILES = 200  # other open files of a process, and connections accepted in one batch
+HTTP_READ, STREAM_READ = 2**14, 2**12  # bytes to read and parse at a time
+MAX_HEAD = 2**15  # bytes of a request head
+MAX_FRAGMENTS = 1024  # of a stream message
 
 
 class Connections(ServerState):  # type: ignore[misc]
@@ -34,9 +34,9 @@ class Connections(ServerState):  # type: ignore[misc]
     limits : Limits
     max_connections : int
     bytes : Quota
-        Bytes buffered between the sockets and the application: unread answers and incomplete messages.
+        Bytes buffered between the sockets and the application: unread responses and incomplete messages.
     stopping : bool
-        Whether the server is shutting down: new connections answer one request.
+        Whether the server is shutting down; new connections then serve only one request.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -69,9 +69,9 @@ class Connections(ServerState):  # type: ignore[misc]
     def _close_one(self) -> None:
         """Close the longest-waiting connection of the client with the most connections."""
         for connections in sorted(self._clients.values(), key=len, reverse=True):
-            waiting = [one for one in connections.values() if one.waits_for_client()]
+            waiting = [protocol for protocol in connections.values() if protocol.waits_for_client()]
             if waiting:
-                min(waiting, key=lambda one: one.since).abort()
+                min(waiting, key=lambda protocol: protocol.since).abort()
                 return
 
 
@@ -83,18 +83,18 @@ def _available_files(wanted: int) -> int:
     needed = wanted + OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
-    more = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (OSError, ValueError):  # macOS has another limit
-        more = soft
-    return max(more - OTHER_FILES, more // 2)
+        limit = soft
+    return max(limit - OTHER_FILES, limit // 2)
 
 
 class Watched(asyncio.Protocol):
-    """Base class of connections, which are counted, and closed if there is no progress for `timeout`.
+    """Base class of connections, which are counted, and closed after `timeout` without progress.
 
-    Unread answers buffered by a transport are limited; while there are any, nothing is read.
+    Unread responses buffered by a transport are limited; while there are any, nothing is read.
     """
 
     transport: Any
@@ -108,7 +108,7 @@ class Watched(asyncio.Protocol):
         self._all, self.since = connections, self.loop.time()
         name = transport.get_extra_info("peername")
         self._client = client_of(name[0] if isinstance(name, tuple) else None)
-        if hasattr(transport, "max_size"):  # in asyncio, the bytes of one recv
+        if hasattr(transport, "max_size"):  # of asyncio: the bytes of one recv
             transport.max_size = read
         transport.set_write_buffer_limits(high=0)
         self._unread = connections.bytes.reservation(self._client, self.abort)
@@ -126,7 +126,7 @@ class Watched(asyncio.Protocol):
         self.transport.abort()
 
     def waits_for_client(self) -> bool:
-        """Whether the connection waits for its client, so that it may be closed."""
+        """Whether the connection waits for its client and may therefore be closed."""
         raise NotImplementedError
 
     def progress(self) -> Any:
@@ -135,35 +135,35 @@ class Watched(asyncio.Protocol):
 
     def _check_progress(self, before: Any) -> None:
         if self._full or self.transport.is_closing():
-            at: Any = ("unread", self.transport.get_write_buffer_size())
+            current: Any = ("unread", self.transport.get_write_buffer_size())
         else:
-            at = self.progress()
-        if at is not None and at == before:
+            current = self.progress()
+        if current is not None and current == before:
             self.abort()
             return
-        self._timer = self.loop.call_later(self._all.limits.timeout, self._check_progress, at)
+        self._timer = self.loop.call_later(self._all.limits.timeout, self._check_progress, current)
 
     def pause_writing(self) -> None:
         """Handle a client that does not read as fast as the server writes."""
         self._full = True
-        self._hold_unread()
+        self._reserve_unread()
 
-    def _hold_unread(self) -> None:
+    def _reserve_unread(self) -> None:
         if not self._unread.resize(self.transport.get_write_buffer_size()):
             self.abort()
 
     def resume_writing(self) -> None:
-        """Handle a client that has read its answers."""
+        """Handle a client that has read its responses."""
         self._full = False
         self._unread.release()
 
 
 class Http(Watched, H11Protocol):  # type: ignore[misc]
-    """uvicorn's HTTP protocol with timeouts for clients that do not send or read.
+    """uvicorn's HTTP protocol with timeouts for unresponsive clients.
 
     The application has timeouts for requests in progress, and uvicorn for idle connections. In any other
     state, a connection is closed if there is no progress for `timeout` seconds. At shutdown, an idle
-    connection stays open for a moment to answer a request that may be in transit.
+    connection stays open for a moment, as a request may be in transit.
     """
 
     _stopping = False
@@ -182,7 +182,7 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
         H11Protocol.connection_lost(self, error)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
-        """Leave the connection to the WebSocket protocol."""
+        """Hand the connection over to the WebSocket protocol."""
         self.unwatch()
         super().handle_websocket_upgrade(event)
 
@@ -197,9 +197,9 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
         H11Protocol.resume_writing(self)
 
     def shutdown(self) -> None:
-        """Answer the current request, or one in transit, as the last one of the connection."""
+        """Close the connection after the current request, or one in transit."""
         if self._is_answering():
-            self._answer_as_last()
+            self._close_after_response()
         else:
             self._stopping = True
             self.loop.call_later(LINGER, self._shutdown)
@@ -212,19 +212,19 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
         """Parse data; invalid HTTP closes the connection, and at shutdown a request is the last one."""
         try:
             H11Protocol.data_received(self, data)
-        except (h11.ProtocolError, UnicodeError) as error:  # in the middle of an answer, or in a handshake
+        except (h11.ProtocolError, UnicodeError) as error:  # during a response or a handshake
             warn(f"Invalid HTTP request received: {error}")
             self.abort()
             return
         if self._stopping and self._is_answering():
-            self._answer_as_last()
+            self._close_after_response()
 
     def on_response_complete(self) -> None:
         """Start waiting for the next request."""
         self.since = self.loop.time()
         super().on_response_complete()
 
-    def _answer_as_last(self) -> None:
+    def _close_after_response(self) -> None:
         self.cycle.keep_alive = False
         self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
@@ -232,7 +232,7 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
         return self.cycle is not None and not self.cycle.response_complete
 
     def waits_for_client(self) -> bool:
-        """Whether it waits for a request, the rest of one, or for an answer to be read."""
+        """Whether it waits for a request, for the rest of one, or for a response to be read."""
         return self._full or not self._is_answering() or self.cycle.more_body
 
     def progress(self) -> Any:
@@ -242,24 +242,24 @@ class Http(Watched, H11Protocol):  # type: ignore[misc]
 
 
 class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
-    """uvicorn's WebSocket protocol with limits on data that the application has not received yet."""
+    """uvicorn's WebSocket protocol with limits on data that the application has not received."""
 
     def __init__(self, *, server_state: Any, **options: Any) -> None:
         super().__init__(server_state=server_state, **options)
         self._state = server_state
         self._fragments, self._fragment_bytes = 0, 0  # of the current, incomplete message
-        self._messages, self._queued = 0, 0  # number of complete messages; bytes of those not received yet
+        self._messages, self._queued = 0, 0  # number of complete messages; bytes of unreceived ones
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start watching the connection."""
         WebSocketsSansIOProtocol.connection_made(self, transport)
         self.watch(self._state, STREAM_READ)
-        self._arriving = self._state.bytes.reservation(self._client, self.abort)
+        self._incoming = self._state.bytes.reservation(self._client, self.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Stop watching the connection."""
         self.unwatch()
-        self._arriving.release()
+        self._incoming.release()
         self._all.remove(self._client, self.transport)
         WebSocketsSansIOProtocol.connection_lost(self, error)
 
@@ -271,10 +271,10 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
             warn(f"Invalid WebSocket request received: {error}")
             self.abort()
             return
-        if self._full:  # answers to pings
+        if self._full:  # of responses to pings
             self.transport.pause_reading()
-            self._hold_unread()
-        self._hold_arriving()
+            self._reserve_unread()
+        self._reserve_incoming()
 
     def handle_text(self, event: Any) -> None:
         """Handle a message or its first fragment."""
@@ -287,12 +287,12 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
         super().handle_bytes(event)
 
     def handle_cont(self, event: Any) -> None:
-        """Handle a further fragment; their number is limited because they may be empty."""
+        """Handle a further fragment; the number is limited because fragments may be empty."""
         self._count(event)
-        if self._fragments <= FRAGMENTS:
+        if self._fragments <= MAX_FRAGMENTS:
             super().handle_cont(event)
-        elif self._fragments == FRAGMENTS + 1:
-            self.conn.fail(1009, f"message: expected at most {FRAGMENTS} fragments")
+        elif self._fragments == MAX_FRAGMENTS + 1:
+            self.conn.fail(1009, f"message: expected at most {MAX_FRAGMENTS} fragments")
             self.handle_parser_exception()
 
     def _count(self, event: Any) -> None:
@@ -306,23 +306,23 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
         super().send_receive_event_to_app()
 
     async def receive(self) -> Any:
-        """Receive the next message, which then counts for the application."""
+        """Receive the next message, whose bytes are then counted by the application."""
         message = await super().receive()
         if self.queue.empty():
             self._queued = 0
-            self._hold_arriving()
+            self._reserve_incoming()
         return message
 
     def _partial(self) -> int:
         """Return the bytes of the incomplete message."""
         return self._fragment_bytes + len(self.conn.reader.buffer)
 
-    def _hold_arriving(self) -> None:
-        if not self.transport.is_closing() and not self._arriving.resize(self._partial() + self._queued):
+    def _reserve_incoming(self) -> None:
+        if not self.transport.is_closing() and not self._incoming.resize(self._partial() + self._queued):
             self.abort()
 
     def pause_writing(self) -> None:
-        """Also stop reading, because answers to pings would accumulate."""
+        """Also stop reading, because responses to pings would accumulate."""
         Watched.pause_writing(self)
         self.transport.pause_reading()
         self.writable.clear()
@@ -335,7 +335,7 @@ class Stream(Watched, WebSocketsSansIOProtocol):  # type: ignore[misc]
         self.writable.set()
 
     def waits_for_client(self) -> bool:
-        """Streams have a separate limit."""
+        """Return False: streams have a separate limit."""
         return False
 
     def progress(self) -> Any:

@@ -17,7 +17,7 @@ import uvicorn
 from cylstm import _checks
 from cylstm._system.threads import usable_cpus
 from cylstm.serve.app import application
-from cylstm.serve.connections import HEAD, KEEP_ALIVE, Connections, Http, Stream
+from cylstm.serve.connections import KEEP_ALIVE, MAX_HEAD, Connections, Http, Stream
 from cylstm.serve.limits import Limits
 from cylstm.serve.logs import tidy
 from cylstm.serve.metrics import share
@@ -158,8 +158,9 @@ class Server(uvicorn.Server):  # type: ignore[misc]
         given = {
             "http": Http, "ws": Stream, "loop": "asyncio", "proxy_headers": False, "server_header": False,
             "ws_max_size": limits.max_body, "ws_per_message_deflate": False, "backlog": ACCEPT_BATCH,
-            "h11_max_incomplete_event_size": HEAD, "timeout_keep_alive": KEEP_ALIVE, "log_level": "warning",
-            "timeout_graceful_shutdown": int(limits.timeout) + 1, "access_log": False, **options,
+            "h11_max_incomplete_event_size": MAX_HEAD, "timeout_keep_alive": KEEP_ALIVE,
+            "timeout_graceful_shutdown": int(limits.timeout) + 1, "log_level": "warning", "access_log": False,
+            **options,
         }  # fmt: skip
         super().__init__(uvicorn.Config(app, **given))
         tidy()

@@ -73,7 +73,7 @@ def test_train_then_predict_needs_the_two_files_only(table, tmp_path, capsys):
     model, forecast = tmp_path / "m.safetensors", tmp_path / "f.csv"
     assert train(table, "--columns", '"b", a', "--period", "25", "--output", str(model)) == 0
     out = capsys.readouterr().out
-    assert "b, measured on the last 24 rows:" in out
+    assert "b, evaluated on the last 24 rows:" in out
     assert "seasonal-naive" in out
     assert cli.main(["predict", str(table), "--model", str(model)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -133,7 +133,7 @@ def test_evaluate_reproduces_training_metrics(table, tmp_path, capsys):
     assert measured["rmse"]["a"]["AR(24)"] == [None] * 3
     few.write_text("\n".join(table.read_text().splitlines()[:2]))
     assert cli.main(["evaluate", model, str(few)]) == 1
-    assert "few.csv: expected rows to measure on after the first, got 1 rows" in capsys.readouterr().err
+    assert "few.csv: expected rows to evaluate after the first, got 1 rows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("period", "first"), [("25", 25), (None, 1)])
@@ -240,7 +240,7 @@ def test_info(capsys):
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--horizon", "99"],
             "data.csv: expected at least 496 training rows for horizon 99 and period None, got 96 of "
-            "the 120 in it, as --test 0.2 holds out the last 24; pass --test 0 to train on all, or choose",
+            "the 120 rows, as --test 0.2 holds out the last 24; pass --test 0 to train on all, or choose",
         ),
         (
             ["train", "{csv}", "--columns", "a", "--output", "{dir}/m", "--test", "1"],
@@ -402,7 +402,7 @@ def test_test_rows_do_not_leak_into_training_gaps(tmp_path, capsys):
     assert train(path, "--columns", "a", "--missing", "interpolate", "--output", str(tmp_path / "m")) == 1
     error = capsys.readouterr().err
     assert "gaps.csv: the first 96 rows have no values and are ignored\n" in error
-    assert "training rows for horizon 3 and period None, got 19 of the 24 in it" in error
+    assert "training rows for horizon 3 and period None, got 19 of the 24 rows" in error
 
 
 @pytest.mark.slow

@@ -234,7 +234,9 @@ def test_messages_are_not_compressed(shared):
 
 def test_fragments_of_a_message_are_bounded(shared):
     with opened(shared) as link:
-        link.sendall(frame(2, b"", final=False) + frame(0, b"", final=False) * (connections.FRAGMENTS + 10))
+        link.sendall(
+            frame(2, b"", final=False) + frame(0, b"", final=False) * (connections.MAX_FRAGMENTS + 10)
+        )
         answer = link.recv(1000)
         assert answer[0] == 0x88
         assert struct.unpack(">H", answer[2:4]) == (1009,)
