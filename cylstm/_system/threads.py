@@ -259,13 +259,13 @@ def blas_libraries() -> list[Any]:
 
             n = _packed.get_threads() if _prepared else default()
             _blas.load()
-            found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+            libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
             # SciPy's wheels bundle a BLAS; other builds share that of the process.
-            chosen = [library for library in found if "scipy" in library.filepath] or found
-            for library in chosen:
+            selected = [library for library in libraries if "scipy" in library.filepath] or libraries
+            for library in selected:
                 if _is_set or os.environ.get("CYLSTM_NUM_THREADS") or library.num_threads > n:
                     library.set_num_threads(n)
-            _libraries.extend(chosen)
+            _libraries.extend(selected)
     return _libraries
 
 

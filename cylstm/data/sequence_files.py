@@ -97,13 +97,13 @@ def read_sequences(
     )
 
 
-def _fill_gaps(sequences: list[Array], places: Sequence[str]) -> list[Array]:
+def _fill_gaps(sequences: list[Array], locations: Sequence[str]) -> list[Array]:
     """Interpolate missing values; drop leading and trailing steps without values, with a warning."""
     filled, shortened = [], []
-    for values, place in zip(sequences, places, strict=True):
+    for values, location in zip(sequences, locations, strict=True):
         rows = known_rows(values)
         if rows.stop - rows.start < len(values):
-            shortened.append(place)
+            shortened.append(location)
         filled.append(interpolated(values[rows]))
     if shortened:
         more = f" and {len(shortened) - 1} more" if len(shortened) > 1 else ""
@@ -151,13 +151,13 @@ def _csv_files(
     return [(name, _inside(path, name, "")) for name in names]
 
 
-def _inside(folder: Path, name: str, place: str) -> Path:
+def _inside(folder: Path, name: str, location: str) -> Path:
     """Return the path of a file in a folder; raise ValueError if it is outside of the folder."""
     file = folder / name
     if file.parent == folder and name != ".." and not file.is_symlink():
         return file
     if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
-        raise ValueError(f"{place}expected a file inside of {folder}, got {name}, which is outside")
+        raise ValueError(f"{location}expected a file inside of {folder}, got {name}, which is outside")
     return file
 
 
@@ -242,7 +242,7 @@ def read_ts(
     ([(3, 2), (2, 2)], ['up', 'down'])
     """
     header = _Header()
-    sequences, labels, places = [], [], []
+    sequences, labels, locations = [], [], []
     for number, line in enumerate(text_lines(path, comment="#"), 1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -258,12 +258,12 @@ def read_ts(
             raise DataFileError(f"{path}, line {number}: {error}") from None
         sequences.append(values)
         labels.append(label)
-        places.append(f"{path}, line {number}")
+        locations.append(f"{path}, line {number}")
     if not header.complete:
         raise DataFileError(f"{path}: not a .ts file: expected a line @data, got none")
     if not sequences:
         raise DataFileError(f"{path}: expected sequences after @data, got none")
-    return _fill_gaps(sequences, places), labels if header.classes is not None else None
+    return _fill_gaps(sequences, locations), labels if header.classes is not None else None
 
 
 class _Header:
@@ -356,7 +356,7 @@ def _check_ends(values: Array) -> Array:
     return values
 
 
-def _parse_numbers(text: str, place: str, missing: Missing) -> list[float]:
+def _parse_numbers(text: str, location: str, missing: Missing) -> list[float]:
     """Parse the values of one dimension; NaN if missing."""
     numbers = []
     for i, cell in enumerate(text.split(","), 1):
@@ -366,13 +366,13 @@ def _parse_numbers(text: str, place: str, missing: Missing) -> list[float]:
                 raise ValueError("expected a finite number, got ''")
             number = usable(cell)
         except ValueError as error:
-            raise ValueError(f"{place}, value {i}: {error}") from None
+            raise ValueError(f"{location}, value {i}: {error}") from None
         if math.isnan(number) and missing == "error":
             raise DataFileError(
-                f"{place}, value {i}: missing, {cell!r}",
+                f"{location}, value {i}: missing, {cell!r}",
                 "missing", "interpolate", "to interpolate between known values",
             )  # fmt: skip
         numbers.append(number)
     if all(map(math.isnan, numbers)):
-        raise ValueError(f"{place}: no values at all")
+        raise ValueError(f"{location}: no values at all")
     return numbers

@@ -222,8 +222,8 @@ class Layer:
         """Return the workspace of the last training forward pass; raise an error if it cannot be used."""
         if self._training_revision is None:
             raise RuntimeError(
-                "backward: no training forward pass left: its gradients can be taken once; call train(), "
-                "then the layer again, before each backward"
+                "backward: expected a training forward pass before each backward pass; call train(), "
+                "then the layer"
             )
         if self._training_revision != self._store.revision:
             raise RuntimeError("backward: the parameters were changed since the forward pass; run it again")

@@ -77,7 +77,7 @@ class Dropout(Sizeless, RowLayer):
             workspace.y[...] = workspace.x
             return
         mask = workspace.planes["mask"]
-        self.masks.keep(mask, self.p)
+        self.masks.draw_dropout(mask, self.p)
         with np.errstate(invalid="ignore", over="ignore"):  # IEEE 754 results without warnings
             np.multiply(workspace.x, mask, out=workspace.y)
 

@@ -1,4 +1,4 @@
-"""The random numbers of a layer's masks."""
+"""The random masks of a layer, for dropout and zoneout."""
 
 from typing import Any
 
@@ -11,37 +11,37 @@ Array = NDArray[Any]
 
 
 class Masks:
-    """Draws masks in place; its state (JSON values) determines the next ones."""
+    """Generator of random masks, drawn in place."""
 
     def __init__(self, generator: "np.random.Generator") -> None:
         self._generator = generator
         forks.register(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: release NumPy's lock, which a thread of the parent may have held."""
+        """Release NumPy's lock in a forked child, as a thread of the parent may have held it."""
         lock: Any = self._generator.bit_generator.lock
-        lock._at_fork_reinit()  # as the standard library does with its own
+        lock._at_fork_reinit()  # as the standard library does for its locks
 
     @property
     def state(self) -> Any:
-        """The state of the random generator, which determines the next masks."""
+        """The state of the random generator, as JSON values."""
         return self._generator.bit_generator.state
 
     @state.setter
     def state(self, state: Any) -> None:
         self._generator.bit_generator.state = state
 
-    def below(self, mask: Array, p: float) -> None:
-        """1 with probability p, else 0."""
+    def draw_bernoulli(self, mask: Array, p: float) -> None:
+        """Draw a mask: 1 with probability p, else 0."""
         self._draw(mask)
         np.less(mask, p, out=mask)
 
-    def keep(self, mask: Array, p: float) -> None:
-        """0 with probability p, else 1 / (1 - p), so that the mean does not change."""
+    def draw_dropout(self, mask: Array, p: float) -> None:
+        """Draw a mask: 0 with probability p, else 1 / (1 - p), which has mean 1."""
         self._draw(mask)
         np.greater_equal(mask, p, out=mask)
         mask /= 1 - p
 
     def _draw(self, mask: Array) -> None:
-        """Fill with numbers in [0, 1)."""
+        """Fill with uniform numbers in [0, 1)."""
         self._generator.random(out=mask, dtype=mask.dtype.type)

@@ -97,7 +97,10 @@ class ParameterStore:
         self._parts: list[ParameterStore] = []
         self._used: dict[str, Array] = {}  # masks of the rows in use, of parameters with sparse gradients
         self._all = np.array([[0, self.size]], np.intp)
-        self._spans: tuple[Any, Array] = (None, self._all)  # cached result of `spans`, with its key
+        self._active_ranges: tuple[Any, Array] = (
+            None,
+            self._all,
+        )  # cached result of `active_ranges`, with its key
         self._named: dict[str, dict[str, Array]] = {}  # cached views of the vectors, until these move
         # The leaf stores that this store is joined from, with their offsets; empty for a leaf.
         self._nested: list[tuple[int, ParameterStore]] = []
@@ -174,7 +177,7 @@ class ParameterStore:
         np.put(self._used[name], rows + 1, True, mode="clip")
         self.place.row_changes += 1
 
-    def spans(self) -> Array:
+    def active_ranges(self) -> Array:
         """Return (n, 2), the start and end of each range of the flat vectors whose gradient is in use.
 
         This is the whole vector, except for unused rows of sparse gradients, which are 0.
@@ -182,20 +185,20 @@ class ParameterStore:
         sparse = [(start, store) for start, store in self._leaves() if store._used]
         if not sparse:
             return self._all
-        if self._spans[0] != (self.place, self.place.row_changes):
+        if self._active_ranges[0] != (self.place, self.place.row_changes):
             edges, begin = [], 0
             for start, store in sparse:
                 for first, stop, rows in store._used_row_edges():
                     edges += [[begin, start + first], start + rows]
                     begin = start + stop
-            spans = np.concatenate([*edges, [begin, self.size]]).reshape(-1, 2)
-            self._spans = (self.place, self.place.row_changes), spans[spans[:, 0] < spans[:, 1]]
-        return self._spans[1]
+            ranges = np.concatenate([*edges, [begin, self.size]]).reshape(-1, 2)
+            self._active_ranges = (self.place, self.place.row_changes), ranges[ranges[:, 0] < ranges[:, 1]]
+        return self._active_ranges[1]
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         if self._vectors[1].is_used:
-            _optim.scale(self.grad, self.spans(), 0)
+            _optim.scale(self.grad, self.active_ranges(), 0)
         for _, store in self._leaves():
             for used in store._used.values():
                 used[...] = False

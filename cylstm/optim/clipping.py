@@ -23,7 +23,7 @@ def clip_grad_norm(model: Layer, max_norm: float) -> float:
     norm = grad_norm(model)
     if max_norm < norm < np.inf:
         store = store_of(model)
-        _optim.scale(store.grad, store.spans(), max_norm / norm)
+        _optim.scale(store.grad, store.active_ranges(), max_norm / norm)
     return norm
 
 
@@ -39,19 +39,19 @@ def clip_grad_value(model: Layer, max_value: float) -> None:
     """
     max_value = _checks.number("max_value", max_value, 0)
     store = store_of(model)
-    _optim.clip(store.grad, store.spans(), max_value)
+    _optim.clip(store.grad, store.active_ranges(), max_value)
 
 
 def grad_norm(model: Layer) -> float:
     """Return the global norm of all gradients."""
     store = store_of(model)
-    return float(np.sqrt(_optim.sum_of_squares(store.grad, store.spans())))
+    return float(np.sqrt(_optim.sum_of_squares(store.grad, store.active_ranges())))
 
 
 def scale_grad(model: Layer, factor: float) -> None:
     """Multiply all gradients by a factor."""
     store = store_of(model)
-    _optim.scale(store.grad, store.spans(), factor)
+    _optim.scale(store.grad, store.active_ranges(), factor)
 
 
 def store_of(model: Layer) -> ParameterStore:

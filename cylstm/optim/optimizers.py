@@ -53,7 +53,7 @@ class Optimizer:
         """Update the parameters in place from `model.gradients`, which are not modified."""
         store = self._bound(model)
         none = store.data[:0]
-        spans, lr, decay = self._by_group(store.spans())
+        spans, lr, decay = self._by_group(store.active_ranges())
         coefficients = np.empty((len(spans), _optim.COEFFICIENTS))
         columns = (*self._common(lr, decay, self.steps + 1), *self._coefficients(self.steps + 1))
         for k, column in enumerate(columns):

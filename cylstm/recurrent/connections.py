@@ -21,7 +21,7 @@ class OutputDropout:
 
     def forward(self, x: Array) -> None:
         """Draw a mask and apply it."""
-        self.masks.keep(self.mask, self.p)
+        self.masks.draw_dropout(self.mask, self.p)
         x *= self.mask
 
     def backward(self, dx: Array) -> None:
@@ -39,7 +39,7 @@ class InputDropout:
 
     def forward(self, x: Array) -> None:
         """Draw a mask and apply it."""
-        self.masks.keep(self.mask, self.p)
+        self.masks.draw_dropout(self.mask, self.p)
         self._apply(x, self.rows, self.mask)
 
     def backward(self, dx: Array) -> None:

@@ -190,10 +190,10 @@ class Workspace:
     def _draw_masks(self, l: int, d: int) -> None:
         """Draw the masks of recurrent dropout and zoneout."""
         if self.plan.recurrent_dropout:
-            self.masks.keep(self.buffers.of("mask_h", l, d), self.spec.recurrent_dropout)
+            self.masks.draw_dropout(self.buffers.of("mask_h", l, d), self.spec.recurrent_dropout)
         for state in self.plan.zoneout if self.plan.drawn else ():
             p = self.spec.zoneout if state == "h" else self.spec.zoneout_cell
-            self.masks.below(self.buffers.of(f"zone_{state}", l, d), p)
+            self.masks.draw_bernoulli(self.buffers.of(f"zone_{state}", l, d), p)
 
     def stages(self, state: State) -> list[tuple[Any, ...]]:
         """Return the stages of one step for `_engine._steps.Steps`."""

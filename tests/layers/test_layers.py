@@ -403,15 +403,15 @@ def test_embedding_fields_are_concatenated(rng):
 
 def test_an_embeddings_gradient_touches_only_the_rows_used(rng):
     model = cylstm.Sequential(cylstm.Linear(3, 4), cylstm.Linear(4, 3))
-    assert describe(model).store.spans().tolist() == [[0, describe(model).store.size]]
+    assert describe(model).store.active_ranges().tolist() == [[0, describe(model).store.size]]
     model = cylstm.Sequential(cylstm.Embedding(100, 4), cylstm.Linear(4, 3)).train()
     y, _ = model([[3], [4], [50]])
     model.backward(np.ones_like(y))
-    assert describe(model).store.spans().tolist() == [[12, 20], [200, 204], [400, 415]]
+    assert describe(model).store.active_ranges().tolist() == [[12, 20], [200, 204], [400, 415]]
     assert model.gradients["0.weight"].any(axis=1).nonzero()[0].tolist() == [3, 4, 50]
     model.zero_grad()
     assert not describe(model).store.grad.any()
-    assert describe(model).store.spans().tolist() == [[400, 415]]
+    assert describe(model).store.active_ranges().tolist() == [[400, 415]]
 
 
 def test_sizes_follow_from_the_layer_before():

@@ -103,7 +103,10 @@ def test_second_backward_error():
     layer = cylstm.GRU(2, 3, seed=0).train()
     y, _ = layer(np.zeros((4, 1, 2)))
     layer.backward(y)
-    with pytest.raises(RuntimeError, match=r"can be taken once; call train\(\), then the layer again"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"expected a training forward pass before each backward pass; call train\(\), then the layer",
+    ):
         layer.backward(y)
 
 

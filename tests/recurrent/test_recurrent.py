@@ -349,12 +349,12 @@ def test_backward_needs_one_training_forward_of_its_own():
     layer = cylstm.LSTM(3, 4)
     x, dy = np.zeros((5, 2, 3)), np.zeros((5, 2, 4))
     layer(x)
-    with pytest.raises(RuntimeError, match="no training forward pass"):
+    with pytest.raises(RuntimeError, match="expected a training forward pass"):
         layer.backward(dy)
     layer.train()
     layer(x)
     layer.backward(dy)
-    with pytest.raises(RuntimeError, match="no training forward pass"):
+    with pytest.raises(RuntimeError, match="expected a training forward pass"):
         layer.backward(dy)
     layer(x)
     layer.load_state_dict(layer.state_dict())
@@ -370,7 +370,7 @@ def test_backward_needs_one_training_forward_of_its_own():
         layer.backward(dy)
     layer(x)
     layer.eval()
-    with pytest.raises(RuntimeError, match="no training forward pass"):
+    with pytest.raises(RuntimeError, match="expected a training forward pass"):
         layer.backward(dy)
 
 
