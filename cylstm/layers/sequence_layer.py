@@ -278,4 +278,4 @@ class SequenceLayer(Layer, abstract=True):
 def _check_packing(name: str, packed: PackedSequences) -> None:
     if not isinstance(packed.packing, Packing):
         kind = type(packed.packing).__name__
-        raise TypeError(f"{name}: expected the result of cylstm.data.pack, got one with a {kind} as packing")
+        raise TypeError(f"{name}: expected what cylstm.data.pack returns, got {kind} as its packing")

@@ -193,7 +193,9 @@ def test_a_packing_of_impossible_lengths_is_refused(lengths):
 
 def test_packings_made_by_hand_are_checked():
     layer = cylstm.GRU(3, 4)
-    with pytest.raises(TypeError, match=r"x: expected what cylstm\.data\.pack makes, got NoneType"):
+    with pytest.raises(
+        TypeError, match=r"x: expected what cylstm\.data\.pack returns, got NoneType as its packing"
+    ):
         layer(data.PackedSequences(np.zeros((4, 3)), None))
     with pytest.raises(ValueError, match=r"x: packed rows: expected \(6, 3\), got \(5, 3\)"):
         layer(data.PackedSequences(np.zeros((5, 3)), Packing(3, 2)))
