@@ -93,7 +93,6 @@ def test_any_number_of_threads(rng, cell, sizes, dtype):
             same(value, results[1][name], f"{name} of {n} threads")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cell", LAYERS)
 def test_directions_side_by_side(rng, cell):
     layer = make(cell, 30, 70, 2, bidirectional=True, seed=0)

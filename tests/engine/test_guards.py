@@ -84,7 +84,6 @@ ATTENTION = {
 MODELS = models() | ATTENTION
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_sessions_streams_and_training_of_every_layer(monkeypatch, name, threads):

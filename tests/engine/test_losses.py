@@ -100,7 +100,6 @@ REFERENCE = {
 }
 
 
-@pytest.mark.slow
 @every
 @pytest.mark.parametrize("kind", _losses.KINDS)
 @pytest.mark.parametrize("V", [*WIDTHS, 255, 256, 257])

@@ -220,7 +220,6 @@ def test_activation_thresholds_are_exclusive():
     np.testing.assert_array_equal(reference.activation(np.array(x), layer.kind, 0.5), [[0.0, 0.6, 0.0]])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_agree_with_differences(rng, name):
     model, x, dy = made(name, rng)

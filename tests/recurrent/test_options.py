@@ -29,7 +29,6 @@ from cylstm.recurrent.cells import CELLS
 LENGTHS = [None, [3, 4, 0]]  # of 5 steps, which no sequence has
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cell, option", GRID)
 @pytest.mark.parametrize(
     "direction, dtype", [*((direction, "float64") for direction in DIRECTIONS), ("both", "float32")]

@@ -26,7 +26,6 @@ SIZES = [(7, 3, 5, 4), (1, 2, 3, 4), (5, 1, 2, 3), (4, 3, 1, 2), (3, 4, 2, 1), (
 WIDTHS = [(3, 2, 4, H) for H in (5, 7, 8, 9, 15, 16, 17, 31, 32, 33)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -38,7 +37,6 @@ def test_agrees_with_reference(rng, cell, dtype, direction, num_layers, bias):
         assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("instruction_set", isa.available())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -59,7 +57,6 @@ def test_batches_of_many_rows_agree_with_reference(rng, cell, dtype):
         assert_agrees_with_reference(layer, *problem(rng, layer, T, B))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -66,7 +66,6 @@ def name_of(model):
     return type(model.layers[0] if isinstance(model, cylstm.Sequential) else model).__name__
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", ["packed", "blas"])
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_beyond_every_sequence_changes_nothing(rng, monkeypatch, name, path):

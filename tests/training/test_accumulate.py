@@ -47,7 +47,6 @@ def records(loss, x, target, batch_size, accumulate, **options):
     return np.concatenate([value.ravel() for value in model.state_dict().values()]), history
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"segments": 3}, {"clip_norm": 0.05}], ids=str)
 @EVERY
 def test_accumulated_minibatches_give_the_update_of_one(rng, case, options):

@@ -34,7 +34,6 @@ def in_threads(call, arguments):
     return wrong
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_threads_share_layer_with_different_shapes(rng, name):
     model = MODELS[name]().eval()
