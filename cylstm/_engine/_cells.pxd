@@ -15,7 +15,7 @@ cdef extern from "cylstm/cells.h" nogil:
         int planes
 
     ctypedef struct cyl_cell_shape:
-        int gates, states, extra, own, stages, products
+        int gates, states, extra, cell_parameters, stages, products
         cyl_product product[CYL_MAX_PRODUCTS]
         int biases
         const cyl_cell_parameter *parameters
@@ -31,7 +31,7 @@ cdef extern from "cylstm/cells.h" nogil:
         const float *c_prev
         const float *b_ih
         const float *b_hh
-        const float *own
+        const float *cell_parameters
 
     ctypedef struct cyl_forward_f64:
         Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c
@@ -44,7 +44,7 @@ cdef extern from "cylstm/cells.h" nogil:
         const double *c_prev
         const double *b_ih
         const double *b_hh
-        const double *own
+        const double *cell_parameters
 
     ctypedef struct cyl_backward_f32:
         Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c, ld_d
@@ -56,8 +56,8 @@ cdef extern from "cylstm/cells.h" nogil:
         float *dextra
         const float *h_prev
         const float *c_prev
-        const float *own
-        float *d_own
+        const float *cell_parameters
+        float *d_cell_parameters
 
     ctypedef struct cyl_backward_f64:
         Py_ssize_t B, H, gate, plane, ld_gates, ld_extra, ld_h, ld_c, ld_d
@@ -69,8 +69,8 @@ cdef extern from "cylstm/cells.h" nogil:
         double *dextra
         const double *h_prev
         const double *c_prev
-        const double *own
-        double *d_own
+        const double *cell_parameters
+        double *d_cell_parameters
 
     ctypedef void (*cyl_forward_step_f32)(const cyl_forward_f32 *) noexcept nogil
     ctypedef void (*cyl_forward_step_f64)(const cyl_forward_f64 *) noexcept nogil

@@ -63,15 +63,15 @@ def ctc(real[:, :, :] dy, const real[:, :, :] y, const long long[::1] labels,
 cdef double forward(Py_ssize_t T, const long long[::1] labels, Py_ssize_t start, Py_ssize_t L,
                     Py_ssize_t blank, const double[:, ::1] log_p, double[:, ::1] alpha) noexcept nogil:
     """log p(l), and alpha for every step."""
-    cdef Py_ssize_t S = 2 * L + 1, s, t, own
+    cdef Py_ssize_t S = 2 * L + 1, s, t, at
     cdef double skipped
     for s in range(S):
         alpha[0, s] = log_p[0, extended(labels, start, s, blank)] if s < 2 else -INFINITY
     for t in range(1, T):
         for s in range(S):
-            own = extended(labels, start, s, blank)
+            at = extended(labels, start, s, blank)
             skipped = alpha[t - 1, s - 2] if skips(labels, start, s) else -INFINITY
-            alpha[t, s] = log_p[t, own] + log_sum(
+            alpha[t, s] = log_p[t, at] + log_sum(
                 alpha[t - 1, s], alpha[t - 1, s - 1] if s else -INFINITY, skipped)
     return log_sum(alpha[T - 1, S - 1], alpha[T - 1, S - 2] if L else -INFINITY, -INFINITY)
 
@@ -80,11 +80,11 @@ cdef void backward(Py_ssize_t t, const long long[::1] labels, Py_ssize_t start, 
                    Py_ssize_t blank, double log_total, const double[:, ::1] log_p,
                    const double[:, ::1] alpha, double[::1] beta, double[::1] occupied) noexcept nogil:
     """Add the contribution of step t for every label; beta[t] -> beta[t - 1]."""
-    cdef Py_ssize_t S = 2 * L + 1, s, own
+    cdef Py_ssize_t S = 2 * L + 1, s, at
     for s in range(S):
-        own = extended(labels, start, s, blank)
-        occupied[own] += exp(alpha[t, s] + beta[s] - log_total)
-        beta[s] += log_p[t, own]
+        at = extended(labels, start, s, blank)
+        occupied[at] += exp(alpha[t, s] + beta[s] - log_total)
+        beta[s] += log_p[t, at]
     for s in range(S):  # upwards, so that what is read is still step t's
         beta[s] = log_sum(
             beta[s], beta[s + 1] if s + 1 < S else -INFINITY,

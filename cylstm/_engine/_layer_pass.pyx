@@ -66,8 +66,8 @@ cdef class LayerPass:
             p.c = self.pointer("c", (B + N if p.trains else 2 * B, H), True)
         if cell.extra:
             p.extra = self.pointer("extra", (one_step, cell.extra * H), True)
-        if cell.own:
-            p.own = self.pointer("own", (cell.own * H,), False)
+        if cell.cell_parameters:
+            p.cell_parameters = self.pointer("cell_parameters", (cell.cell_parameters * H,), False)
         if "w_hr" in self.arrays:
             p.w_hr = self.pointer("w_hr", (P, H), False)
             p.m = self.pointer("m", (one_step, H), True)
@@ -93,17 +93,17 @@ cdef class LayerPass:
             p.dc = self.pointer("dc", (B, H), True)
         if cell.extra:
             p.dextra = self.pointer("dextra", (B, H), True)
-        if cell.own:
-            p.d_own = self.pointer("d_own", (cell.own * H,), True)
+        if cell.cell_parameters:
+            p.d_cell_parameters = self.pointer("d_cell_parameters", (cell.cell_parameters * H,), True)
         if p.w_hr != NULL:
             p.dm = self.pointer("dm", (B, H), True)
             p.dw_hr = self.pointer("dw_hr", (P, H), True)
         if p.mask_h != NULL:
             p.dh_masked = self.pointer("dh_masked", (B, P), True)
         if p.zoneout_h > 0:
-            p.dh_kept = self.pointer("dh_kept", (B, P), True)
+            p.dh_retained = self.pointer("dh_retained", (B, P), True)
         if p.zoneout_c > 0:
-            p.dc_kept = self.pointer("dc_kept", (B, H), True)
+            p.dc_retained = self.pointer("dc_retained", (B, H), True)
         if "dh_steps" in self.arrays:
             p.dh_steps = self.pointer("dh_steps", (N, P), True)
         if "dx" in self.arrays:
@@ -157,7 +157,10 @@ cdef int check_products(int cell) except -1:
 
 
 def cell_shape(int cell):
-    """Return (gates, states, extra, own, parameters, biases) of a cell from the C table; sizes in H."""
+    """Return a cell's row of the C table.
+
+    (gates, states, extra planes, planes of cell parameters, cell parameters, biases); sizes in units of H.
+    """
     cdef const cyl_cell_shape *shape
     cdef int k = 0
     if not 0 <= cell < CYL_CELL_COUNT:
@@ -168,4 +171,5 @@ def cell_shape(int cell):
     while shape.parameters[k].name != NULL:
         parameters.append((shape.parameters[k].name.decode(), shape.parameters[k].planes))
         k += 1
-    return shape.gates, shape.states, shape.extra, shape.own, tuple(parameters), bool(shape.biases)
+    sizes = shape.gates, shape.states, shape.extra, shape.cell_parameters
+    return (*sizes, tuple(parameters), bool(shape.biases))

@@ -14,16 +14,16 @@ cdef extern from "cylstm/pass.h" nogil:
         const void *w_hr_t
         const void *b_ih
         const void *b_hh
-        const void *own
+        const void *cell_parameters
         const void *x
         void *gates
         void *extra
         void *h
         void *c
-        void *h_kept
-        void *c_kept
-        void *h_again
-        void *c_again
+        void *h_checkpoint
+        void *c_checkpoints
+        void *h_recomputed
+        void *c_recomputed
         void *m
         void *h_masked
         const void *mask_h
@@ -35,14 +35,14 @@ cdef extern from "cylstm/pass.h" nogil:
         void *dextra
         void *dm
         void *dh_masked
-        void *dh_kept
-        void *dc_kept
+        void *dh_retained
+        void *dc_retained
         void *dh_steps
         void *dx
         void *dw_ih
         void *dw_hh
         void *dw_hr
-        void *d_own
+        void *d_cell_parameters
         void *db_ih
         void *db_hh
         void *strips
@@ -57,7 +57,7 @@ cdef class PackedPass:
     cdef dict arrays
     cdef const Py_ssize_t[::1] rows
     cdef int bind(self, Py_ssize_t unit) except -1
-    cdef int bind_states_again(self) except -1
+    cdef int bind_recomputed_states(self) except -1
     cdef int bind_gradients(self, Py_ssize_t unit) except -1
     cdef void *pointer(self, str name, tuple shape, bint writable) except? NULL
 

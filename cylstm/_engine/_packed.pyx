@@ -16,11 +16,11 @@ ctypedef fused real:
 cdef extern from "cylstm/pass.h" nogil:
     enum:
         CYL_PACKED
-        CYL_MOST_PARTS
+        CYL_MAX_PARTS
     enum:
         CYL_ROWS_AHEAD
-        CYL_SPAN
-    ctypedef struct cyl_meeting:
+        CYL_SEGMENT
+    ctypedef struct cyl_barrier_slot:
         unsigned count
     ctypedef struct cyl_part:
         int index
@@ -32,7 +32,7 @@ cdef extern from "cylstm/pass.h" nogil:
     Py_ssize_t cyl_tile(int isa)
     Py_ssize_t cyl_strips(int cell, Py_ssize_t tile, Py_ssize_t H, Py_ssize_t P)
     bint cyl_side_by_side(const cyl_pass *, int, size_t)
-    int cyl_divide(const cyl_pass *, int, Py_ssize_t, Py_ssize_t, size_t, int, cyl_part *, cyl_meeting *)
+    int cyl_divide(const cyl_pass *, int, Py_ssize_t, Py_ssize_t, size_t, int, cyl_part *, cyl_barrier_slot *)
     void cyl_pack_rows_f32(float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t)
     void cyl_pack_rows_f64(double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t)
     void cyl_pack_columns_f32(
@@ -45,14 +45,14 @@ cdef extern from "kernels/kernels.h" nogil:
         const cyl_pass_functions *passes_f32
         const cyl_pass_functions *passes_f64
 
-cdef extern from "team.h" nogil:
-    int cyl_take_team(int members)
-    void cyl_leave_team()
-    void cyl_run_team(cyl_job function, void *argument, int members)
+cdef extern from "thread_pool.h" nogil:
+    int cyl_acquire_pool(int members)
+    void cyl_release_pool()
+    void cyl_run_in_pool(cyl_job function, void *argument, int members)
 
 AVAILABLE = bool(CYL_PACKED)  # whether this build supports the packed path
 AHEAD = CYL_ROWS_AHEAD  # minimum rows of gates in an inference pass
-SPAN = CYL_SPAN  # steps of a checkpoint interval, if states are recomputed
+SPAN = CYL_SEGMENT  # steps of a checkpoint interval, if states are recomputed
 
 
 cdef int _threads = 1
@@ -81,8 +81,8 @@ def set_threads(int n):
 cdef struct Job:
     cyl_pass_function function
     const cyl_pass *p
-    cyl_part parts[CYL_MOST_PARTS]
-    cyl_meeting meetings[2 * CYL_MOST_PARTS]
+    cyl_part parts[CYL_MAX_PARTS]
+    cyl_barrier_slot barrier_slots[2 * CYL_MAX_PARTS]
 
 
 cdef void run_part(void *job, int index) noexcept nogil:
@@ -203,15 +203,15 @@ cdef class PackedPass:
         p.x = self.pointer("x", (N, p.I), False)
         p.gates = self.pointer("gates", (p.rows_of_gates, p.ld_gates), True)
         p.h = self.pointer("h", (B + N, Pp), True)
-        if "c_kept" in self.arrays:
-            self.bind_states_again()
+        if "c_checkpoints" in self.arrays:
+            self.bind_recomputed_states()
         if cell.states == 2:
-            p.c = self.pointer("c", (B + N if p.trains and p.c_kept == NULL else 2 * B, Hp), True)
+            p.c = self.pointer("c", (B + N if p.trains and p.c_checkpoints == NULL else 2 * B, Hp), True)
         if cell.extra:
             p.ld_extra = cell.extra * Hp
             p.extra = self.pointer("extra", (one_step, p.ld_extra), True)
-        if cell.own:
-            p.own = self.pointer("own", (cell.own, Hp), False)
+        if cell.cell_parameters:
+            p.cell_parameters = self.pointer("cell_parameters", (cell.cell_parameters, Hp), False)
         if "w_hr" in self.arrays:
             p.w_hr = self.pointer("w_hr", (Pp * H,), False)
             p.m = self.pointer("m", (one_step, Hp), True)
@@ -224,19 +224,19 @@ cdef class PackedPass:
             p.zone_c = self.pointer("zone_c", (N, H), False)
         return 0
 
-    cdef int bind_states_again(self) except -1:
+    cdef int bind_recomputed_states(self) except -1:
         """Store the addresses of checkpoints and of recomputed states."""
         cdef cyl_pass *p = &self.p
         cdef const cyl_cell_shape *cell = &cyl_cell_shapes[p.cell]
         zoned = p.zoneout_h > 0 or p.zoneout_c > 0
         if not p.trains or cell.states != 2 or cell.extra or zoned or "w_hr" in self.arrays:
-            raise ValueError("c_kept: expected a training of an LSTM whose states follow from its gates")
-        kept = ((p.T + CYL_SPAN - 1) // CYL_SPAN * p.B, p.Hp)
-        again = (2 * CYL_SPAN * p.B, p.Hp)
-        p.h_kept = self.pointer("h_kept", (p.B, p.Hp), True)
-        p.c_kept = self.pointer("c_kept", kept, True)
-        p.h_again = self.pointer("h_again", again, True)
-        p.c_again = self.pointer("c_again", again, True)
+            raise ValueError("c_checkpoints: expected training of an LSTM whose states follow from its gates")
+        kept = ((p.T + CYL_SEGMENT - 1) // CYL_SEGMENT * p.B, p.Hp)
+        again = (2 * CYL_SEGMENT * p.B, p.Hp)
+        p.h_checkpoint = self.pointer("h_checkpoint", (p.B, p.Hp), True)
+        p.c_checkpoints = self.pointer("c_checkpoints", kept, True)
+        p.h_recomputed = self.pointer("h_recomputed", again, True)
+        p.c_recomputed = self.pointer("c_recomputed", again, True)
         return 0
 
     cdef int bind_gradients(self, Py_ssize_t unit) except -1:
@@ -255,8 +255,8 @@ cdef class PackedPass:
             p.dc = self.pointer("dc", (B, Hp), True)
         if cell.extra:
             p.dextra = self.pointer("dextra", (B, Hp), True)
-        if cell.own:
-            p.d_own = self.pointer("d_own", (cell.own, Hp), True)
+        if cell.cell_parameters:
+            p.d_cell_parameters = self.pointer("d_cell_parameters", (cell.cell_parameters, Hp), True)
         if p.w_hr != NULL:
             p.w_hr_t = self.pointer("w_hr_t", (Hp * P,), False)
             p.dm = self.pointer("dm", (B, Hp), True)
@@ -264,9 +264,9 @@ cdef class PackedPass:
         if p.mask_h != NULL:
             p.dh_masked = self.pointer("dh_masked", (B, Pp), True)
         if p.zoneout_h > 0:
-            p.dh_kept = self.pointer("dh_kept", (B, P), True)
+            p.dh_retained = self.pointer("dh_retained", (B, P), True)
         if p.zoneout_c > 0:
-            p.dc_kept = self.pointer("dc_kept", (B, H), True)
+            p.dc_retained = self.pointer("dc_retained", (B, H), True)
         if "dh_steps" in self.arrays:
             p.dh_steps = self.pointer("dh_steps", (N, P), True)
         if "dx" in self.arrays:
@@ -291,10 +291,10 @@ cdef class PackedPass:
         with nogil:
             run(&p, self.isa, self.double_precision, False, threads)
 
-    def let_go_of_h(self):
+    def donate_h(self):
         """Release the hidden states if the backward pass recomputes them."""
-        if self.p.c_kept == NULL:
-            raise ValueError("let_go_of_h: backward reads them")
+        if self.p.c_checkpoints == NULL:
+            raise ValueError("donate_h: backward reads them")
         self.p.h = NULL
         self.arrays.pop("h", None)
 
@@ -349,8 +349,8 @@ cdef int divide(Job *job, const cyl_pass *p, int isa, bint double_precision, bin
     cdef const cyl_pass_functions *functions = kernels.passes_f64 if double_precision else kernels.passes_f32
     cdef size_t size = 8 if double_precision else 4
     job.p, job.function = p, functions.backward[isa] if back else functions.forward[isa]
-    return cyl_divide(p, min(threads, CYL_MOST_PARTS), cyl_panel(isa, size), cyl_tile(isa), size, back,
-                      job.parts, job.meetings)
+    return cyl_divide(p, min(threads, CYL_MAX_PARTS), cyl_panel(isa, size), cyl_tile(isa), size, back,
+                      job.parts, job.barrier_slots)
 
 
 cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int threads) noexcept nogil:
@@ -369,9 +369,9 @@ cdef int run(const cyl_pass *p, int isa, bint double_precision, bint back, int t
 
 
 cdef int take_team(int members) noexcept nogil:
-    return cyl_take_team(members)
+    return cyl_acquire_pool(members)
 
 
 cdef void run_team(cyl_job function, void *argument, int members) noexcept nogil:
-    cyl_run_team(function, argument, members)
-    cyl_leave_team()
+    cyl_run_in_pool(function, argument, members)
+    cyl_release_pool()

@@ -6,9 +6,9 @@ from cylstm._engine._packed cimport address, run_team, take_team
 
 cdef extern from "cylstm/dense.h" nogil:
     enum:
-        CYL_MOST_PARTS
-    double CYL_LEAST_FLOP
-    ctypedef struct cyl_meeting:
+        CYL_MAX_PARTS
+    double CYL_MIN_FLOP
+    ctypedef struct cyl_barrier_slot:
         unsigned count
     ctypedef void (*cyl_dense_function_f32)(
         float *, const float *, const float *, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -17,7 +17,7 @@ cdef extern from "cylstm/dense.h" nogil:
         double *, const double *, const double *, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
         Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
     ctypedef void (*cyl_dense_back_function)(
-        const cyl_dense_gradients *, int, int, cyl_meeting *) noexcept
+        const cyl_dense_gradients *, int, int, cyl_barrier_slot *) noexcept
     int cyl_dense_parts(const cyl_dense_gradients *, int, Py_ssize_t, Py_ssize_t)
     Py_ssize_t cyl_dense_strips(Py_ssize_t, Py_ssize_t, size_t)
     Py_ssize_t cyl_panel(int isa, size_t size)
@@ -35,7 +35,7 @@ cdef struct Back:
     const cyl_dense_gradients *gradients
     cyl_dense_back_function function
     int count
-    cyl_meeting meetings[CYL_MOST_PARTS]
+    cyl_barrier_slot barrier_slots[CYL_MAX_PARTS]
 
 
 cdef class PackedDense:
@@ -109,7 +109,7 @@ cdef class PackedDense:
 
 
 cdef void run_dense(Dense *d, int threads) noexcept nogil:
-    d.count = take_team(threads) if 2.0 * d.rows * d.inputs * d.outputs >= CYL_LEAST_FLOP else 1
+    d.count = take_team(threads) if 2.0 * d.rows * d.inputs * d.outputs >= CYL_MIN_FLOP else 1
     if d.count == 1:
         run_part(d, 0)
     else:
@@ -149,10 +149,10 @@ cdef void run_back(const cyl_dense_gradients *g, int isa, bint double_precision,
         back.function(g, 0, 1, NULL)
         return
     for k in range(back.count):
-        back.meetings[k].count = 0
+        back.barrier_slots[k].count = 0
     run_team(run_back_part, &back, back.count)
 
 
 cdef void run_back_part(void *argument, int index) noexcept nogil:
     cdef Back *back = <Back *>argument
-    back.function(back.gradients, index, back.count, back.meetings)
+    back.function(back.gradients, index, back.count, back.barrier_slots)

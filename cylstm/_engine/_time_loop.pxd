@@ -15,7 +15,7 @@ cdef struct Pass:
     const void *w_hh        # (G.H, P)
     const void *b_ih        # (G.H)
     const void *b_hh        # (G.H)
-    const void *own         # (K, H)     cell parameters (peepholes, norms), or NULL
+    const void *cell_parameters         # (K, H)     cell parameters (peepholes, norms), or NULL
     const void *w_hr        # (P, H)     projection
     const void *x           # (N, I)
     void *gates             # (N, G.H)   forward: the gates; backward: dL/d(what x's product is added to)
@@ -33,13 +33,13 @@ cdef struct Pass:
     void *dextra            # (B, H)     scratch, or NULL
     void *dm                # (B, H)     scratch of the projection
     void *dh_masked         # (B, P)     scratch of recurrent dropout
-    void *dh_kept           # (B, P)     scratch of zoneout
-    void *dc_kept           # (B, H)     likewise
+    void *dh_retained           # (B, P)     scratch of zoneout
+    void *dc_retained           # (B, H)     likewise
     void *dh_steps          # (N, P)     out: dL/dh_t of every step, or NULL: not needed
     void *dx                # (N, I)     or NULL: not needed
     void *dw_ih             # gradients are added to
     void *dw_hh
-    void *d_own
+    void *d_cell_parameters
     void *dw_hr
     void *sums              # (G.H)      scratch
     void *db_ih             # or NULL: no bias

@@ -108,11 +108,12 @@ cdef void pointwise_forward(const Pass *p, const Step *s, int stage, real _) noe
     cdef real *c_prev = row[real](p.c, s.c_prev, H, 0)
     if real is float:
         f32 = cyl_forward_f32(s.B, H, H, H, GH, EH, H, H, <float>p.clip, gates, extra, h, c, h_prev, c_prev,
-                              <const float *>p.b_ih, <const float *>p.b_hh, <const float *>p.own)
+                              <const float *>p.b_ih, <const float *>p.b_hh, <const float *>p.cell_parameters)
         kernels.cells_f32[p.cell].forward[stage][p.isa](&f32)
     else:
         f64 = cyl_forward_f64(s.B, H, H, H, GH, EH, H, H, p.clip, gates, extra, h, c, h_prev, c_prev,
-                              <const double *>p.b_ih, <const double *>p.b_hh, <const double *>p.own)
+                              <const double *>p.b_ih, <const double *>p.b_hh,
+                              <const double *>p.cell_parameters)
         kernels.cells_f64[p.cell].forward[stage][p.isa](&f64)
 
 
@@ -147,9 +148,9 @@ cdef void backward(const Pass *p, real _) noexcept nogil:
                 if cell.product[k].stage == stage:
                     product_backward[real](p, &s, &cell.product[k], 0)
         if p.zoneout_h > 0:
-            add[real](s.B * p.P, <real *>p.dh, <const real *>p.dh_kept)
+            add[real](s.B * p.P, <real *>p.dh, <const real *>p.dh_retained)
         if p.zoneout_c > 0:
-            add[real](s.B * p.H, <real *>p.dc, <const real *>p.dc_kept)
+            add[real](s.B * p.H, <real *>p.dc, <const real *>p.dc_retained)
     weight_gradients[real](p, 0)
     if p.dx != NULL:
         # dL/dx_t = W_ih^T dz_t
@@ -168,9 +169,9 @@ cdef void begin_step_back(const Pass *p, const Step *s, real _) noexcept nogil:
     if p.dh_steps != NULL:
         memcpy(row[real](p.dh_steps, s.start, p.P, 0), dh, n * sizeof(real))
     if p.zoneout_h > 0:
-        split[real](n, dh, <real *>p.dh_kept, row[real](p.zone_h, s.start, p.P, 0), p.zoneout_h)
+        split[real](n, dh, <real *>p.dh_retained, row[real](p.zone_h, s.start, p.P, 0), p.zoneout_h)
     if p.zoneout_c > 0:
-        split[real](s.B * p.H, <real *>p.dc, <real *>p.dc_kept,
+        split[real](s.B * p.H, <real *>p.dc, <real *>p.dc_retained,
                     row[real](p.zone_c, s.start, p.H, 0), p.zoneout_c)
     if p.w_hr != NULL:
         memcpy(dy, dh, n * sizeof(real))  # for dW_hr
@@ -193,11 +194,13 @@ cdef void pointwise_backward(const Pass *p, const Step *s, int stage, real _) no
     cdef const real *c_prev = row[real](p.c, s.c_prev, H, 0)
     if real is float:
         f32 = cyl_backward_f32(s.B, H, H, H, GH, EH, H, H, H, <float>p.clip, gates, extra, dh, <float *>p.dc,
-                               <float *>p.dextra, h_prev, c_prev, <const float *>p.own, <float *>p.d_own)
+                               <float *>p.dextra, h_prev, c_prev, <const float *>p.cell_parameters,
+                               <float *>p.d_cell_parameters)
         kernels.cells_f32[p.cell].backward[stage][p.isa](&f32)
     else:
         f64 = cyl_backward_f64(s.B, H, H, H, GH, EH, H, H, H, p.clip, gates, extra, dh, <double *>p.dc,
-                               <double *>p.dextra, h_prev, c_prev, <const double *>p.own, <double *>p.d_own)
+                               <double *>p.dextra, h_prev, c_prev, <const double *>p.cell_parameters,
+                               <double *>p.d_cell_parameters)
         kernels.cells_f64[p.cell].backward[stage][p.isa](&f64)
 
 

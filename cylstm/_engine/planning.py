@@ -194,8 +194,8 @@ BUFFERS = (
     Buffer("gates", DIRECTION, lambda p, _: (p.gate_rows, p.G * p.Hp + p.gate_padding)),
     Buffer("h", DIRECTION, lambda p, _: (p.B + p.N, p.Pp)),
     Buffer("c", DIRECTION, lambda p, _: (p.c_rows, p.Hp), lambda p, _: p.S == 2),
-    Buffer("h_kept", DIRECTION, lambda p, _: (p.B, p.Hp), lambda p, _: p.segments > 0),
-    Buffer("c_kept", DIRECTION, lambda p, _: (p.segments * p.B, p.Hp), lambda p, _: p.segments > 0),
+    Buffer("h_checkpoint", DIRECTION, lambda p, _: (p.B, p.Hp), lambda p, _: p.segments > 0),
+    Buffer("c_checkpoints", DIRECTION, lambda p, _: (p.segments * p.B, p.Hp), lambda p, _: p.segments > 0),
     Buffer("extra", DIRECTION, lambda p, _: (p.saved_rows, p.E * p.Hp), lambda p, _: p.E > 0),
     Buffer("m", DIRECTION, lambda p, _: (p.saved_rows, p.Hp), lambda p, _: p.projects),
     Buffer("mask_h", DIRECTION, lambda p, _: (p.B, p.P), lambda p, _: p.recurrent_dropout),
@@ -216,10 +216,14 @@ BUFFERS = (
     Buffer("dx", STACK, lambda p, _: (p.N, p.I), lambda p, _: p.training and p.reorders),
     Buffer("strips", SCRATCH, lambda p, _: (p.strips,), lambda p, _: p.unit > 1),
     Buffer("sums", SCRATCH, lambda p, _: (p.G * p.H,), lambda p, _: p.unit == 1),
-    Buffer("h_again", SCRATCH, lambda p, _: (2 * p.segment_steps * p.B, p.Hp), lambda p, _: p.segments > 0),
-    Buffer("c_again", SCRATCH, lambda p, _: (2 * p.segment_steps * p.B, p.Hp), lambda p, _: p.segments > 0),
-    Buffer("dh_kept", SCRATCH, lambda p, _: (p.B, p.P), lambda p, _: "h" in p.zoneout),
-    Buffer("dc_kept", SCRATCH, lambda p, _: (p.B, p.H), lambda p, _: "c" in p.zoneout),
+    Buffer(
+        "h_recomputed", SCRATCH, lambda p, _: (2 * p.segment_steps * p.B, p.Hp), lambda p, _: p.segments > 0
+    ),
+    Buffer(
+        "c_recomputed", SCRATCH, lambda p, _: (2 * p.segment_steps * p.B, p.Hp), lambda p, _: p.segments > 0
+    ),
+    Buffer("dh_retained", SCRATCH, lambda p, _: (p.B, p.P), lambda p, _: "h" in p.zoneout),
+    Buffer("dc_retained", SCRATCH, lambda p, _: (p.B, p.H), lambda p, _: "c" in p.zoneout),
     Buffer("dextra", SCRATCH, lambda p, _: (p.B, p.Hp), lambda p, _: p.E > 0),
     Buffer("dm", SCRATCH, lambda p, _: (p.B, p.Hp), lambda p, _: p.projects),
     Buffer("dh_masked", SCRATCH, lambda p, _: (p.B, p.Pp), lambda p, _: p.recurrent_dropout),

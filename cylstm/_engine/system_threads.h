@@ -15,17 +15,17 @@
 #include <time.h>
 
 typedef pthread_mutex_t cyl_lock;
-typedef pthread_cond_t cyl_bell;
+typedef pthread_cond_t cyl_condition;
 typedef void *(*cyl_thread_function)(void *);
 #define CYL_THREAD static void *
 #define CYL_UNLOCKED PTHREAD_MUTEX_INITIALIZER
 
-static inline void cyl_unlocked(cyl_lock *lock) { pthread_mutex_init(lock, 0); }
-static inline void cyl_take_lock(cyl_lock *lock) { pthread_mutex_lock(lock); }
-static inline void cyl_leave_lock(cyl_lock *lock) { pthread_mutex_unlock(lock); }
-static inline void cyl_make_bell(cyl_bell *bell) { pthread_cond_init(bell, 0); }
-static inline void cyl_sleep_by(cyl_bell *bell, cyl_lock *lock) { pthread_cond_wait(bell, lock); }
-static inline void cyl_ring(cyl_bell *bell) { pthread_cond_signal(bell); }
+static inline void cyl_init_lock(cyl_lock *lock) { pthread_mutex_init(lock, 0); }
+static inline void cyl_acquire_lock(cyl_lock *lock) { pthread_mutex_lock(lock); }
+static inline void cyl_release_lock(cyl_lock *lock) { pthread_mutex_unlock(lock); }
+static inline void cyl_init_condition(cyl_condition *condition) { pthread_cond_init(condition, 0); }
+static inline void cyl_wait_on(cyl_condition *condition, cyl_lock *lock) { pthread_cond_wait(condition, lock); }
+static inline void cyl_signal(cyl_condition *condition) { pthread_cond_signal(condition); }
 
 static inline long long cyl_now(void) {
     struct timespec t;
@@ -59,17 +59,19 @@ static inline int cyl_call_in_children(void (*function)(void)) { return !pthread
 #include <windows.h>
 
 typedef SRWLOCK cyl_lock;
-typedef CONDITION_VARIABLE cyl_bell;
+typedef CONDITION_VARIABLE cyl_condition;
 typedef LPTHREAD_START_ROUTINE cyl_thread_function;
 #define CYL_THREAD static DWORD WINAPI
 #define CYL_UNLOCKED SRWLOCK_INIT
 
-static inline void cyl_unlocked(cyl_lock *lock) { InitializeSRWLock(lock); }
-static inline void cyl_take_lock(cyl_lock *lock) { AcquireSRWLockExclusive(lock); }
-static inline void cyl_leave_lock(cyl_lock *lock) { ReleaseSRWLockExclusive(lock); }
-static inline void cyl_make_bell(cyl_bell *bell) { InitializeConditionVariable(bell); }
-static inline void cyl_sleep_by(cyl_bell *bell, cyl_lock *lock) { SleepConditionVariableSRW(bell, lock, INFINITE, 0); }
-static inline void cyl_ring(cyl_bell *bell) { WakeConditionVariable(bell); }
+static inline void cyl_init_lock(cyl_lock *lock) { InitializeSRWLock(lock); }
+static inline void cyl_acquire_lock(cyl_lock *lock) { AcquireSRWLockExclusive(lock); }
+static inline void cyl_release_lock(cyl_lock *lock) { ReleaseSRWLockExclusive(lock); }
+static inline void cyl_init_condition(cyl_condition *condition) { InitializeConditionVariable(condition); }
+static inline void cyl_wait_on(cyl_condition *condition, cyl_lock *lock) {
+    SleepConditionVariableSRW(condition, lock, INFINITE, 0);
+}
+static inline void cyl_signal(cyl_condition *condition) { WakeConditionVariable(condition); }
 
 static inline long long cyl_now(void) {
     LARGE_INTEGER ticks, per_second;

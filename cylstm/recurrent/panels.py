@@ -64,7 +64,7 @@ class PackedWeights:
             self._rows(out, "w_hr", weights["w_hr"], 1)
             if self.training:
                 self._columns(out, "w_hr_t", weights["w_hr"], 1, P)
-        planes = {"b_ih": G, "b_hh": G} | ({"own": cell.planes} if cell.cell_parameters else {})
+        planes = {"b_ih": G, "b_hh": G} | ({"cell_parameters": cell.planes} if cell.cell_parameters else {})
         for name, count in planes.items():
             if name not in out:
                 out[name] = np.zeros((count, Hp), self.spec.dtype)

@@ -51,12 +51,12 @@ class StackSpec(NamedTuple):
         return self.state_size if state == "h" else self.hidden_size
 
     def engine_parameters(self, store: ParameterStore, layer: int, d: int) -> dict[str, NDArray[Any]]:
-        """Parameters of one layer and direction by the engine's names; `own` has the cell parameters."""
+        """Parameters of one layer and direction by the engine's names, with those of the cell."""
         views = store.parameters()
         names = {engine: parameter_name(kind, layer, d) for engine, kind in PYTORCH_KINDS.items()}
         found = {engine: views[name] for engine, name in names.items() if name in views}
         if self.cell.cell_parameters:
-            found["own"] = self.cell_block(store, store.data, layer, d)
+            found["cell_parameters"] = self.cell_block(store, store.data, layer, d)
         return found
 
     def cell_block(self, store: ParameterStore, flat: NDArray[Any], layer: int, d: int) -> NDArray[Any]:

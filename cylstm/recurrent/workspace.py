@@ -128,7 +128,9 @@ class Workspace:
                 arrays[f"d{engine}"] = gradients[name]
         if spec.cell.cell_parameters:
             padded = self.packed is not None
-            arrays["d_own"] = self.cell_gradient if padded else spec.cell_block(store, self.grad, l, d)
+            arrays["d_cell_parameters"] = (
+                self.cell_gradient if padded else spec.cell_block(store, self.grad, l, d)
+            )
         return arrays
 
     def donate_output(self) -> bool:
@@ -136,7 +138,7 @@ class Workspace:
         if not self.buffers.donate_output():
             return False
         self.key = ()  # replan the next pass
-        self.passes[self.plan.L - 1, 0].let_go_of_h()
+        self.passes[self.plan.L - 1, 0].donate_h()
         self.states = []
         return True
 

@@ -6,7 +6,7 @@
  * on, multiplied with h_{t-1} or with the cell's `extra` plane, added to the gates or put into the first
  * columns of `extra`, whose rows are E H long. Backward the stages run in reverse order, each function
  * before its products. The product of x with W_ih, over all gates and steps, is in `gates` beforehand.
- * `own` are the cell parameters that no product reads (peepholes, norms); the cell adds to their gradients itself.
+ * The cell parameters are those that no product reads (peepholes, norms); the cell adds to their gradients itself.
  *
  * All arrays are row-major, owned by the caller, and do not overlap. The functions
  * cannot fail, allocate nothing and keep no state.
@@ -46,12 +46,12 @@ typedef struct {
 } cyl_cell_parameter;
 
 typedef struct {
-    int gates, states, extra, own, stages, products; /* extra, own: in units of H */
+    int gates, states, extra, cell_parameters, stages, products; /* extra, cell_parameters: in units of H */
     cyl_product product[CYL_MAX_PRODUCTS];
     int needs_rows;                       /* the function sums over units, so it is called with whole rows */
     int coupled;                          /* of an LSTM: f is 1 - i and has no gate */
     int biases;                           /* b_ih and b_hh can be added to the gates */
-    const cyl_cell_parameter *parameters; /* `own`, in the order in which the cell finds them, up to a NULL name */
+    const cyl_cell_parameter *parameters; /* those, in the order in which the cell finds them, up to a NULL name */
 } cyl_cell_shape;
 
 typedef enum {
@@ -75,7 +75,7 @@ CYL_UNUSED static const cyl_cell_parameter cyl_norms[] = {
     {"norm_ih", 4}, {"norm_hh", 4}, {"bias", 4}, {"norm_c", 1}, {"bias_c", 1}, {NULL, 0}};
 
 CYL_UNUSED static const cyl_cell_shape cyl_cell_shapes[CYL_CELL_COUNT] = {
-    /* gates, states, extra, own, stages, products, {{stage, first, count, from_extra, to_extra}, ...}, needs_rows,
+    /* gates, states, extra, cell_parameters, stages, products, {{stage, first, count, from_extra, to_extra}, ...}, needs_rows,
      * coupled, biases, parameters */
     /* CYL_LSTM */
     {4, 2, 0, 0, 1, 1, {{0, 0, 4, 0, 0}, {0, 0, 0, 0, 0}}, 0, 0, 1, cyl_no_parameters},

@@ -47,7 +47,7 @@
 
 /* Of a layer, in each direction: weights as pass.h and dense.h read them, and the states, (B, P) and (B, H). */
 typedef struct {
-    void *w_ih[2], *w_hh[2], *w_hr[2], *b_ih[2], *b_hh[2], *own[2], *h[2], *c[2];
+    void *w_ih[2], *w_hh[2], *w_hr[2], *b_ih[2], *b_hh[2], *cell_parameters[2], *h[2], *c[2];
 } cyl_ready;
 
 typedef struct {
@@ -58,7 +58,7 @@ typedef struct {
     void *state;
     size_t state_size;
     /* Shared by all layers: rows between layers in turn, rows in reversed order, what a pass needs besides. */
-    void *turn[2], *reversed, *kept[CYL_MOST_NESTED], *gates, *extra, *m, *h, *c;
+    void *turn[2], *reversed, *residual[CYL_MAX_NESTED], *gates, *extra, *m, *h, *c;
 } cyl_runner;
 
 /* Memory cut from a buffer one piece after the other; base NULL: only counted. */
@@ -81,7 +81,7 @@ static inline void *cyl_cut(cyl_cutter *c, size_t rows, size_t width, size_t siz
 
 /* The widest that each kind of shared rows has to be, in numbers. */
 typedef struct {
-    size_t rows, reversed, gates, extra, m, h, c, kept[CYL_MOST_NESTED];
+    size_t rows, reversed, gates, extra, m, h, c, residual[CYL_MAX_NESTED];
 } cyl_widths;
 
 /* n units in whole panels. */
@@ -104,13 +104,13 @@ static inline void cyl_cut_stack(cyl_cutter *c, const cyl_model *m, const cyl_la
         ready->b_ih[d] = cyl_cut(c, G, Hp, real);
         ready->b_hh[d] = cyl_cut(c, G, Hp, real);
         if (layer->P != layer->H) ready->w_hr[d] = cyl_cut(c, Pp, (size_t)layer->H, real);
-        if (cell->own) ready->own[d] = cyl_cut(c, (size_t)cell->own, Hp, real);
+        if (cell->cell_parameters) ready->cell_parameters[d] = cyl_cut(c, (size_t)cell->cell_parameters, Hp, real);
     }
 }
 
 static inline void cyl_widen_for(cyl_widths *w, const cyl_model *m, const cyl_layer *layer) {
     cyl_widen(&w->rows, (size_t)layer->O);
-    if (layer->kind == CYL_LAYER_RESIDUAL) cyl_widen(&w->kept[layer->nested], (size_t)layer->I);
+    if (layer->kind == CYL_LAYER_RESIDUAL) cyl_widen(&w->residual[layer->nested], (size_t)layer->I);
     if (layer->kind != CYL_LAYER_RECURRENT) return;
     const cyl_cell_shape *cell = &cyl_cell_shapes[layer->cell];
     const size_t Hp = cyl_padded(m, layer->H);
@@ -154,7 +154,7 @@ static inline size_t cyl_lay_out(cyl_runner *r, const cyl_model *m, char *base, 
         cyl_widen_for(&w, m, layer);
     }
     for (int k = 0; k < 2; k++) r->turn[k] = cyl_cut(&c, N, w.rows, real);
-    for (int k = 0; k < CYL_MOST_NESTED; k++) r->kept[k] = cyl_cut(&c, N, w.kept[k], real);
+    for (int k = 0; k < CYL_MAX_NESTED; k++) r->residual[k] = cyl_cut(&c, N, w.residual[k], real);
     r->reversed = cyl_cut(&c, N, w.reversed, real);
     r->gates = cyl_cut(&c, b > CYL_ROWS_AHEAD ? b : CYL_ROWS_AHEAD, w.gates, real);
     r->extra = cyl_cut(&c, b, w.extra, real);

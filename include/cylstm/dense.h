@@ -7,9 +7,9 @@
  * begins with the bias and runs over the inputs in ascending order, so its bits do not depend on how rows and columns
  * are cut.
  *
- *     cyl_dense_back_<f32|f64>[isa](gradients, index, count, meetings)
+ *     cyl_dense_back_<f32|f64>[isa](gradients, index, count, barrier_slots)
  *
- * is called by each thread with its index; `meetings` has `count` barrier counters, initially 0, or is NULL for one
+ * is called by each thread with its index; `barrier_slots` has `count` barrier counters, initially 0, or is NULL for one
  * thread. Each part adds to its elements of dW and db, over rows in descending order, then writes its rows of dx.
  * Results are bit-identical for any number of parts, and for rows divided into several calls in descending order.
  *
@@ -38,7 +38,7 @@ typedef struct {
     void *strips;       /* scratch, cyl_dense_strips() numbers for each part */
 } cyl_dense_gradients;
 
-typedef void (*cyl_dense_back_function)(const cyl_dense_gradients *, int, int, cyl_meeting *);
+typedef void (*cyl_dense_back_function)(const cyl_dense_gradients *, int, int, cyl_barrier_slot *);
 
 /* What a part adds to: rows of dW from `output`, its columns from `input`, db from `bias`. */
 typedef struct {
@@ -47,16 +47,16 @@ typedef struct {
 
 static inline cyl_dense_share cyl_dense_share_of(
     const cyl_dense_gradients *d, ptrdiff_t panel, ptrdiff_t tile, size_t real, int k, int n) {
-    const ptrdiff_t panels = cyl_tiles(d->inputs, panel), apart = CYL_APART / (ptrdiff_t)real;
+    const ptrdiff_t panels = cyl_tiles(d->inputs, panel), apart = CYL_SEPARATION / (ptrdiff_t)real;
     /* Divided by inputs, each part copies only its columns of x, but there must be enough of them for equal slices. */
     const int by_inputs = panels >= 4 * n || panels > cyl_tiles(d->outputs, tile);
     cyl_dense_share s;
-    s.output = by_inputs ? 0 : cyl_share_of(d->outputs, tile, k, n);
-    s.output_end = by_inputs ? d->outputs : cyl_share_of(d->outputs, tile, k + 1, n);
-    s.input = by_inputs ? cyl_share_of(d->inputs, panel, k, n) : 0;
-    s.input_end = by_inputs ? cyl_share_of(d->inputs, panel, k + 1, n) : d->inputs;
-    s.bias = cyl_share_of(d->outputs, apart, k, n);
-    s.bias_end = cyl_share_of(d->outputs, apart, k + 1, n);
+    s.output = by_inputs ? 0 : cyl_group_slice_start(d->outputs, tile, k, n);
+    s.output_end = by_inputs ? d->outputs : cyl_group_slice_start(d->outputs, tile, k + 1, n);
+    s.input = by_inputs ? cyl_group_slice_start(d->inputs, panel, k, n) : 0;
+    s.input_end = by_inputs ? cyl_group_slice_start(d->inputs, panel, k + 1, n) : d->inputs;
+    s.bias = cyl_group_slice_start(d->outputs, apart, k, n);
+    s.bias_end = cyl_group_slice_start(d->outputs, apart, k + 1, n);
     return s;
 }
 
@@ -75,9 +75,9 @@ static inline int cyl_dense_parts(const cyl_dense_gradients *d, int n, ptrdiff_t
     const ptrdiff_t tiles = cyl_tiles(d->outputs, tile), panels = cyl_tiles(d->inputs, panel);
     const ptrdiff_t pieces = panels > tiles ? panels : tiles;
     const double flop = (d->dx ? 4.0 : 2.0) * (double)d->rows * (double)d->inputs * (double)d->outputs;
-    if (n > CYL_MOST_PARTS) n = CYL_MOST_PARTS;
+    if (n > CYL_MAX_PARTS) n = CYL_MAX_PARTS;
     if (!d->dx && n > pieces) n = (int)pieces;
-    return flop < CYL_LEAST_FLOP || n < 1 ? 1 : n;
+    return flop < CYL_MIN_FLOP || n < 1 ? 1 : n;
 }
 
 #if CYL_PACKED

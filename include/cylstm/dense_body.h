@@ -44,15 +44,15 @@ CYL_TARGET static void CYL_KERNEL(cyl_dense_dx)(const cyl_dense_gradients *d, pt
 }
 
 CYL_TARGET static void CYL_KERNEL(cyl_dense_back)(
-    const cyl_dense_gradients *d, int index, int count, cyl_meeting *meetings) {
+    const cyl_dense_gradients *d, int index, int count, cyl_barrier_slot *barrier_slots) {
     const unsigned mode = cyl_flush_subnormals();
     const cyl_dense_share s = cyl_dense_share_of(d, CYL_PANEL, CYL_TILE, sizeof(CYL_REAL), index, count);
     unsigned met = 0;
     CYL_KERNEL(cyl_dense_weights)
     (d, &s, (CYL_REAL *)d->strips + index * cyl_dense_strips(d->outputs, CYL_TILE, sizeof(CYL_REAL)));
     if (d->dx) {
-        if (meetings) cyl_wait_for(meetings, index, count, &met); /* dx may overwrite x */
-        CYL_KERNEL(cyl_dense_dx)(d, cyl_share(d->rows, index, count), cyl_share(d->rows, index + 1, count));
+        if (barrier_slots) cyl_barrier_wait(barrier_slots, index, count, &met); /* dx may overwrite x */
+        CYL_KERNEL(cyl_dense_dx)(d, cyl_slice_start(d->rows, index, count), cyl_slice_start(d->rows, index + 1, count));
     }
     cyl_restore_subnormals(mode);
 }

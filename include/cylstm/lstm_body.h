@@ -17,7 +17,7 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_fwd)(
     const ptrdiff_t I = 0, F = a->gate, G = coupled ? F : 2 * F, O = G + F;          /* where each gate begins */
     const ptrdiff_t PF = a->plane, PG = coupled ? PF : 2 * PF, PO = PG + PF; /* and its biases */
     const CYL_REAL *b_ih = a->b_ih, *b_hh = a->b_hh, clip = a->clip;
-    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + PF : p_i, *p_o = peephole ? p_i + PG : p_i;
+    const CYL_REAL *p_i = a->cell_parameters, *p_f = peephole ? p_i + PF : p_i, *p_o = peephole ? p_i + PG : p_i;
     /* h of some rows after all else of them: in one loop a unit's chain of dependent operations is too long for the
      * processor to begin the next unit meanwhile (12 % of the function on Zen 4). */
     for (ptrdiff_t first = 0; first < a->B; first += CYL_ROWS_TOGETHER) {
@@ -60,8 +60,8 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_lstm_any_bwd)(
     const ptrdiff_t I = 0, F = a->gate, G = coupled ? F : 2 * F, O = G + F;
     const ptrdiff_t PF = a->plane, PG = coupled ? PF : 2 * PF;
     const CYL_TYPED(cyl_bound) bound = CYL_TYPED(cyl_bound_of)(a->clip);
-    const CYL_REAL *p_i = a->own, *p_f = peephole ? p_i + PF : p_i, *p_o = peephole ? p_i + PG : p_i;
-    CYL_REAL *dp_i = a->d_own, *dp_f = peephole ? dp_i + PF : dp_i, *dp_o = peephole ? dp_i + PG : dp_i;
+    const CYL_REAL *p_i = a->cell_parameters, *p_f = peephole ? p_i + PF : p_i, *p_o = peephole ? p_i + PG : p_i;
+    CYL_REAL *dp_i = a->d_cell_parameters, *dp_f = peephole ? dp_i + PF : dp_i, *dp_o = peephole ? dp_i + PG : dp_i;
     for (ptrdiff_t b = 0; b < a->B; b++) {
         CYL_REAL *gates = a->gates + b * a->ld_gates;
         CYL_REAL *dc = a->dc + b * a->ld_d;

@@ -39,7 +39,7 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_moments)(
 
 CYL_TARGET static void CYL_KERNEL(cyl_lstm_norm_fwd)(const CYL_TYPED(cyl_forward) *a) {
     const ptrdiff_t H = a->H, gate = a->gate, plane = a->plane;
-    const CYL_REAL *gain_x = a->own, *gain_h = gain_x + 4 * plane, *bias = gain_h + 4 * plane;
+    const CYL_REAL *gain_x = a->cell_parameters, *gain_h = gain_x + 4 * plane, *bias = gain_h + 4 * plane;
     const CYL_REAL *gain_c = bias + 4 * plane, *bias_c = gain_c + plane, clip = a->clip;
     for (ptrdiff_t b = 0; b < a->B; b++) {
         CYL_REAL *gates = a->gates + b * a->ld_gates, *u = a->extra + b * a->ld_extra, *x = u + 4 * gate;
@@ -100,9 +100,9 @@ CYL_TARGET CYL_INLINE void CYL_KERNEL(cyl_norm_bwd)(
 CYL_TARGET static void CYL_KERNEL(cyl_lstm_norm_bwd)(const CYL_TYPED(cyl_backward) *a) {
     const ptrdiff_t H = a->H, gate = a->gate, plane = a->plane;
     const CYL_TYPED(cyl_bound) bound = CYL_TYPED(cyl_bound_of)(a->clip);
-    const CYL_REAL *gain_x = a->own, *gain_h = gain_x + 4 * plane, *gain_c = gain_h + 8 * plane;
+    const CYL_REAL *gain_x = a->cell_parameters, *gain_h = gain_x + 4 * plane, *gain_c = gain_h + 8 * plane;
     const CYL_REAL *bias_c = gain_c + plane;
-    CYL_REAL *d_gain_x = a->d_own, *d_gain_h = d_gain_x + 4 * plane, *d_bias = d_gain_h + 4 * plane;
+    CYL_REAL *d_gain_x = a->d_cell_parameters, *d_gain_h = d_gain_x + 4 * plane, *d_bias = d_gain_h + 4 * plane;
     CYL_REAL *d_gain_c = d_bias + 4 * plane, *d_bias_c = d_gain_c + plane;
     for (ptrdiff_t b = 0; b < a->B; b++) {
         CYL_REAL *gates = a->gates + b * a->ld_gates, *u = a->extra + b * a->ld_extra, *x = u + 4 * gate;

@@ -15,9 +15,9 @@
 #include "cells.h"
 #include "json.h"
 
-#define CYL_MOST_LAYERS 32
-#define CYL_MOST_TENSORS 192
-#define CYL_MOST_NESTED 4 /* Sequential or Residual in another */
+#define CYL_MAX_LAYERS 32
+#define CYL_MAX_TENSORS 192
+#define CYL_MAX_NESTED 4 /* Sequential or Residual in another */
 #define CYL_NAME 48
 
 typedef enum {
@@ -83,7 +83,7 @@ typedef struct {
     double clip, zoneout_h, zoneout_c, eps;
 } cyl_layer;
 
-/* What a parameter is for; those of a cell's own follow one another from CYL_OWN on. */
+/* What a parameter is for; cell parameters are numbered from CYL_CELL_PARAMETER on. */
 typedef enum {
     CYL_W_IH,
     CYL_W_HH,
@@ -94,7 +94,7 @@ typedef enum {
     CYL_C_0,
     CYL_WEIGHT,
     CYL_BIAS,
-    CYL_OWN
+    CYL_CELL_PARAMETER
 } cyl_role;
 
 typedef struct {
@@ -111,8 +111,8 @@ typedef struct {
     int reads_indices, pools, causal;
     int layers, tensors;
     ptrdiff_t most; /* of any size: the bytes of the file */
-    cyl_layer layer[CYL_MOST_LAYERS];
-    cyl_tensor tensor[CYL_MOST_TENSORS];
+    cyl_layer layer[CYL_MAX_LAYERS];
+    cyl_tensor tensor[CYL_MAX_TENSORS];
 } cyl_model;
 
 /* A parameter of a layer; NULL if it has none such. */

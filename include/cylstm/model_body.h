@@ -27,11 +27,12 @@ static inline void CYL_TYPED(cyl_pack_stack)(const cyl_model *m, const cyl_layer
             CYL_TYPED(cyl_pack_blocks)(ready->w_hr[d], cyl_parameter(m, layer, CYL_W_HR, d), panel, 1, layer->P, H);
         CYL_TYPED(cyl_pad_planes)(ready->b_ih[d], cyl_parameter(m, layer, CYL_B_IH, d), G, H, Hp);
         CYL_TYPED(cyl_pad_planes)(ready->b_hh[d], cyl_parameter(m, layer, CYL_B_HH, d), G, H, Hp);
-        CYL_REAL *own = (CYL_REAL *)ready->own[d];
+        CYL_REAL *cell_parameters = (CYL_REAL *)ready->cell_parameters[d];
         for (int k = 0; cell->parameters[k].name; k++) {
             const int planes = cell->parameters[k].planes;
-            CYL_TYPED(cyl_pad_planes)(own, cyl_parameter(m, layer, CYL_OWN + k, d), planes, H, Hp);
-            own += planes * Hp;
+            CYL_TYPED(
+                cyl_pad_planes)(cell_parameters, cyl_parameter(m, layer, CYL_CELL_PARAMETER + k, d), planes, H, Hp);
+            cell_parameters += planes * Hp;
         }
     }
 }
@@ -75,7 +76,7 @@ static inline cyl_pass CYL_TYPED(cyl_pass_of)(
     p.rows_of_gates = p.B > CYL_ROWS_AHEAD ? p.B : CYL_ROWS_AHEAD;
     p.rows = r->rows;
     p.w_ih = ready->w_ih[d], p.w_hh = ready->w_hh[d], p.w_hr = ready->w_hr[d];
-    p.b_ih = ready->b_ih[d], p.b_hh = ready->b_hh[d], p.own = ready->own[d];
+    p.b_ih = ready->b_ih[d], p.b_hh = ready->b_hh[d], p.cell_parameters = ready->cell_parameters[d];
     p.gates = r->gates, p.h = r->h;
     p.extra = cell->extra ? r->extra : NULL;
     p.c = cell->states == 2 ? r->c : NULL;
@@ -91,7 +92,7 @@ CYL_TYPED(cyl_run_direction)(const cyl_runner *r, const cyl_layer *layer, const 
     const ptrdiff_t B = p.B, panel = cyl_panel(r->model->isa, sizeof(CYL_REAL));
     const int back = d || layer->reverse;
     cyl_part part;
-    cyl_meeting meetings[2];
+    cyl_barrier_slot barrier_slots[2];
     p.x = x;
     if (back) {
         p.x = r->reversed;
@@ -101,7 +102,7 @@ CYL_TYPED(cyl_run_direction)(const cyl_runner *r, const cyl_layer *layer, const 
     }
     CYL_TYPED(cyl_put_state)((CYL_REAL *)p.h, p.Pp, ready->h[d], B, p.P);
     if (p.c) CYL_TYPED(cyl_put_state)((CYL_REAL *)p.c, p.Hp, ready->c[d], B, p.H);
-    cyl_divide(&p, 1, panel, cyl_tile(r->model->isa), sizeof(CYL_REAL), 0, &part, meetings);
+    cyl_divide(&p, 1, panel, cyl_tile(r->model->isa), sizeof(CYL_REAL), 0, &part, barrier_slots);
     CYL_TYPED(cyl_passes).forward[r->model->isa](&p, &part);
     const CYL_REAL *h = (const CYL_REAL *)p.h + B * p.Pp;
     CYL_TYPED(cyl_get_state)(ready->h[d], h + (T - 1) * B * p.Pp, p.Pp, B, p.P);
@@ -190,12 +191,12 @@ static inline void CYL_TYPED(cyl_run_layer)(cyl_runner *r, int k, void *to, cons
     case CYL_LAYER_POOL_MAX:
     case CYL_LAYER_POOL_ENDS: CYL_TYPED(cyl_pool)(layer->kind, y, x, T, r->B, I); break;
     case CYL_LAYER_RESIDUAL:
-        memcpy(r->kept[layer->nested], x, (size_t)(N * I) * sizeof(CYL_REAL));
+        memcpy(r->residual[layer->nested], x, (size_t)(N * I) * sizeof(CYL_REAL));
         memcpy(y, x, (size_t)(N * I) * sizeof(CYL_REAL));
         break;
     case CYL_LAYER_DROPOUT: memcpy(y, x, (size_t)(N * I) * sizeof(CYL_REAL)); break;
     case CYL_LAYER_RESIDUAL_END:
-        for (ptrdiff_t n = 0; n < N * I; n++) y[n] = ((const CYL_REAL *)r->kept[layer->nested])[n] + x[n];
+        for (ptrdiff_t n = 0; n < N * I; n++) y[n] = ((const CYL_REAL *)r->residual[layer->nested])[n] + x[n];
         break;
     }
 }

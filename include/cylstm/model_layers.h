@@ -193,7 +193,7 @@ static inline int cyl_extend_by_number(char name[CYL_NAME], int number) {
 /* Expect a tensor of the layer that was added last; its name is prefix and kind, and which layer l of a stack. */
 static inline int cyl_expect(
     cyl_model *m, const char *prefix, const char *kind, int l, int d, int role, ptrdiff_t rows, ptrdiff_t columns) {
-    if (m->tensors == CYL_MOST_TENSORS) return CYL_TOO_MANY_LAYERS;
+    if (m->tensors == CYL_MAX_TENSORS) return CYL_TOO_MANY_LAYERS;
     cyl_tensor *t = &m->tensor[m->tensors++];
     int full = cyl_extend(t->name, prefix) || cyl_extend(t->name, kind);
     if (l >= 0) full = full || cyl_extend(t->name, "_l") || cyl_extend_by_number(t->name, l);
@@ -208,7 +208,7 @@ static inline int cyl_expect(
 
 /* A further layer, which reads the outputs of the one before. */
 static inline int cyl_add_layer(cyl_model *m, cyl_layer_kind kind, ptrdiff_t I, ptrdiff_t O) {
-    if (m->layers == CYL_MOST_LAYERS) return CYL_TOO_MANY_LAYERS;
+    if (m->layers == CYL_MAX_LAYERS) return CYL_TOO_MANY_LAYERS;
     if (I < 1 || O < 1) return CYL_BAD_OPTION;
     if (m->O && m->O != I) return CYL_BAD_LAYERS;
     cyl_layer *layer = &m->layer[m->layers++];
@@ -224,7 +224,7 @@ static inline int cyl_add_layer(cyl_model *m, cyl_layer_kind kind, ptrdiff_t I, 
 static inline int cyl_expect_direction(
     cyl_model *m, const cyl_config *config, const char *prefix, const cyl_layer *layer, int l, int d) {
     const cyl_cell_shape *cell = &cyl_cell_shapes[layer->cell];
-    const cyl_cell_parameter *own = cell->parameters;
+    const cyl_cell_parameter *listed = cell->parameters;
     const ptrdiff_t GH = cell->gates * layer->H, H = layer->H, P = layer->P;
     int error = cyl_expect(m, prefix, "weight_ih", l, d, CYL_W_IH, GH, layer->I);
     if (!error) error = cyl_expect(m, prefix, "weight_hh", l, d, CYL_W_HH, GH, P);
@@ -233,8 +233,8 @@ static inline int cyl_expect_direction(
         if (!error) error = cyl_expect(m, prefix, "bias_hh", l, d, CYL_B_HH, GH, 0);
     }
     if (!error && P != H) error = cyl_expect(m, prefix, "weight_hr", l, d, CYL_W_HR, P, H);
-    for (int k = 0; own[k].name && !error; k++)
-        error = cyl_expect(m, prefix, own[k].name, l, d, CYL_OWN + k, own[k].planes * H, 0);
+    for (int k = 0; listed[k].name && !error; k++)
+        error = cyl_expect(m, prefix, listed[k].name, l, d, CYL_CELL_PARAMETER + k, listed[k].planes * H, 0);
     if (!error && layer->learns) error = cyl_expect(m, prefix, "h_0", l, d, CYL_H_0, P, 0);
     if (!error && layer->learns && cell->states == 2) error = cyl_expect(m, prefix, "c_0", l, d, CYL_C_0, H, 0);
     return error;
@@ -252,8 +252,8 @@ static inline int cyl_cell_of(const cyl_config *config) {
 static inline int cyl_read_stack(cyl_model *m, const cyl_config *config, const char *prefix) {
     const ptrdiff_t H = cyl_size_of(config, CYL_KEY_HIDDEN_SIZE), projected = cyl_size_of(config, CYL_KEY_PROJ_SIZE);
     const int both = cyl_chosen(config, CYL_KEY_BIDIRECTIONAL), reverse = cyl_chosen(config, CYL_KEY_REVERSE);
-    const int layers = cyl_size_of(config, CYL_KEY_NUM_LAYERS) > CYL_MOST_LAYERS
-                           ? CYL_MOST_LAYERS + 1
+    const int layers = cyl_size_of(config, CYL_KEY_NUM_LAYERS) > CYL_MAX_LAYERS
+                           ? CYL_MAX_LAYERS + 1
                            : (int)config->value[CYL_KEY_NUM_LAYERS];
     const ptrdiff_t P = projected ? projected : H;
     if (layers < 1 || H < 1 || projected >= H || (both && reverse)) return CYL_BAD_OPTION;
@@ -329,7 +329,7 @@ static inline int cyl_read_layers(cyl_model *m, cyl_config *config, const char *
     const int residual = config->type == CYL_TYPE_RESIDUAL, mark = m->layers, pooled = m->pools;
     const ptrdiff_t before = m->O;
     int first = 1, error = CYL_OK;
-    if (nested == CYL_MOST_NESTED) return CYL_TOO_MANY_LAYERS;
+    if (nested == CYL_MAX_NESTED) return CYL_TOO_MANY_LAYERS;
     if (residual) { /* its size is that of what follows, which is not known yet */
         error = cyl_add_layer(m, CYL_LAYER_RESIDUAL, before ? before : 1, before ? before : 1);
         m->O = before;

@@ -18,11 +18,16 @@
 typedef enum { CYL_SGD = 0, CYL_RMSPROP = 1, CYL_ADAM = 2, CYL_OPTIMIZER_COUNT = 3 } cyl_optimizer;
 
 /* The slope is g + DECAY p, an L2 penalty; SHRINK multiplies p instead (Loshchilov and Hutter 2019). */
-enum { CYL_RATE = 0, CYL_DECAY = 1, CYL_SHRINK = 2, CYL_OWN = 3 };
-enum { CYL_MOMENTUM = CYL_OWN, CYL_NESTEROV = CYL_OWN + 1 };
-enum { CYL_ALPHA = CYL_OWN, CYL_RMS_EPS = CYL_OWN + 1 };
-enum { CYL_BETA1 = CYL_OWN, CYL_BETA2 = CYL_OWN + 1, CYL_EPS = CYL_OWN + 2, CYL_ROOT = CYL_OWN + 3 };
-enum { CYL_COEFFICIENTS = CYL_OWN + 4 };
+enum { CYL_RATE = 0, CYL_DECAY = 1, CYL_SHRINK = 2, CYL_FIRST_OPTION = 3 };
+enum { CYL_MOMENTUM = CYL_FIRST_OPTION, CYL_NESTEROV = CYL_FIRST_OPTION + 1 };
+enum { CYL_ALPHA = CYL_FIRST_OPTION, CYL_RMS_EPS = CYL_FIRST_OPTION + 1 };
+enum {
+    CYL_BETA1 = CYL_FIRST_OPTION,
+    CYL_BETA2 = CYL_FIRST_OPTION + 1,
+    CYL_EPS = CYL_FIRST_OPTION + 2,
+    CYL_ROOT = CYL_FIRST_OPTION + 3
+};
+enum { CYL_COEFFICIENTS = CYL_FIRST_OPTION + 4 };
 
 typedef void (*cyl_optimizer_f32)(float *, const float *, float *, float *, ptrdiff_t, const double *);
 typedef void (*cyl_optimizer_f64)(double *, const double *, double *, double *, ptrdiff_t, const double *);

@@ -4,15 +4,15 @@
 
 #include "platform.h"
 
-#define CYL_MOST_PARTS 64
-#define CYL_LEAST_FLOP 3e6 /* a smaller call ends before another thread is awake */
-#define CYL_APART 128      /* bytes between data of different threads: processors prefetch pairs of cache lines */
+#define CYL_MAX_PARTS 64
+#define CYL_MIN_FLOP 3e6   /* a smaller call ends before another thread is awake */
+#define CYL_SEPARATION 128 /* bytes between data of different threads: processors prefetch pairs of cache lines */
 
 /* The counter of a thread in a barrier, on its own cache lines. */
 typedef struct {
     unsigned count;
     char rest[124];
-} cyl_meeting;
+} cyl_barrier_slot;
 
 #if defined(__x86_64__)
 static inline void cyl_pause(void) { _mm_pause(); }
@@ -24,26 +24,26 @@ static inline void cyl_pause(void) {}
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
-static inline void cyl_give_way(void) { sched_yield(); }
+static inline void cyl_yield(void) { sched_yield(); }
 #elif defined(_WIN32)
 #ifdef __cplusplus
 extern "C"
 #endif
     __declspec(dllimport) int __stdcall SwitchToThread(void); /* of windows.h */
-static inline void cyl_give_way(void) { SwitchToThread(); }
+static inline void cyl_yield(void) { SwitchToThread(); }
 #else
-static inline void cyl_give_way(void) {}
+static inline void cyl_yield(void) {}
 #endif
 
 #if CYL_PACKED
 /* Barrier: wait for all parts; their earlier writes are visible afterwards. */
-static inline void cyl_wait_for(cyl_meeting *all, int index, int count, unsigned *met) {
+static inline void cyl_barrier_wait(cyl_barrier_slot *all, int index, int count, unsigned *met) {
     const unsigned now = ++*met;
     __atomic_store_n(&all[index].count, now, __ATOMIC_RELEASE);
     for (int k = 0; k < count; k++)
         for (unsigned turns = 1; (int)(__atomic_load_n(&all[k].count, __ATOMIC_ACQUIRE) - now) < 0; turns++) {
             cyl_pause();
-            if (turns % 1024 == 0) cyl_give_way(); /* there may be more threads than CPUs */
+            if (turns % 1024 == 0) cyl_yield(); /* there may be more threads than CPUs */
         }
 }
 #endif
@@ -52,11 +52,11 @@ static inline void cyl_wait_for(cyl_meeting *all, int index, int count, unsigned
 static inline ptrdiff_t cyl_tiles(ptrdiff_t n, ptrdiff_t tile) { return (n + tile - 1) / tile; }
 
 /* Start of slice k of n. */
-static inline ptrdiff_t cyl_share(ptrdiff_t pieces, int k, int n) { return pieces * k / n; }
+static inline ptrdiff_t cyl_slice_start(ptrdiff_t pieces, int k, int n) { return pieces * k / n; }
 
 /* The same for pieces in groups. */
-static inline ptrdiff_t cyl_share_of(ptrdiff_t pieces, ptrdiff_t group, int k, int n) {
-    const ptrdiff_t first = cyl_share(cyl_tiles(pieces, group), k, n) * group;
+static inline ptrdiff_t cyl_group_slice_start(ptrdiff_t pieces, ptrdiff_t group, int k, int n) {
+    const ptrdiff_t first = cyl_slice_start(cyl_tiles(pieces, group), k, n) * group;
     return first < pieces ? first : pieces;
 }
 

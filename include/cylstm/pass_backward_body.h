@@ -33,21 +33,21 @@ CYL_TARGET static void CYL_KERNEL(cyl_begin_step_back)(
         CYL_KERNEL(cyl_copy_rows)(CYL_ROW(p->dh_steps, s->start, p->P), p->P, dh, p->Pp, w->row, end, from, to);
     if (p->zoneout_h > 0)
         CYL_KERNEL(cyl_split)
-        (dh, p->Pp, (CYL_REAL *)p->dh_kept, p->zone_h ? CYL_ROW(p->zone_h, s->start, p->P) : NULL, p->zoneout_h, p->P,
+        (dh, p->Pp, (CYL_REAL *)p->dh_retained, p->zone_h ? CYL_ROW(p->zone_h, s->start, p->P) : NULL, p->zoneout_h, p->P,
          w->row, end, from, to);
     if (p->zoneout_c > 0)
         CYL_KERNEL(cyl_split)
-        ((CYL_REAL *)p->dc, p->Hp, (CYL_REAL *)p->dc_kept, p->zone_c ? CYL_ROW(p->zone_c, s->start, p->H) : NULL,
+        ((CYL_REAL *)p->dc, p->Hp, (CYL_REAL *)p->dc_retained, p->zone_c ? CYL_ROW(p->zone_c, s->start, p->H) : NULL,
          p->zoneout_c, p->H, w->row, end, CYL_COLUMNS(w->unit, p->H), CYL_COLUMNS(w->unit_end, p->H));
     if (!p->w_hr) return;
     CYL_KERNEL(cyl_copy_rows)(dy, p->P, dh, p->Pp, w->row, end, from, to); /* for dW_hr */
-    cyl_meet(w);
+    cyl_barrier(w);
     /* dL/dm_t = W_hr^T dL/dh_t */
     if (end > w->row)
         CYL_KERNEL(cyl_product)
         (0, CYL_ROW(p->dm, w->row, p->Hp) + w->unit * CYL_PANEL, p->Hp, CYL_PANEL, dh + w->row * p->Pp, p->Pp,
          end - w->row, (const CYL_REAL *)p->w_hr_t + w->unit * panel, panel, w->unit_end - w->unit, p->P);
-    cyl_meet(w);
+    cyl_barrier(w);
     for (ptrdiff_t r = w->row; r < end && from < to; r++)
         memset(dh + r * p->Pp + from, 0, (size_t)(to - from) * sizeof(CYL_REAL));
 }
@@ -69,8 +69,8 @@ CYL_TARGET static void CYL_KERNEL(cyl_pointwise_bwd)(
     a.dextra = p->dextra ? CYL_ROW(p->dextra, row, Hp) + unit : NULL;
     a.h_prev = p->w_hr ? NULL : CYL_ROW(p->h, s->h_prev + row, Hp) + unit;
     a.c_prev = p->c ? CYL_ROW(p->c, s->c_prev + row, Hp) + unit : NULL;
-    a.own = p->own ? (const CYL_REAL *)p->own + unit : NULL;
-    a.d_own = p->d_own ? (CYL_REAL *)p->d_own + unit : NULL;
+    a.cell_parameters = p->cell_parameters ? (const CYL_REAL *)p->cell_parameters + unit : NULL;
+    a.d_cell_parameters = p->d_cell_parameters ? (CYL_REAL *)p->d_cell_parameters + unit : NULL;
     CYL_PASTE(cyl_cells, CYL_SUFFIX)[p->cell].backward[stage][CYL_ISA_INDEX](&a);
 }
 
@@ -122,23 +122,23 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_bwd)(const cyl_pass *p, cyl_part *w, 
     const cyl_cell_shape *cell = &cyl_cell_shapes[p->cell];
     for (int stage = cell->stages - 1; stage >= 0; stage--) {
         if (cell->needs_rows) {
-            cyl_meet(w);
+            cyl_barrier(w);
             if (w->index == 0) CYL_KERNEL(cyl_pointwise_bwd)(p, s, stage, 0, p->H, 0, s->rows);
         } else {
             for (ptrdiff_t panel = w->unit; panel < w->unit_end && end > w->row; panel++)
                 CYL_KERNEL(cyl_pointwise_bwd)(p, s, stage, panel * CYL_PANEL, CYL_PANEL, w->row, end - w->row);
             if (w->unit_end * CYL_PANEL > p->H) CYL_KERNEL(cyl_clear_padding)(p, s, stage, w->row, end);
         }
-        cyl_meet(w);
+        cyl_barrier(w);
         CYL_KERNEL(cyl_products_back)(p, w, s, stage, end);
     }
     if (p->zoneout_h > 0)
         CYL_KERNEL(cyl_add_rows)
-        ((CYL_REAL *)p->dh, p->Pp, (const CYL_REAL *)p->dh_kept, p->P, w->row, end, CYL_COLUMNS(w->wide, p->P),
+        ((CYL_REAL *)p->dh, p->Pp, (const CYL_REAL *)p->dh_retained, p->P, w->row, end, CYL_COLUMNS(w->wide, p->P),
          CYL_COLUMNS(w->wide_end, p->P));
     if (p->zoneout_c > 0)
         CYL_KERNEL(cyl_add_rows)
-        ((CYL_REAL *)p->dc, p->Hp, (const CYL_REAL *)p->dc_kept, p->H, w->row, end, CYL_COLUMNS(w->unit, p->H),
+        ((CYL_REAL *)p->dc, p->Hp, (const CYL_REAL *)p->dc_retained, p->H, w->row, end, CYL_COLUMNS(w->unit, p->H),
          CYL_COLUMNS(w->unit_end, p->H));
 }
 
@@ -189,8 +189,8 @@ CYL_TARGET static void CYL_KERNEL(cyl_block_gradients)(
 CYL_TARGET static void CYL_KERNEL(cyl_block_projection)(
     const cyl_pass *p, const cyl_part *w, const CYL_KERNEL(cyl_block) * block) {
     const ptrdiff_t planes = cyl_cell_shapes[p->cell].gates + cyl_planes_written(p->cell);
-    const ptrdiff_t tiles = cyl_tiles(p->P, CYL_TILE), end = cyl_share(tiles, w->index + 1, w->count) * CYL_TILE;
-    const ptrdiff_t from = cyl_share(tiles, w->index, w->count) * CYL_TILE, to = end < p->P ? end : p->P;
+    const ptrdiff_t tiles = cyl_tiles(p->P, CYL_TILE), end = cyl_slice_start(tiles, w->index + 1, w->count) * CYL_TILE;
+    const ptrdiff_t from = cyl_slice_start(tiles, w->index, w->count) * CYL_TILE, to = end < p->P ? end : p->P;
     CYL_REAL *strips =
         (CYL_REAL *)p->strips + CYL_ROWS_AT_ONCE * (planes * cyl_tiles(p->H, CYL_TILE) * CYL_TILE + from);
     CYL_KERNEL(cyl_cut_strips)(strips, (const CYL_REAL *)p->dy, p->P, block->row, block->count, from, to);
@@ -216,7 +216,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_gradients)(
     CYL_KERNEL(cyl_block) block;
     ptrdiff_t step_start = end;
     block.count = 0;
-    cyl_gather(w);
+    cyl_join(w);
     while (t_end > t) {
         const ptrdiff_t rows = p->rows[--t_end];
         step_start -= rows;
@@ -231,21 +231,21 @@ CYL_TARGET static void CYL_KERNEL(cyl_gradients)(
         }
     }
     if (!p->dx) return;
-    cyl_gather(w); /* dx may overwrite x or dy */
+    cyl_join(w); /* dx may overwrite x or dy */
     CYL_KERNEL(cyl_input_gradient)(p, w, start, end);
 }
 
 /* Recompute the states before steps [t, last) of a checkpoint interval, whose rows end at `end`. */
-CYL_TARGET static void CYL_KERNEL(cyl_states_again)(
+CYL_TARGET static void CYL_KERNEL(cyl_recompute_states)(
     const cyl_pass *p, const cyl_part *w, ptrdiff_t t, ptrdiff_t last, ptrdiff_t end) {
     const ptrdiff_t Hp = p->Hp, from = w->unit * CYL_PANEL, to = w->unit_end * CYL_PANEL;
-    const CYL_REAL *c_prev = CYL_ROW(p->c_kept, t / CYL_SPAN * p->B, Hp);
+    const CYL_REAL *c_prev = CYL_ROW(p->c_checkpoints, t / CYL_SEGMENT * p->B, Hp);
     ptrdiff_t start = end, step = t > 0 ? t - 1 : 0;
     for (ptrdiff_t k = last; k > step; k--) start -= p->rows[k - 1];
     if (t == 0) {
         const ptrdiff_t rows = w->row_end < p->rows[0] ? w->row_end : p->rows[0];
-        CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->h_again, Hp, p->h_kept, Hp, w->row, rows, from, to);
-        CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->c_again, Hp, c_prev, Hp, w->row, rows, from, to);
+        CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->h_recomputed, Hp, p->h_checkpoint, Hp, w->row, rows, from, to);
+        CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->c_recomputed, Hp, c_prev, Hp, w->row, rows, from, to);
     }
     CYL_TYPED(cyl_forward) a;
     memset(&a, 0, sizeof a);
@@ -254,13 +254,13 @@ CYL_TARGET static void CYL_KERNEL(cyl_states_again)(
     a.ld_gates = p->ld_gates;
     for (; step + 1 < last; start += p->rows[step++]) { /* of the sequences that go on */
         const ptrdiff_t rows = w->row_end < p->rows[step + 1] ? w->row_end : p->rows[step + 1];
-        const ptrdiff_t place = cyl_state_again(p, step + 1) + w->row;
+        const ptrdiff_t place = cyl_recomputed_row(p, step + 1) + w->row;
         if (rows <= w->row) return;
         a.B = rows - w->row;
         a.gates = CYL_ROW(p->gates, start + w->row, p->ld_gates) + from;
         a.c_prev = c_prev + w->row * Hp + from;
-        a.h = CYL_ROW(p->h_again, place, Hp) + from;
-        a.c = CYL_ROW(p->c_again, place, Hp) + from;
+        a.h = CYL_ROW(p->h_recomputed, place, Hp) + from;
+        a.c = CYL_ROW(p->c_recomputed, place, Hp) + from;
         CYL_KERNEL(cyl_lstm_states)(&a, cyl_cell_shapes[p->cell].coupled);
         c_prev = a.c - w->row * Hp - from;
     }
@@ -269,14 +269,14 @@ CYL_TARGET static void CYL_KERNEL(cyl_states_again)(
 CYL_TARGET static void CYL_KERNEL(cyl_pass_bwd)(const cyl_pass *planned, cyl_part *w) {
     const unsigned mode = cyl_flush_subnormals();
     cyl_pass again = *planned;
-    if (again.c_kept) again.h = again.h_again, again.c = again.c_again;
+    if (again.c_checkpoints) again.h = again.h_recomputed, again.c = again.c_recomputed;
     const cyl_pass *p = &again;
     ptrdiff_t t = p->T, start = p->N, span = t;
     while (t > 0) {
         const ptrdiff_t last = t, end = start;
-        if (p->c_kept && t == span) {
-            span = (t - 1) / CYL_SPAN * CYL_SPAN;
-            CYL_KERNEL(cyl_states_again)(p, w, span, t, end);
+        if (p->c_checkpoints && t == span) {
+            span = (t - 1) / CYL_SEGMENT * CYL_SEGMENT;
+            CYL_KERNEL(cyl_recompute_states)(p, w, span, t, end);
         }
         while (t > 0 && (t == last || (t != span && end - start + p->rows[t - 1] <= CYL_ROWS_AT_ONCE))) {
             start -= p->rows[--t];

@@ -70,7 +70,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_pointwise_fwd)(
     a.c_prev = p->c ? CYL_ROW(p->c, s->c_prev + row, Hp) + unit : NULL;
     a.b_ih = (const CYL_REAL *)p->b_ih + unit;
     a.b_hh = (const CYL_REAL *)p->b_hh + unit;
-    a.own = p->own ? (const CYL_REAL *)p->own + unit : NULL;
+    a.cell_parameters = p->cell_parameters ? (const CYL_REAL *)p->cell_parameters + unit : NULL;
     CYL_PASTE(cyl_cells, CYL_SUFFIX)[p->cell].forward[stage][CYL_ISA_INDEX](&a);
 }
 
@@ -123,10 +123,10 @@ CYL_TARGET static void CYL_KERNEL(cyl_rows_fwd)(
         if (fused) CYL_KERNEL(cyl_input_product)(p, panel, s->start, s->rows, z.gates, z.ld_gates, z.gate);
         CYL_KERNEL(cyl_state_products)(p, s, 0, panel, 0, s->rows, &z);
     }
-    cyl_meet(w);
+    cyl_barrier(w);
     z = CYL_KERNEL(cyl_planes_at)(p, z_row, s->once, 0);
     if (w->index == 0) CYL_KERNEL(cyl_pointwise_fwd)(p, s, 0, 0, p->H, 0, s->rows, &z);
-    cyl_meet(w);
+    cyl_barrier(w);
 }
 
 /* Zoneout (Krueger et al. 2017): out = (1 - mask) out + mask before; `share` is the mask if that is NULL. */
@@ -155,7 +155,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_finish_step)(const cyl_pass *p, cyl_part *
     const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows, panel = p->H * CYL_PANEL;
     const ptrdiff_t from = CYL_COLUMNS(w->wide, p->P), to = CYL_COLUMNS(w->wide_end, p->P);
     if (p->w_hr) {
-        cyl_meet(w);
+        cyl_barrier(w);
         /* h_t = W_hr m_t */
         if (end > w->row)
             CYL_KERNEL(cyl_product)
@@ -172,7 +172,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_finish_step)(const cyl_pass *p, cyl_part *
         (CYL_ROW(p->c, s->c, p->Hp), CYL_ROW(p->c, s->c_prev, p->Hp),
          p->zone_c ? CYL_ROW(p->zone_c, s->start, p->H) : NULL, p->zoneout_c, p->Hp, p->H, w->row, end,
          CYL_COLUMNS(w->unit, p->H), CYL_COLUMNS(w->unit_end, p->H));
-    cyl_meet(w);
+    cyl_barrier(w);
 }
 
 CYL_TARGET static void CYL_KERNEL(cyl_step_fwd)(
@@ -183,7 +183,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_fwd)(
         CYL_KERNEL(cyl_masked)
         (CYL_ROW(p->h_masked, s->start, p->Pp), CYL_ROW(p->h, s->h_prev, p->Pp), (const CYL_REAL *)p->mask_h, p->Pp,
          p->P, w->row, end, CYL_COLUMNS(w->wide, p->P), CYL_COLUMNS(w->wide_end, p->P));
-        cyl_meet(w);
+        cyl_barrier(w);
     }
     if (cell->needs_rows) {
         CYL_KERNEL(cyl_rows_fwd)(p, w, s, fused, z_row);
@@ -196,7 +196,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_fwd)(
                 (CYL_ROW(p->extra, s->once, p->ld_extra), CYL_ROW(p->extra, s->once, p->ld_extra),
                  (const CYL_REAL *)p->mask_h, p->ld_extra, p->P, w->row, end, CYL_COLUMNS(w->unit, p->H),
                  CYL_COLUMNS(w->unit_end, p->H));
-            cyl_meet(w);
+            cyl_barrier(w);
         }
     }
     CYL_KERNEL(cyl_finish_step)(p, w, s);
@@ -204,12 +204,12 @@ CYL_TARGET static void CYL_KERNEL(cyl_step_fwd)(
 
 /* Save checkpoints: the initial states, and c before the last step of each interval. */
 CYL_TARGET static void CYL_KERNEL(cyl_keep_states)(const cyl_pass *p, const cyl_part *w, ptrdiff_t t, const cyl_step *s) {
-    const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows, place = (t + 1) / CYL_SPAN * p->B;
+    const ptrdiff_t end = w->row_end < s->rows ? w->row_end : s->rows, place = (t + 1) / CYL_SEGMENT * p->B;
     const ptrdiff_t Hp = p->Hp, from = w->unit * CYL_PANEL, to = w->unit_end * CYL_PANEL;
-    if (t > 0 && ((t + 1) % CYL_SPAN || t + 1 == p->T)) return;
-    if (t == 0) CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->h_kept, Hp, (CYL_REAL *)p->h, Hp, w->row, end, from, to);
+    if (t > 0 && ((t + 1) % CYL_SEGMENT || t + 1 == p->T)) return;
+    if (t == 0) CYL_KERNEL(cyl_copy_rows)((CYL_REAL *)p->h_checkpoint, Hp, (CYL_REAL *)p->h, Hp, w->row, end, from, to);
     CYL_KERNEL(cyl_copy_rows)
-    (CYL_ROW(p->c_kept, place, Hp), Hp, CYL_ROW(p->c, s->c_prev, Hp), Hp, w->row, end, from, to);
+    (CYL_ROW(p->c_checkpoints, place, Hp), Hp, CYL_ROW(p->c, s->c_prev, Hp), Hp, w->row, end, from, to);
 }
 
 CYL_TARGET static void CYL_KERNEL(cyl_pass_fwd)(const cyl_pass *p, cyl_part *w) {
@@ -227,7 +227,7 @@ CYL_TARGET static void CYL_KERNEL(cyl_pass_fwd)(const cyl_pass *p, cyl_part *w) 
         }
         for (; t < last; t++) {
             const cyl_step s = cyl_step_at(p, t, start);
-            if (p->c_kept) CYL_KERNEL(cyl_keep_states)(p, w, t, &s);
+            if (p->c_checkpoints) CYL_KERNEL(cyl_keep_states)(p, w, t, &s);
             CYL_KERNEL(cyl_step_fwd)(p, w, &s, fused, p->trains ? start : start - first);
             start += s.rows;
         }

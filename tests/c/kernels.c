@@ -35,24 +35,24 @@ static int faults = 0;
 #define RUN(real, type, plane)                                                                                         \
     static void run_##type(int cell, int isa, size_t B, size_t H, size_t overrun, real clip) {                         \
         const size_t G = (size_t)cyl_cell_shapes[cell].gates;                                                          \
-        const size_t E = (size_t)cyl_cell_shapes[cell].extra, K = (size_t)cyl_cell_shapes[cell].own;                   \
+        const size_t E = (size_t)cyl_cell_shapes[cell].extra, K = (size_t)cyl_cell_shapes[cell].cell_parameters;       \
         real *gates = plane(B * G * H), *extra = plane(B * E * H), *h = plane(B * H);                                  \
-        real *own = plane(K * H), *d_own = plane(K * H);                                                               \
+        real *cell_parameters = plane(K * H), *d_cell_parameters = plane(K * H);                                       \
         real *c = plane(B * H), *h_prev = plane(B * H), *c_prev = plane(B * H);                                        \
         real *b_ih = plane(G * H), *b_hh = plane(G * H);                                                               \
         real *dh = plane(B * H), *dc = plane(B * H), *dextra = plane(B * H);                                           \
         const ptrdiff_t rows = (ptrdiff_t)B, units = (ptrdiff_t)(H + overrun);                                         \
         const cyl_forward_##type f = {rows, units, units, units, W(G), W(E), units, units, clip, gates, extra, h, c,   \
-            h_prev, c_prev, b_ih, b_hh, K ? own : NULL};                                                               \
+            h_prev, c_prev, b_ih, b_hh, K ? cell_parameters : NULL};                                                   \
         const cyl_backward_##type b = {rows, units, units, units, W(G), W(E), units, units, units, clip, gates, extra, \
-            dh, dc, dextra, h_prev, c_prev, K ? own : NULL, K ? d_own : NULL};                                         \
+            dh, dc, dextra, h_prev, c_prev, K ? cell_parameters : NULL, K ? d_cell_parameters : NULL};                 \
         int stage;                                                                                                     \
         for (stage = 0; stage < cyl_cell_shapes[cell].stages; stage++) cyl_cells_##type[cell].forward[stage][isa](&f); \
         for (stage--; stage >= 0; stage--) cyl_cells_##type[cell].backward[stage][isa](&b);                            \
         CHECK_AND_FREE(gates, B * G * H);                                                                              \
         CHECK_AND_FREE(extra, B * E * H);                                                                              \
-        CHECK_AND_FREE(own, K * H);                                                                                    \
-        CHECK_AND_FREE(d_own, K * H);                                                                                  \
+        CHECK_AND_FREE(cell_parameters, K * H);                                                                        \
+        CHECK_AND_FREE(d_cell_parameters, K * H);                                                                      \
         CHECK_AND_FREE(h, B * H);                                                                                      \
         CHECK_AND_FREE(c, B * H);                                                                                      \
         CHECK_AND_FREE(h_prev, B * H);                                                                                 \

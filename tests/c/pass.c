@@ -3,7 +3,7 @@
  */
 #include "cylstm/dense.h"
 #include "cylstm/pass.h"
-#include "team.h"
+#include "thread_pool.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -82,12 +82,12 @@ static cyl_pass planned(const problem *q, const ptrdiff_t *rows) {
     p.h = padded(B + N, Pp, P);
     if (cell->states == 2) p.c = padded(q->trains && !q->again ? B + N : 2 * B, Hp, H);
     if (q->again) {
-        p.h_kept = padded(B, Hp, H), p.c_kept = padded(cyl_tiles(T, CYL_SPAN) * B, Hp, H);
-        p.h_again = padded(2 * CYL_SPAN * B, Hp, H), p.c_again = padded(2 * CYL_SPAN * B, Hp, H);
+        p.h_checkpoint = padded(B, Hp, H), p.c_checkpoints = padded(cyl_tiles(T, CYL_SEGMENT) * B, Hp, H);
+        p.h_recomputed = padded(2 * CYL_SEGMENT * B, Hp, H), p.c_recomputed = padded(2 * CYL_SEGMENT * B, Hp, H);
     }
     p.ld_extra = cell->extra * Hp;
     if (cell->extra) p.extra = padded(once, p.ld_extra, 0);
-    if (cell->own) p.own = padded(cell->own, Hp, H);
+    if (cell->cell_parameters) p.cell_parameters = padded(cell->cell_parameters, Hp, H);
     if (q->projects) p.w_hr = packed_rows(1, P, H, panel), p.m = padded(once, Hp, H);
     if (q->options) {
         p.mask_h = numbers(B * P), p.h_masked = padded(N, Pp, P);
@@ -101,9 +101,9 @@ static cyl_pass planned(const problem *q, const ptrdiff_t *rows) {
     p.dh = padded(B, Pp, P);
     if (cell->states == 2) p.dc = padded(B, Hp, H);
     if (cell->extra) p.dextra = padded(B, Hp, H);
-    if (cell->own) p.d_own = padded(cell->own, Hp, H);
+    if (cell->cell_parameters) p.d_cell_parameters = padded(cell->cell_parameters, Hp, H);
     if (q->projects) p.w_hr_t = packed_columns(1, P, H, P, panel), p.dm = padded(B, Hp, H), p.dw_hr = numbers(P * H);
-    if (q->options) p.dh_masked = padded(B, Pp, P), p.dh_kept = numbers(B * P), p.dc_kept = numbers(B * H);
+    if (q->options) p.dh_masked = padded(B, Pp, P), p.dh_retained = numbers(B * P), p.dc_retained = numbers(B * H);
     if (!q->again) p.dx = numbers(N * I); /* without it parts meet once less */
     p.dw_ih = numbers(G * H * I), p.dw_hh = numbers(G * H * P);
     p.db_ih = numbers(G * H), p.db_hh = numbers(G * H);
@@ -114,8 +114,8 @@ static cyl_pass planned(const problem *q, const ptrdiff_t *rows) {
 typedef struct {
     cyl_pass_function function;
     const cyl_pass *p;
-    cyl_part parts[CYL_MOST_PARTS];
-    cyl_meeting meetings[2 * CYL_MOST_PARTS];
+    cyl_part parts[CYL_MAX_PARTS];
+    cyl_barrier_slot barrier_slots[2 * CYL_MAX_PARTS];
 } job;
 static void run_part(void *argument, int index) {
     job *j = (job *)argument;
@@ -132,15 +132,15 @@ static void run(const problem *q, const ptrdiff_t *rows, int threads) {
         job j;
         j.p = &p;
         j.function = back ? functions->backward[q->isa] : functions->forward[q->isa];
-        int n = cyl_divide(&p, threads, panel, tile, sizeof(REAL), back, j.parts, j.meetings);
-        const int taken = cyl_take_team(n);
-        if (taken < n) n = cyl_divide(&p, taken, panel, tile, sizeof(REAL), back, j.parts, j.meetings);
+        int n = cyl_divide(&p, threads, panel, tile, sizeof(REAL), back, j.parts, j.barrier_slots);
+        const int taken = cyl_acquire_pool(n);
+        if (taken < n) n = cyl_divide(&p, taken, panel, tile, sizeof(REAL), back, j.parts, j.barrier_slots);
         if (n > members_seen) members_seen = n;
         if (taken == 1) {
             run_part(&j, 0);
         } else {
-            cyl_run_team(run_part, &j, n);
-            cyl_leave_team();
+            cyl_run_in_pool(run_part, &j, n);
+            cyl_release_pool();
         }
     }
 }
@@ -185,11 +185,11 @@ static int dense(int isa, ptrdiff_t rows, ptrdiff_t I, ptrdiff_t O) {
 typedef struct {
     int isa, count;
     const cyl_dense_gradients *gradients;
-    cyl_meeting meetings[CYL_MOST_PARTS];
+    cyl_barrier_slot barrier_slots[CYL_MAX_PARTS];
 } dense_job;
 static void run_dense_part(void *argument, int index) {
     dense_job *j = (dense_job *)argument;
-    TYPED(cyl_dense_back)[j->isa](j->gradients, index, j->count, j->count > 1 ? j->meetings : NULL);
+    TYPED(cyl_dense_back)[j->isa](j->gradients, index, j->count, j->count > 1 ? j->barrier_slots : NULL);
 }
 
 /* Back through the dense layer, dx in the place of x, by `threads`, however little there is to do. */
@@ -206,12 +206,12 @@ static int dense_back(int isa, ptrdiff_t rows, ptrdiff_t I, ptrdiff_t O, int thr
     const cyl_dense_gradients gradients = {rows, I, O, x, dy, w_t, dw, db, x, strips};
     dense_job j;
     memset(&j, 0, sizeof j);
-    j.isa = isa, j.gradients = &gradients, j.count = cyl_take_team(threads);
+    j.isa = isa, j.gradients = &gradients, j.count = cyl_acquire_pool(threads);
     if (j.count == 1) {
         run_dense_part(&j, 0);
     } else {
-        cyl_run_team(run_dense_part, &j, j.count);
-        cyl_leave_team();
+        cyl_run_in_pool(run_dense_part, &j, j.count);
+        cyl_release_pool();
     }
     int wrong = 0;
     for (ptrdiff_t o = 0; o < O; o++)
@@ -245,7 +245,7 @@ static int sweep(int alone) {
                 q.trains = 0, q.options = 0;
                 faults += differ(&q, 1);
                 problem spans = q;
-                spans.trains = spans.again = 1, spans.T = 2 * CYL_SPAN + k;
+                spans.trains = spans.again = 1, spans.T = 2 * CYL_SEGMENT + k;
                 if (follows && k < 4) faults += differ(&spans, 1);
                 if (k > 2 || isa < cyl_detect_isa() || alone) continue;
                 problem large = {cell, isa, two && k == 1, 0, 1, 60, k == 2 ? 30 : 5, 20, 90, 0};
@@ -272,10 +272,10 @@ int main(int argc, char **argv) {
         problem q = {CYL_LSTM, cyl_detect_isa(), 0, 0, 1, 4, 3, 5, 9, 0};
         ptrdiff_t rows[4] = {3, 3, 2, 1};
         cyl_part part;
-        cyl_meeting meetings[2];
+        cyl_barrier_slot barrier_slots[2];
         count = 0;
         cyl_pass p = planned(&q, rows);
-        cyl_divide(&p, 1, cyl_panel(q.isa, sizeof(REAL)), cyl_tile(q.isa), sizeof(REAL), 0, &part, meetings);
+        cyl_divide(&p, 1, cyl_panel(q.isa, sizeof(REAL)), cyl_tile(q.isa), sizeof(REAL), 0, &part, barrier_slots);
         p.N++, p.T++;
         ptrdiff_t more[5] = {3, 3, 2, 1, 1};
         p.rows = more;
@@ -289,12 +289,12 @@ int main(int argc, char **argv) {
         q.T = 12;
         count = 0;
         cyl_pass p = planned(&q, rows);
-        cyl_divide(&p, 1, cyl_panel(q.isa, sizeof(REAL)), cyl_tile(q.isa), sizeof(REAL), 0, j.parts, j.meetings);
+        cyl_divide(&p, 1, cyl_panel(q.isa, sizeof(REAL)), cyl_tile(q.isa), sizeof(REAL), 0, j.parts, j.barrier_slots);
         j.p = &p, j.function = TYPED(cyl_passes).forward[q.isa];
         j.parts[1] = j.parts[0];
-        if (cyl_take_team(2) == 2) {
-            cyl_run_team(run_part, &j, 2);
-            cyl_leave_team();
+        if (cyl_acquire_pool(2) == 2) {
+            cyl_run_in_pool(run_part, &j, 2);
+            cyl_release_pool();
         }
     }
     printf("%d faults\n", faults);

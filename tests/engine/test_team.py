@@ -24,7 +24,7 @@ cylstm.set_num_threads(2)
 layer = cylstm.LSTM(64, 96, seed=0)
 rng = np.random.default_rng(0)
 x = rng.standard_normal((50, 32, 64)).astype("f")
-few = np.ascontiguousarray(x[:, :3])  # divided by units, with meetings in every step
+few = np.ascontiguousarray(x[:, :3])  # divided by units, with barrier_slots in every step
 def train():
     y, _ = layer.train()(x)
     layer.zero_grad()

@@ -233,7 +233,7 @@ def test_source_distributions_are_reproducible_and_complete(tmp_path):
     read_by_tests = {
         "conftest.py", "ARCHITECTURE.md", "README.md", ".ci/run", ".github/workflows/ci.yml", "docs/index.md",
         "docs/pictures/curves.png", "examples/tagging.py", "benchmarks/run.py", "tests/c/kernels.c",
-        "include/cylstm/cylstm.h", "cylstm/_engine/team.h", "cylstm/_engine/_packed.pyx",
+        "include/cylstm/cylstm.h", "cylstm/_engine/thread_pool.h", "cylstm/_engine/_packed.pyx",
         "cylstm/_engine/kernels/avx2.c", "cylstm/_engine/kernels/kernels.h",
     }  # fmt: skip
     assert read_by_tests - set(members) == set()

@@ -108,7 +108,7 @@ def test_within_the_buffers(rng, monkeypatch, again, dtype):
         layer.backward(guards.copy(dy), for_caller(dlast))
         assert all(np.isfinite(g).all() for g in layer.gradients.values())
     names = {name for name, *_ in guards.blocks}
-    assert {"h_kept0_0", "c_kept1_0", "h_again", "c_again"} <= names
+    assert {"h_checkpoint0_0", "c_checkpoints1_0", "h_recomputed", "c_recomputed"} <= names
     assert guards.check() > 40
 
 
@@ -211,15 +211,15 @@ def test_engine_rejects_invalid_arguments(again):
     layer.backward(y)
     again(False)
     layer(np.zeros((20, 2, 3), np.float32))
-    with pytest.raises(ValueError, match="let_go_of_h: backward reads them"):
-        describe(layer).training_workspace.passes[0, 0].let_go_of_h()
+    with pytest.raises(ValueError, match="donate_h: backward reads them"):
+        describe(layer).training_workspace.passes[0, 0].donate_h()
     arrays = describe(layer).training_workspace.buffers.engine_arrays(0, 0) | describe(
         layer
     ).training_workspace._weights(0, 0)
-    with pytest.raises(ValueError, match="c_kept: expected a training of an LSTM"):
+    with pytest.raises(ValueError, match="c_checkpoints: expected training of an LSTM"):
         _packed.PackedPass(
             layer.spec.row, isa.selected(), describe(layer).training_workspace.packing.rows, 2, 3, 64, 64,
-            arrays | {"c_kept": arrays["c"]}, zoneout_h=0.5,
+            arrays | {"c_checkpoints": arrays["c"]}, zoneout_h=0.5,
         )  # fmt: skip
 
 

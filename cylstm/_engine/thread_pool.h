@@ -6,8 +6,8 @@
  *
  * Each worker has its own job counter. Only the workers needed for a job are woken, and the caller waits for them only.
  */
-#ifndef CYLSTM_TEAM_H
-#define CYLSTM_TEAM_H
+#ifndef CYLSTM_THREAD_POOL_H
+#define CYLSTM_THREAD_POOL_H
 
 typedef void (*cyl_job)(void *argument, int index);
 
@@ -21,7 +21,7 @@ typedef void (*cyl_job)(void *argument, int index);
 typedef struct {
     unsigned called, done; /* numbers of jobs submitted and completed */
     int asleep;
-    cyl_bell wake;
+    cyl_condition wake;
     char rest[128];
 } cyl_worker;
 
@@ -30,20 +30,20 @@ static struct {
     int busy, workers, prepared;
     cyl_job function;
     void *argument;
-    cyl_worker worker[CYL_MOST_PARTS]; /* index 0 is the caller */
-} cyl_team = {.lock = CYL_UNLOCKED};
+    cyl_worker worker[CYL_MAX_PARTS]; /* index 0 is the caller */
+} cyl_thread_pool = {.lock = CYL_UNLOCKED};
 
 /* Wait for a job after number `seen`: first spinning, then sleeping. */
-static unsigned cyl_await_call(cyl_worker *me, unsigned seen) {
+static unsigned cyl_await_job(cyl_worker *me, unsigned seen) {
     const long long until = cyl_now() + CYL_SPIN_NS;
     for (unsigned turns = 1; __atomic_load_n(&me->called, __ATOMIC_ACQUIRE) == seen; turns++) {
         cyl_pause();
         if (turns % 64 || cyl_now() < until) continue;
-        cyl_take_lock(&cyl_team.lock);
+        cyl_acquire_lock(&cyl_thread_pool.lock);
         __atomic_store_n(&me->asleep, 1, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&me->called, __ATOMIC_SEQ_CST) == seen) cyl_sleep_by(&me->wake, &cyl_team.lock);
+        while (__atomic_load_n(&me->called, __ATOMIC_SEQ_CST) == seen) cyl_wait_on(&me->wake, &cyl_thread_pool.lock);
         __atomic_store_n(&me->asleep, 0, __ATOMIC_SEQ_CST);
-        cyl_leave_lock(&cyl_team.lock);
+        cyl_release_lock(&cyl_thread_pool.lock);
     }
     return seen + 1;
 }
@@ -51,71 +51,71 @@ static unsigned cyl_await_call(cyl_worker *me, unsigned seen) {
 CYL_THREAD cyl_work(void *place) {
     cyl_worker *me = (cyl_worker *)place;
     for (unsigned seen = me->done;;) {
-        seen = cyl_await_call(me, seen);
-        cyl_team.function(cyl_team.argument, (int)(me - cyl_team.worker));
+        seen = cyl_await_job(me, seen);
+        cyl_thread_pool.function(cyl_thread_pool.argument, (int)(me - cyl_thread_pool.worker));
         __atomic_store_n(&me->done, seen, __ATOMIC_RELEASE);
     }
     return 0;
 }
 
 /* Reset the pool in a forked child, which does not have the workers. */
-static void cyl_forget_team(void) {
-    cyl_unlocked(&cyl_team.lock);
-    cyl_team.busy = cyl_team.workers = 0;
+static void cyl_reset_pool(void) {
+    cyl_init_lock(&cyl_thread_pool.lock);
+    cyl_thread_pool.busy = cyl_thread_pool.workers = 0;
 }
 
 /* Start another worker; return whether it was started. */
-static int cyl_hire(void) {
-    cyl_worker *worker = &cyl_team.worker[cyl_team.workers + 1];
+static int cyl_spawn_worker(void) {
+    cyl_worker *worker = &cyl_thread_pool.worker[cyl_thread_pool.workers + 1];
     worker->called = worker->done = 0;
     worker->asleep = 0;
-    cyl_make_bell(&worker->wake);
+    cyl_init_condition(&worker->wake);
     const int started = cyl_start_thread(cyl_work, worker);
-    cyl_team.workers += started;
+    cyl_thread_pool.workers += started;
     return started;
 }
 
 /* Acquire the pool for at most `members` threads including the caller; return their number, 1 if it is busy. */
-static int cyl_take_team(int members) {
-    if (members > CYL_MOST_PARTS) members = CYL_MOST_PARTS;
-    if (members <= 1 || __atomic_exchange_n(&cyl_team.busy, 1, __ATOMIC_ACQUIRE)) return 1;
-    if (!cyl_team.prepared) cyl_team.prepared = cyl_call_in_children(cyl_forget_team);
-    while (cyl_team.prepared && cyl_team.workers + 1 < members && cyl_hire()) {}
-    if (cyl_team.workers + 1 < members) members = cyl_team.workers + 1; /* no more threads available */
-    if (members == 1) __atomic_store_n(&cyl_team.busy, 0, __ATOMIC_RELEASE);
+static int cyl_acquire_pool(int members) {
+    if (members > CYL_MAX_PARTS) members = CYL_MAX_PARTS;
+    if (members <= 1 || __atomic_exchange_n(&cyl_thread_pool.busy, 1, __ATOMIC_ACQUIRE)) return 1;
+    if (!cyl_thread_pool.prepared) cyl_thread_pool.prepared = cyl_call_in_children(cyl_reset_pool);
+    while (cyl_thread_pool.prepared && cyl_thread_pool.workers + 1 < members && cyl_spawn_worker()) {}
+    if (cyl_thread_pool.workers + 1 < members) members = cyl_thread_pool.workers + 1; /* no more threads available */
+    if (members == 1) __atomic_store_n(&cyl_thread_pool.busy, 0, __ATOMIC_RELEASE);
     return members;
 }
 
-static void cyl_leave_team(void) { __atomic_store_n(&cyl_team.busy, 0, __ATOMIC_RELEASE); }
+static void cyl_release_pool(void) { __atomic_store_n(&cyl_thread_pool.busy, 0, __ATOMIC_RELEASE); }
 
 /* Run function(argument, index) for every index < members on the acquired pool; the caller has index 0. */
-static void cyl_run_team(cyl_job function, void *argument, int members) {
-    cyl_team.function = function;
-    cyl_team.argument = argument;
+static void cyl_run_in_pool(cyl_job function, void *argument, int members) {
+    cyl_thread_pool.function = function;
+    cyl_thread_pool.argument = argument;
     for (int k = 1; k < members; k++) {
-        cyl_worker *worker = &cyl_team.worker[k];
+        cyl_worker *worker = &cyl_thread_pool.worker[k];
         __atomic_store_n(&worker->called, worker->called + 1, __ATOMIC_SEQ_CST);
         if (!__atomic_load_n(&worker->asleep, __ATOMIC_SEQ_CST)) continue;
-        cyl_take_lock(&cyl_team.lock);
-        cyl_ring(&worker->wake);
-        cyl_leave_lock(&cyl_team.lock);
+        cyl_acquire_lock(&cyl_thread_pool.lock);
+        cyl_signal(&worker->wake);
+        cyl_release_lock(&cyl_thread_pool.lock);
     }
     function(argument, 0);
     for (int k = 1; k < members; k++) {
-        cyl_worker *worker = &cyl_team.worker[k];
+        cyl_worker *worker = &cyl_thread_pool.worker[k];
         for (unsigned turns = 1; __atomic_load_n(&worker->done, __ATOMIC_ACQUIRE) != worker->called; turns++) {
             cyl_pause();
-            if (turns % 1024 == 0) cyl_give_way();
+            if (turns % 1024 == 0) cyl_yield();
         }
     }
 }
 #else
-static int cyl_take_team(int members) {
+static int cyl_acquire_pool(int members) {
     (void)members;
     return 1;
 }
-static void cyl_leave_team(void) {}
-static void cyl_run_team(cyl_job function, void *argument, int members) {
+static void cyl_release_pool(void) {}
+static void cyl_run_in_pool(cyl_job function, void *argument, int members) {
     (void)members;
     function(argument, 0);
 }
