@@ -30,7 +30,7 @@ def rng(request):
 
 
 @pytest.fixture
-def heeded():
+def interruptible():
     """Ctrl-C raises KeyboardInterrupt, as in the foreground; a job in the background ignores it."""
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

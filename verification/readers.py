@@ -269,7 +269,7 @@ def text_readers():
 
 
 def all_readers():
-    """By name; their good inputs are made anew."""
+    """By name; their good inputs are made again."""
     with tempfile.TemporaryDirectory() as folder:
         return binary_readers(folder) | text_readers()
 

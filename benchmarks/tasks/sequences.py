@@ -16,7 +16,7 @@ KEYS = 88
 
 
 def classified(folder: Path, name: str, seed: int) -> Recipe:
-    """The classifier of `cylstm train --classify`; all training data are learnt from."""
+    """The classifier of `cylstm train --classify`; trained on all training data."""
     (train, labels, *_), (test, truth, *_) = (
         read_sequences([folder / f"{name}_{part}.ts"]) for part in ("TRAIN", "TEST")
     )

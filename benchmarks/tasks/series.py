@@ -22,7 +22,7 @@ def monthly(values: np.ndarray, period: int | None, weight_decay: float, epochs:
     """An LSTM that says at every month how the next twelve differ from it (`cylstm.forecasting`).
 
     The strength of L2, of 1e-4, 1e-3, 1e-2 and 5e-2, is the one whose errors 1 and 12 months ahead are lowest
-    when the last fifth of the months that are learnt from is forecast from the rest.
+    when the last fifth of the training months is forecast from the rest.
     """
     n, length = int(SHARE * len(values)), 120
     scaling = Scaling.fitted(values[:n], period, HORIZON)
@@ -49,7 +49,7 @@ def monthly(values: np.ndarray, period: int | None, weight_decay: float, epochs:
 
 
 def with_silent_end(*layers: cylstm.layers.base.Layer) -> cylstm.Sequential:
-    """A model whose outputs are 0 until it has learnt."""
+    """A model whose outputs are 0 until it is trained."""
     last = layers[-1]
     last.load_state_dict({name: np.zeros_like(value) for name, value in last.state_dict().items()})
     return cylstm.Sequential(*layers)
@@ -71,7 +71,7 @@ TRAIN, VALIDATION, TEST = 12 * 30 * DAY, 16 * 30 * DAY, 20 * 30 * DAY  # where e
 
 
 def etth1(folder: Path, seed: int) -> Recipe:
-    """Seven channels, 24 hours ahead, as departures from the mean of the last days at the same hour.
+    """Seven channels, 24 hours ahead, as differences from the mean of the last days at the same hour.
 
     One network reads every channel by itself, around its mean over the window, and is told which it is.
     """

@@ -285,7 +285,7 @@ cdef class PackedPass:
         h = self.arrays.get("h")  # a reference, in case another thread drops the array
         cdef cyl_pass p = self.p
         if h is None or p.h == NULL:
-            raise ValueError("forward: the hidden states of this pass were let go of")
+            raise ValueError("forward: the hidden states of this pass have been donated")
         if x is not None:
             p.x = address("x", x, (p.N, p.I), self.double_precision, False)
         with nogil:

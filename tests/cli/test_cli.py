@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from cli_runs import command, heedful, press_ctrl_c, train
+from cli_runs import command, default_sigint, press_ctrl_c, train
 
 import cylstm
 from cylstm import cli, datasets
@@ -334,7 +334,7 @@ def test_missing_values_are_refused_or_interpolated(table, tmp_path, capsys):
 
 
 @pytest.mark.process
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_training_without_a_trace_or_a_loss(table, tmp_path, capsys, monkeypatch):
     model = tmp_path / "m.safetensors"
     model.write_bytes(b"the earlier file")
@@ -355,7 +355,7 @@ def test_a_training_that_was_ended_goes_on_from_its_checkpoint(table, tmp_path, 
     options = ["train", str(table), "--columns", "a,b", "--hidden", "8", "--epochs", "12", "--output"]
     assert cli.main([*options, str(models[0])]) == 0
     options += [str(models[1]), "--checkpoint", str(saved), "--resume"]
-    process = command(*options, **heedful())
+    process = command(*options, **default_sigint())
     until = time.monotonic() + 60
     while not saved.exists() and time.monotonic() < until:
         time.sleep(0.01)

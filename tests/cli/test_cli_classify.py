@@ -130,7 +130,7 @@ def test_a_training_goes_on_from_its_checkpoint(sequences, tmp_path, capsys):
 
 
 @pytest.mark.process
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_a_training_with_the_best_weights(sequences, tmp_path, capsys, monkeypatch):
     model = tmp_path / "m.safetensors"
     press_ctrl_c(monkeypatch, after_epochs=3)
@@ -141,7 +141,7 @@ def test_an_interrupt_ends_a_training_with_the_best_weights(sequences, tmp_path,
 
 
 @pytest.mark.process
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_before_first_epoch_saves_nothing(sequences, tmp_path, capsys, monkeypatch):
     press_ctrl_c(monkeypatch, after_epochs=0)
     assert classify(sequences, tmp_path / "m") == 130

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from cli_runs import heedful
+from cli_runs import default_sigint
 
 from cylstm import cli
 from cylstm.classification import Classifier
@@ -158,7 +158,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
     output = tmp_path / "m.safetensors"
     command = [sys.executable, "-c", script, "train", *data["text"], *QUICK, "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **heedful())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **default_sigint())
     assert done.returncode == 130
     assert done.stderr.endswith("cylstm: interrupted\n")
     assert "saved with the weights of epoch" in done.stderr

@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_text_is_refused(text_file, tmp_path, capsys):
 
 
 @pytest.mark.process
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_of_text_training_saves_best_weights(text_file, tmp_path, capsys, monkeypatch):
     press_ctrl_c(monkeypatch, after_epochs=2)
     assert train_text(text_file, tmp_path, "--epochs", "1000000") == 0

@@ -110,7 +110,7 @@ setup(ext_modules=cythonize([extension], language_level=3))
 
 
 def test_the_compiled_engine_can_be_cimported_too(folder):
-    """Its own modules, without compiling a kernel anew."""
+    """Its own modules, without compiling a kernel again."""
     for name, text in {"borrower.pyx": BORROWER, "setup.py": SETUP, "borrow.py": BORROW}.items():
         (folder / name).write_text(text, encoding="utf-8")
     run("setup.py", "-q", "build_ext", "--inplace", cwd=folder, CFLAGS="-O0")

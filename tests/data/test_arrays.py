@@ -1,4 +1,4 @@
-"""The gate for data: what is read as numbers, of which libraries, and what is refused by name."""
+"""The gate for data: what is read as numbers, of which libraries, and what is rejected."""
 
 import array
 import datetime

@@ -31,7 +31,7 @@ def press_ctrl_c(monkeypatch, after_epochs):
     monkeypatch.setattr(Loop, "_train_on", pressed)
 
 
-def heedful():
+def default_sigint():
     """For `command`: Ctrl-C as at a terminal.
 
     A job in the background of a shell would ignore it, and so would its children.

@@ -378,7 +378,7 @@ def test_threads_of_the_call_are_those_of_the_session(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ctrl-C within a __del__
-def test_ctrl_c_at_any_moment_leaves_it_usable(heeded):
+def test_ctrl_c_at_any_moment_leaves_it_usable(interruptible):
     session = cylstm.Session(cylstm.LSTM(5, 64, seed=0), threads=1)
     x = np.ones((20, 2, 5), np.float32)
     expected = session.run(x)

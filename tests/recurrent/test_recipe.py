@@ -59,7 +59,7 @@ def test_the_c_tables_are_in_the_same_order():
 
 
 def test_every_cell_is_chosen_by_the_options_of_a_layer():
-    """And every choice of options is a cell, or is refused by name."""
+    """And every choice of options is a cell, or is rejected with an error that names the option."""
     values: dict[str, dict] = {}
     for layer_type, options in LAYERS.values():
         for name in layer_type.cell_options:

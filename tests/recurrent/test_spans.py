@@ -206,7 +206,7 @@ def test_engine_rejects_invalid_arguments(again):
     layer = cylstm.LSTM(3, 64, seed=0).train()
     y, _ = layer(np.zeros((20, 2, 3), np.float32))
     one = describe(layer).training_workspace.passes[0, 0]
-    with pytest.raises(ValueError, match="forward: the hidden states of this pass were let go of"):
+    with pytest.raises(ValueError, match="forward: the hidden states of this pass have been donated"):
         one.forward()
     layer.backward(y)
     again(False)

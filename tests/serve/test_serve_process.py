@@ -59,7 +59,7 @@ def test_streams_carry_their_states(path, rng):
                 got[2] += list(np.frombuffer(c.recv(), "<f4").reshape(-1, 2))
         for one, y in zip(got, expected, strict=True):
             np.testing.assert_array_equal(np.array(one, np.float32), y)
-        a.send(json.dumps({"x": x[0].tolist(), "state": None}))  # begins anew
+        a.send(json.dumps({"x": x[0].tolist(), "state": None}))  # starts again
         answer = json.loads(a.recv())
         np.testing.assert_array_equal(np.array(answer["y"], np.float32), expected[0])
         assert len(answer["state"]) == 2

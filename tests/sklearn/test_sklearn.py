@@ -197,7 +197,7 @@ def test_partial_fit_goes_on_where_it_was_also_in_a_copy(kind):
 
 def test_early_stopping_keeps_the_best_weights():
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((60, 5)), np.arange(60) % 2  # nothing to be learnt
+    X, y = rng.standard_normal((60, 5)), np.arange(60) % 2  # nothing to learn
     settings = SMALL | {"epochs": 200, "validation_fraction": 0.3, "patience": 4}
     for estimator in (SequenceClassifier(**settings), SequenceRegressor(**settings)):
         history = estimator.fit(X, y).history_
@@ -529,7 +529,7 @@ class Pressed:
         monkeypatch.setattr(Loop, "_train_on", pressed)
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("make", [SequenceClassifier, SequenceRegressor, Forecaster])
 def test_ctrl_c_ends_a_fit_with_an_exception(make, monkeypatch):
     settings = SERIES if make is Forecaster else SMALL
@@ -547,7 +547,7 @@ def test_ctrl_c_ends_a_fit_with_an_exception(make, monkeypatch):
     assert estimator.history_.stopped == "interrupted"
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_search(monkeypatch):
     X = np.random.default_rng(0).standard_normal((30, 6, 2))
     search = GridSearchCV(SequenceRegressor(**SMALL | {"epochs": 2}), {"hidden_size": [2, 3]}, cv=3)

@@ -42,7 +42,7 @@ def test_traced_gates_obey_the_equations_and_the_layout(rng):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "gru_reset_before", "rnn_tanh"])
 def test_gradient_flow_agrees_with_finite_differences(rng, cell):
-    """dL/dh_t by starting anew from step t+1, with h_t as a state that can be moved."""
+    """dL/dh_t by starting again from step t+1, with h_t as a state that can be moved."""
     layer = make(cell, 3, 4, dtype="float64", seed=0)
     x, _, dy, _ = problem(rng, layer, 5, 2)
     norms = gradient_flow(layer, x, dy)

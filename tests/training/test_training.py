@@ -100,8 +100,8 @@ def test_truncation_updates_per_segment_and_carries_state():
     assert len(history.steps["loss"]) == 3
     y, _ = frozen(x.swapaxes(0, 1))
     assert history.epochs[0]["loss"] == pytest.approx(losses.MSE()(y, target.swapaxes(0, 1))[0], rel=1e-5)
-    learnt = cylstm.Trainer(frozen, losses.MSE(), optim.Adam(0.01), truncate=4, seed=0)
-    history = learnt.fit((x, target), epochs=30, progress=False)
+    learned = cylstm.Trainer(frozen, losses.MSE(), optim.Adam(0.01), truncate=4, seed=0)
+    history = learned.fit((x, target), epochs=30, progress=False)
     assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
 
 
@@ -116,7 +116,7 @@ def test_a_schedule_lasts_as_long_as_a_truncated_training():
 
 def test_early_stopping_restores_the_best_weights():
     x, y = series(60)
-    noise = np.random.default_rng(5).standard_normal((20, 1))  # nothing to be learnt
+    noise = np.random.default_rng(5).standard_normal((20, 1))  # nothing to learn
     model = pooled()
     seen = []
     trainer = cylstm.Trainer(model, losses.MSE(), optim.Adam(0.05), seed=0)
@@ -203,7 +203,7 @@ def test_a_finished_training_is_lengthened_to_the_same_bits(tmp_path):
     assert [e["epoch"] for e in history.epochs] == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_preserves_best_weights_and_checkpoint(tmp_path):
     x, y = series(60)
     unbroken = pooled()
@@ -234,20 +234,20 @@ def test_ctrl_c_preserves_best_weights_and_checkpoint(tmp_path):
     np.testing.assert_array_equal(describe(model).store.data, describe(unbroken).store.data)
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_that_is_ignored_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _, history = trained(fit={"callbacks": [lambda *_: signal.raise_signal(signal.SIGINT)]})
     assert (len(history.epochs), history.stopped) == (2, "")
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_the_last_epoch_is_not_forgotten():
     _, history = trained(fit={"callbacks": [lambda *_: signal.raise_signal(signal.SIGINT)], "epochs": 1})
     assert (len(history.epochs), history.stopped) == (1, "interrupted")
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_ends_at_once():
     def press(trainer, record):
         signal.raise_signal(signal.SIGINT)

@@ -321,7 +321,7 @@ def test_non_callable_callbacks_are_rejected(name):
         trained(fit={name: [3]})
 
 
-@pytest.mark.usefixtures("heeded")
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_keeps_the_best_weights(tmp_path):
     x, y = series(60)
     model, path = pooled(), tmp_path / "run.ckpt"

@@ -27,7 +27,7 @@ def fit(path, epochs=2, *, train=(X[:40], Y[:40]), validation=(X[40:], Y[40:]), 
 
 def test_with_more_patience_a_training_that_ended_early_goes_on(tmp_path):
     path, noise = tmp_path / "run.ckpt", np.random.default_rng(5).standard_normal((20, 1))
-    held_out = X[40:], noise  # nothing to be learned
+    held_out = X[40:], noise  # nothing to learn
     expected, weights = fit(tmp_path / "whole.ckpt", 40, validation=held_out, patience=9)
     early, _ = fit(path, 40, validation=held_out, patience=2)
     assert (early.stopped, len(early.epochs) < len(expected.epochs)) == ("early", True)
