@@ -168,9 +168,9 @@ def train(options: argparse.Namespace) -> None:
     values, n = _fill_gaps(values, n)
     forecaster = Forecaster(options.horizon, options.period, options.hidden, options.epochs, options.seed)
     forecaster.columns = columns
-    if n < forecaster.least_rows:
+    if n < forecaster.min_rows:
         raise ValueError(
-            f"{options.csv}: expected at least {forecaster.least_rows} training rows for horizon "
+            f"{options.csv}: expected at least {forecaster.min_rows} training rows for horizon "
             f"{forecaster.horizon} and period {forecaster.period}, got {n} of the {len(values)} rows, as "
             f"--test {options.test:g} holds out the last {len(values) - n}; pass --test 0 to train on all, "
             "or choose a smaller horizon or period"

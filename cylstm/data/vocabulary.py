@@ -34,7 +34,7 @@ class Vocabulary:
     (4, array([3, 2, 1], dtype=int32))
     >>> vocabulary.decode([3, 2, 1, 0, 0])
     'ba\N{REPLACEMENT CHARACTER}'
-    >>> words = Vocabulary.of_words(["to be or", "not to be"], least=2)
+    >>> words = Vocabulary.of_words(["to be or", "not to be"], min_frequency=2)
     >>> words.encode("to live"), words.decode([3, 2])
     (array([3, 1], dtype=int32), 'to be')
     """
@@ -66,7 +66,7 @@ class Vocabulary:
 
     @classmethod
     def of_words(
-        cls, sentences: Iterable[str | Iterable[str]], least: int = 1, most: int | None = None
+        cls, sentences: Iterable[str | Iterable[str]], min_frequency: int = 1, max_size: int | None = None
     ) -> "Vocabulary":
         """Build a vocabulary of the words of sentences, the most frequent first.
 
@@ -74,11 +74,11 @@ class Vocabulary:
         ----------
         sentences : iterable of str or of lists of str
             A str is split at white space. Words are case-sensitive.
-        least : int
+        min_frequency : int
             Minimum number of occurrences. With 2 or more, training data contain unknown words, and a model
             learns to handle them.
-        most : int, optional
-            Maximum number of words, the most frequent ones.
+        max_size : int, optional
+            Maximum number of words, not counting padding and unknown; the most frequent ones are taken.
 
         Raises
         ------
@@ -87,15 +87,15 @@ class Vocabulary:
         """
         if isinstance(sentences, str):
             raise TypeError("sentences: expected several, got a str; pass [sentence]")
-        least = _checks.positive("least", least)
-        most = None if most is None else _checks.positive("most", most)
+        min_frequency = _checks.positive("min_frequency", min_frequency)
+        max_size = None if max_size is None else _checks.positive("max_size", max_size)
         counts: Counter[str] = Counter()
         for i, sentence in enumerate(sentences):
             counts.update(_symbols(f"sentences[{i}]", "words", sentence))
         for reserved in ("", UNKNOWN_SYMBOL["words"]):
             counts.pop(reserved, None)
-        frequent = sorted((word for word in counts if counts[word] >= least), key=lambda w: (-counts[w], w))
-        return cls("words", frequent[:most])
+        frequent = [word for word, count in counts.items() if count >= min_frequency]
+        return cls("words", sorted(frequent, key=lambda word: (-counts[word], word))[:max_size])
 
     def __repr__(self) -> str:
         """Show the number of known symbols."""

@@ -87,8 +87,8 @@ class Forecaster(SavedModel):
         return UPDATES * self.epochs * (len(PENALTIES) * len(BLOCKS) + 1)
 
     @property
-    def least_rows(self) -> int:
-        """Number of rows that `fit` needs."""
+    def min_rows(self) -> int:
+        """Minimum number of rows for `fit`."""
         shortest = self.horizon + max(self.period or 0, 8)
         return math.ceil(max(shortest / BLOCKS[0][0], 5 * self.horizon)) + 1
 
@@ -121,7 +121,7 @@ class Forecaster(SavedModel):
         Raises
         ------
         ValueError
-            If there are fewer than `least_rows` rows, or values that are not finite.
+            If there are fewer than `min_rows` rows, or values that are not finite.
         CheckpointError
             If the checkpoint is damaged, or belongs to another training.
         KeyboardInterrupt
@@ -133,9 +133,9 @@ class Forecaster(SavedModel):
         best network so far, which may have been trained on fewer rows.
         """
         values = self._checked(values)
-        if len(values) < self.least_rows:
+        if len(values) < self.min_rows:
             raise ValueError(
-                f"values: expected at least {self.least_rows} rows for horizon {self.horizon} and "
+                f"values: expected at least {self.min_rows} rows for horizon {self.horizon} and "
                 f"period {self.period}, got {len(values)}; choose a smaller horizon or period"
             )
         settings = {

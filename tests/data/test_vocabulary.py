@@ -45,8 +45,8 @@ def test_a_config_survives_json(known, kind, text):
 def test_words_are_numbered_by_frequency_then_alphabet():
     sentences = ["b a c", ["c", "d"], "c b a <unk>"]
     assert Vocabulary.of_words(sentences).symbols == ("", "<unk>", "c", "a", "b", "d")
-    assert Vocabulary.of_words(sentences, least=2, most=2).symbols == ("", "<unk>", "c", "a")
-    assert Vocabulary.of_words(sentences, least=9).symbols == ("", "<unk>")
+    assert Vocabulary.of_words(sentences, min_frequency=2, max_size=2).symbols == ("", "<unk>", "c", "a")
+    assert Vocabulary.of_words(sentences, min_frequency=9).symbols == ("", "<unk>")
 
 
 def test_unknown_and_padding():
@@ -76,8 +76,16 @@ def test_a_model_file_keeps_it(tmp_path):
             TypeError,
             r"sentences\[1\]: expected .* got int",
         ),
-        (lambda: Vocabulary.of_words(["a"], least=0), ValueError, "least: expected a positive int, got 0"),
-        (lambda: Vocabulary.of_words(["a"], most=-1), ValueError, "most: expected a positive int, got -1"),
+        (
+            lambda: Vocabulary.of_words(["a"], min_frequency=0),
+            ValueError,
+            "min_frequency: expected a positive int, got 0",
+        ),
+        (
+            lambda: Vocabulary.of_words(["a"], max_size=-1),
+            ValueError,
+            "max_size: expected a positive int, got -1",
+        ),
         (lambda: Vocabulary("letters", "ab"), ValueError, "kind: expected 'characters' or 'words'"),
         (
             lambda: Vocabulary("characters", "aba"),

@@ -247,7 +247,7 @@ def test_fit_rejects_unusable_values(values, message):
 def test_least_rows_suffice():
     for horizon, period in [(1, None), (12, 12), (7, 30), (3, 1)]:
         forecaster = Forecaster(horizon, period, hidden_size=2, epochs=1)
-        values = np.random.default_rng(0).standard_normal((forecaster.least_rows, 1))
+        values = np.random.default_rng(0).standard_normal((forecaster.min_rows, 1))
         assert np.isfinite(forecaster.fit(values).forecast(values)).all()
 
 
